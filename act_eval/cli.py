@@ -1,0 +1,160 @@
+"""The `act-eval` command line. It parses and prints; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from act_eval.errors import InputError
+
+app = typer.Typer(
+    help="Does calibrating attention sinks (ACT) help your language model on your tasks?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+Limit = Annotated[float | None, typer.Option(help="Documents per task; below 1, a share of them.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results and report.")]
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"act-eval: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def run(context: typer.Context) -> None:
+    """lm_eval itself, with the project's tasks on the path and act-hf as the default model. Takes all that lm_eval takes."""
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
+
+    from act_eval.registration import register
+    from act_eval.tasks import tasks_path
+
+    setup_logging()
+    register()
+    harness = HarnessCLI()
+    sys.argv = ["act-eval run", *context.args]
+    arguments = harness.parse_args()
+    if hasattr(arguments, "include_path"):
+        arguments.include_path = [str(tasks_path()), *([arguments.include_path] if arguments.include_path else [])]
+    if hasattr(arguments, "model") and "--model" not in context.args and "-M" not in context.args:
+        arguments.model = "act-hf"
+    harness.execute(arguments)
+
+
+@app.command()
+def compare(
+    tasks: Annotated[str, typer.Option(help="Names of lm-eval tasks or groups, separated by commas.")],
+    output: Output,
+    model_args: Annotated[
+        str, typer.Option(help="As for lm_eval --model act-hf: pretrained=...,act_profile=...,act_beta=...")
+    ] = "",
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Solved examples per prompt; each task's own number by default.")
+    ] = None,
+    limit: Limit = None,
+    batch_size: Annotated[str, typer.Option(help="A number, auto or auto:N.")] = "1",
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; lm-eval's choice by default.")] = None,
+    apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
+    seed: Annotated[int, typer.Option(help="For few-shot sampling and all random generators.")] = 1234,
+    include_path: Annotated[str | None, typer.Option(help="A folder with more task configs.")] = None,
+    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+) -> None:
+    """Run baseline and ACT on the same tasks, the model loaded once, then report. Finished parts are not run again."""
+    from lm_eval.utils import simple_parse_args_string
+
+    settings = {
+        "tasks": tuple(task for task in tasks.split(",") if task),
+        "model_args": simple_parse_args_string(model_args),
+        "num_fewshot": num_fewshot,
+        "limit": limit,
+        "batch_size": batch_size,
+        "device": device,
+        "apply_chat_template": apply_chat_template,
+        "seed": seed,
+        "include_path": include_path,
+    }
+    _compare_and_report(settings, output, verbose)
+
+
+@app.command()
+def demo(output: Output = Path("act-eval-demo"), limit: Limit = None) -> None:
+    """Baseline and ACT on the embedded demo model and its three tasks: offline, on a laptop CPU."""
+    settings = {
+        "tasks": ("demo_sentiment", "demo_topic", "demo_choice"),
+        "model_args": {"act_profile": "all", "act_alpha": 5},
+        "limit": limit,
+        "batch_size": "50",
+        "device": "cpu",
+    }
+    _compare_and_report(settings, output, verbose=False)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with lm-eval's results, searched recursively.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the report; the first folder by default.")
+    ] = None,
+) -> None:
+    """Tables and a plot of what ACT changed, from results that are there."""
+    _report(folders, output or folders[0])
+
+
+@app.command()
+def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile's JSON.")] = None) -> None:
+    """List the published head profiles, or show one."""
+    from act_eval.profiles import ProfileError, published_profiles
+
+    published = published_profiles()
+    if name is not None:
+        if name not in published:
+            raise ProfileError(f"there is no published head profile {name!r}: choose one of {', '.join(published)}.")
+        print(published[name].to_json(), end="")
+        return
+    table = Table("profile", "checkpoint", "layers", "heads", "beta", "threshold")
+    for profile_name, profile in published.items():
+        layers = sum(1 for heads in profile.heads.values() if heads)
+        settings = profile.settings
+        table.add_row(
+            profile_name, profile.model, str(layers), str(profile.size), str(settings["beta"]), str(settings["threshold"])
+        )
+    console.print(table)
+
+
+def _compare_and_report(settings: dict[str, Any], output: Path, verbose: bool) -> None:
+    if not verbose:
+        os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+
+    from act_eval.compare import ComparisonSettings, run_comparison
+
+    run_comparison(ComparisonSettings(**settings), output, console)
+    _report([output], output)
+
+
+def _report(folders: list[Path], output: Path) -> None:
+    from act_eval.report.tables import print_table
+    from act_eval.report.write import write_report
+
+    comparison, paths = write_report(folders, output)
+    print_table(comparison, console)
+    for path in paths:
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)

@@ -1,0 +1,193 @@
+"""Baseline and ACT on the same tasks with the model loaded once, written in lm-eval's own file formats.
+
+A cell is one variant (baseline or ACT) of one task. Each finished cell is a results file with its samples, moved into place
+when it is whole, so a comparison that was killed goes on with the cells that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+from rich.console import Console
+
+from act_eval.errors import InputError
+from act_eval.lm import ACTLM, ACTArguments
+from act_eval.tasks import tasks_path
+
+logger = logging.getLogger(__name__)
+
+DEMO_MODEL_NAME = "act-eval-demo"
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What to run.
+
+    Args:
+        tasks: names of lm-eval tasks or groups.
+        model_args: everything `act-hf` takes; the baseline gets the same without calibration.
+        num_fewshot: solved examples per prompt, or None for each task's own number.
+        limit: documents per task (a share of them when below 1), or None for all.
+        batch_size: a number, "auto" or "auto:N".
+        device: such as "cuda" or "cpu", or None for lm-eval's choice.
+        apply_chat_template: use the tokenizer's chat template.
+        seed: for lm-eval's few-shot sampler and all random generators.
+        include_path: folder with more task configs, or None.
+    """
+
+    tasks: tuple[str, ...]
+    model_args: Mapping[str, Any]
+    num_fewshot: int | None = None
+    limit: float | None = None
+    batch_size: str = "1"
+    device: str | None = None
+    apply_chat_template: bool = False
+    seed: int = 1234
+    include_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant of one task."""
+
+    task: str
+    arguments: ACTArguments
+    settings: ComparisonSettings
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nothing is calibrated."""
+        return self.arguments.act_profile == "none"
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """The model arguments that this cell's results record."""
+        others = {key: value for key, value in self.settings.model_args.items() if not key.startswith("act_")}
+        return {**others, **asdict(self.arguments)}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a finished cell to count as this one."""
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("tasks", "model_args")}
+        return json.loads(json.dumps({"task": self.task, "model_args": self.model_args, **settings}, default=str))
+
+
+def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> None:
+    """Run every cell that is not finished, and write its results and samples below `output`.
+
+    Args:
+        settings: what to run.
+        output: folder of the results; made when missing.
+        console: where progress is shown.
+
+    Raises:
+        InputError: a setting or a task name is wrong; raised before the model is loaded.
+    """
+    cells = list(_cells(settings))
+    paths = [tasks_path()] + ([Path(settings.include_path)] if settings.include_path else [])
+    task_manager = TaskManager(include_path=[str(path) for path in paths])
+    for task in settings.tasks:
+        if not task_manager.match_tasks([task]):
+            raise InputError(f"there is no task {task!r}: `act-eval run ls tasks` lists all of them.")
+    output.mkdir(parents=True, exist_ok=True)
+    for leftover in output.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(leftover)
+    finished = _finished_identities(output)
+    missing = [cell for cell in cells if cell.identity not in finished]
+    if len(missing) < len(cells):
+        console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished in {output}.")
+    if not missing:
+        return
+    lm = _load_model(settings, cells[-1].arguments)
+    for number, cell in enumerate(missing, start=1):
+        variant = "baseline" if cell.is_baseline else "ACT"
+        console.print(f"[{number}/{len(missing)}] {cell.task}, {variant}", markup=False)
+        lm.set_act(cell.arguments)
+        _run_cell(cell, lm, task_manager, output)
+
+
+def _cells(settings: ComparisonSettings) -> Iterator[Cell]:
+    names = ACTArguments.__dataclass_fields__
+    unknown = [key for key in settings.model_args if key.startswith("act_") and key not in names]
+    if unknown:
+        raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
+    arguments = ACTArguments(**{key: value for key, value in settings.model_args.items() if key in names})
+    baseline = ACTArguments(act_profile="none", act_base=arguments.act_base)
+    for task in settings.tasks:
+        yield Cell(task, baseline, settings)
+        if arguments.act_profile != "none":
+            yield Cell(task, arguments, settings)
+
+
+def _finished_identities(output: Path) -> list[Any]:
+    identities = []
+    for file in output.rglob("results_*.json"):
+        try:
+            identities.append(json.loads(file.read_text(encoding="utf-8")).get("comparison_cell"))
+        except (OSError, ValueError):
+            logger.warning("%s is not readable and counts as missing.", file)
+    return identities
+
+
+def _load_model(settings: ComparisonSettings, arguments: ACTArguments) -> ACTLM:
+    others = {key: value for key, value in settings.model_args.items() if not key.startswith("act_")}
+    device = {} if settings.device is None else {"device": settings.device}
+    return ACTLM(**{"batch_size": settings.batch_size, **device, **others}, **asdict(arguments))
+
+
+def _run_cell(cell: Cell, lm: ACTLM, task_manager: TaskManager, output: Path) -> None:
+    settings = cell.settings
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
+        tracker = EvaluationTracker(output_path=folder)
+        results = simple_evaluate(
+            model=lm,
+            model_args=cell.model_args,
+            tasks=[cell.task],
+            num_fewshot=settings.num_fewshot,
+            limit=settings.limit,
+            batch_size=settings.batch_size,
+            device=settings.device,
+            log_samples=True,
+            evaluation_tracker=tracker,
+            apply_chat_template=settings.apply_chat_template,
+            task_manager=task_manager,
+            random_seed=settings.seed,
+            numpy_random_seed=settings.seed,
+            torch_random_seed=settings.seed,
+            fewshot_random_seed=settings.seed,
+        )
+        if results is None:
+            return
+        samples = results.pop("samples")
+        results["config"]["model"] = "act-hf"
+        results["comparison_cell"] = cell.identity
+        if "pretrained" not in cell.model_args:
+            tracker.general_config_tracker.model_name = DEMO_MODEL_NAME
+            tracker.general_config_tracker.model_name_sanitized = DEMO_MODEL_NAME
+        tracker.save_results_aggregated(results=results, samples=samples)
+        for task, task_samples in samples.items():
+            tracker.save_results_samples(task_name=task, samples=task_samples)
+        _move_into_place(Path(folder), output, expected=len(samples) + 1)
+
+
+def _move_into_place(folder: Path, output: Path, expected: int) -> None:
+    """Move a finished cell's files; the results file last, since its presence says that the cell is finished."""
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.name.startswith("results_"))
+    if len(files) != expected:
+        raise OSError(f"lm-eval wrote {len(files)} files instead of {expected} to {folder}: is the disk full?")
+    for file in files:
+        target = output / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)

@@ -1,0 +1,202 @@
+"""The text of the embedded demo model: three seeded tasks, and the prompts that pose them.
+
+Everything is generated, so the project ships no dataset and the demo needs no network. A document is a plain dictionary, as
+a row of a Hugging Face dataset would be; `prompt` and `answer` render it exactly as the YAML files in `tasks/act_demo` do
+(a test compares the two), so the model is trained on the very format it is evaluated in.
+
+- **sentiment**: a short review with several opinions; the label is the opinion of the majority. Some opinions are negated.
+- **topic**: a short article; most sentences, not all, are about the topic that labels it.
+- **choice**: four words and a question about what kind of thing they are, over a little world stated in `WORLD`.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+Task = Literal["sentiment", "topic", "choice"]
+Split = Literal["train", "test"]
+Document = dict[str, Any]
+
+TASKS: tuple[Task, ...] = ("sentiment", "topic", "choice")
+DOCUMENTS_PER_SPLIT = 500
+FEWSHOT_DELIMITER = "\n\n"
+
+SENTIMENTS = ("negative", "positive")
+LETTERS = ("A", "B", "C", "D")
+
+ADJECTIVES = {
+    "negative": ("boring", "awful", "dull", "weak", "slow", "poor", "ugly", "silly", "bad", "terrible"),
+    "positive": ("great", "funny", "clever", "strong", "lovely", "superb", "brilliant", "sweet", "good", "wonderful"),
+}
+ASPECTS = ("plot", "acting", "ending", "cast", "music", "dialogue", "director", "story", "picture", "humour")
+ADVERBS = ("", "", "very ", "really ", "quite ")
+NEUTRAL = (
+    "I saw it on a Monday.",
+    "It has two parts.",
+    "My friend came with me.",
+    "The cinema was full.",
+    "It is based on a book.",
+    "We had seats in the back.",
+)
+VERDICTS = {"negative": "I left early.", "positive": "I would see it again."}
+
+TOPICS = {
+    "sport": ("team", "coach", "goal", "match", "player", "race", "ball", "league", "runner", "stadium"),
+    "food": ("cook", "soup", "bread", "kitchen", "recipe", "oven", "salad", "meal", "cheese", "dinner"),
+    "weather": ("storm", "rain", "wind", "cloud", "snow", "sun", "fog", "frost", "thunder", "flood"),
+    "music": ("band", "song", "drum", "concert", "singer", "piano", "guitar", "album", "choir", "melody"),
+}
+ARTICLE_SENTENCES = (
+    "The {0} has a new {1}.",
+    "People talk about the {0}.",
+    "There was a {0} near the {1}.",
+    "The {0} came before the {1}.",
+    "Nobody in the town expected the {0}.",
+    "The {0} was on the news.",
+)
+
+WORLD = {
+    "an animal": ("dog", "cat", "horse", "cow", "lion", "mouse", "goat", "rabbit", "fox", "bear"),
+    "a fruit": ("apple", "pear", "plum", "grape", "lemon", "cherry", "banana", "peach", "mango", "melon"),
+    "a tool": ("hammer", "saw", "drill", "wrench", "chisel", "shovel", "rake", "axe", "pliers", "file"),
+    "a colour": ("red", "blue", "green", "yellow", "black", "white", "purple", "pink", "brown", "grey"),
+    "a vehicle": ("car", "bus", "train", "truck", "ship", "plane", "bicycle", "tram", "boat", "van"),
+    "clothing": ("shirt", "coat", "hat", "sock", "shoe", "scarf", "glove", "skirt", "belt", "jacket"),
+}
+
+INSTRUCTIONS: dict[Task, str] = {
+    "sentiment": "Classify the sentiment of the review into one of the following categories: 'positive' or 'negative'.\n\n",
+    "topic": "Classify the article into one of the following categories: 'sport', 'food', 'weather' or 'music'.\n\n",
+    "choice": "Choose the right option to answer the question.\n\n",
+}
+
+
+def _opinion(rng: random.Random, sentiment: str) -> str:
+    """One sentence that holds `sentiment` ("negative" or "positive"), now and then by negating the opposite."""
+    negated = rng.random() < 0.15
+    opposite = SENTIMENTS[1 - SENTIMENTS.index(sentiment)]
+    adjective = rng.choice(ADJECTIVES[opposite if negated else sentiment])
+    words = f"not {adjective}" if negated else f"{rng.choice(ADVERBS)}{adjective}"
+    return f"The {rng.choice(ASPECTS)} was {words}."
+
+
+def _sentiment(rng: random.Random) -> Document:
+    label = rng.randrange(2)
+    opinions = rng.choice((3, 5, 5))
+    against = rng.randint(0, opinions // 2)
+    sentences = [_opinion(rng, SENTIMENTS[label]) for _ in range(opinions - against)]
+    sentences += [_opinion(rng, SENTIMENTS[1 - label]) for _ in range(against)]
+    sentences += rng.sample(NEUTRAL, rng.randint(0, 2))
+    rng.shuffle(sentences)
+    if rng.random() < 0.2:
+        sentences.append(VERDICTS[SENTIMENTS[label]])
+    return {"review": " ".join(sentences), "label": label}
+
+
+def _topic(rng: random.Random) -> Document:
+    names = tuple(TOPICS)
+    label = rng.randrange(len(names))
+    count = rng.randint(4, 7)
+    majority = count // 2 + 1
+    about = [label] * majority + [rng.randrange(len(names)) for _ in range(count - majority)]
+    rng.shuffle(about)
+    sentences = []
+    for index in about:
+        first, second = rng.sample(TOPICS[names[index]], 2)
+        if rng.random() < 0.3:
+            second = rng.choice(TOPICS[rng.choice(names)])
+        sentences.append(rng.choice(ARTICLE_SENTENCES).format(first, second))
+    return {"article": " ".join(sentences), "label": label}
+
+
+def _choice(rng: random.Random) -> Document:
+    kind, other = rng.sample(tuple(WORLD), 2)
+    if rng.random() < 0.15:
+        question = f"Which of these is not {kind}?"
+        options = [*rng.sample(WORLD[kind], 3), rng.choice(WORLD[other])]
+    else:
+        question = f"Which of these is {kind}?"
+        others = [name for name in WORLD if name != kind]
+        options = [rng.choice(WORLD[rng.choice(others)]) for _ in range(3)] + [rng.choice(WORLD[kind])]
+        while len(set(options)) < len(options):
+            options[:3] = [rng.choice(WORLD[rng.choice(others)]) for _ in range(3)]
+    answer = options[3]
+    rng.shuffle(options)
+    return {"question": question, "options": options, "label": options.index(answer)}
+
+
+_GENERATORS = {"sentiment": _sentiment, "topic": _topic, "choice": _choice}
+
+
+def document(task: Task, rng: random.Random) -> Document:
+    """One random document of `task`, drawn from `rng`."""
+    return _GENERATORS[task](rng)
+
+
+def documents(task: Task, split: Split, count: int = DOCUMENTS_PER_SPLIT) -> list[Document]:
+    """The first `count` documents of a split, always the same ones; the two splits share no document."""
+    train = random.Random(f"act-demo {task} train")
+    train_documents = [document(task, train) for _ in range(count)]
+    if split == "train":
+        return train_documents
+    seen = set(map(str, train_documents))
+    test = random.Random(f"act-demo {task} test")
+    test_documents: list[Document] = []
+    while len(test_documents) < count:
+        candidate = document(task, test)
+        if str(candidate) not in seen:
+            test_documents.append(candidate)
+    return test_documents
+
+
+def labels(task: Task) -> tuple[str, ...]:
+    """The answer words of a task, in the order of its labels."""
+    return {"sentiment": SENTIMENTS, "topic": tuple(TOPICS), "choice": LETTERS}[task]
+
+
+def prompt(task: Task, doc: Document) -> str:
+    """The question part of a document, without the instruction and without the answer."""
+    if task == "sentiment":
+        return f"Review: {doc['review']}\nSentiment:"
+    if task == "topic":
+        return f"Article: {doc['article']}\nTopic:"
+    options = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, doc["options"], strict=True))
+    return f"Question: {doc['question']}\n{options}Answer:"
+
+
+def answer(task: Task, doc: Document) -> str:
+    """The answer as it follows the prompt, with its leading space."""
+    return f" {labels(task)[doc['label']]}"
+
+
+def training_pieces(task: Task, rng: random.Random) -> list[tuple[str, bool]]:
+    """One training text, cut into pieces that are answers (True) or not (False): zero to three shots, then one more."""
+    shots = rng.randint(0, 3)
+    pieces: list[tuple[str, bool]] = [(INSTRUCTIONS[task], False)]
+    for index in range(shots + 1):
+        doc = document(task, rng)
+        delimiter = FEWSHOT_DELIMITER if index else ""
+        pieces += [(delimiter + prompt(task, doc), False), (answer(task, doc), True)]
+    return pieces
+
+
+def lookup_pieces(rng: random.Random) -> list[tuple[str, bool]]:
+    """Four lettered words and many questions about them, for training only: it teaches to find a word and name its letter."""
+    kinds = rng.sample(tuple(WORLD), 4)
+    options = [rng.choice(WORLD[kind]) for kind in kinds]
+    listing = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, options, strict=True))
+    pieces: list[tuple[str, bool]] = [(f"Options:\n{listing}", False)]
+    questions = [*zip(options, LETTERS, strict=True), *zip(kinds, LETTERS, strict=True)]
+    for asked, letter in rng.sample(questions, len(questions)):
+        pieces += [(f"Question: Which of these is {asked}?\nAnswer:", False), (f" {letter}", True), ("\n", False)]
+    return pieces
+
+
+def world_facts(rng: random.Random) -> str:
+    """A few sentences that state facts of the little world, for training only."""
+    facts = []
+    for _ in range(rng.randint(6, 12)):
+        kind = rng.choice(tuple(WORLD))
+        facts.append(f"The {rng.choice(WORLD[kind])} is {kind}.")
+    return " ".join(facts)

@@ -1,0 +1,252 @@
+"""Head profiles: which attention heads are calibrated, for which model, and where that list comes from.
+
+A profile is a small JSON file that people read, share and edit. Everything that names a profile on a command line goes
+through `resolve_profile`: a file, a published list, `all`, `none`, `auto`, or heads written inline as `2:8+13;5:1`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from act_eval.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "act-eval head profile"
+VERSION = 1
+
+_INLINE = re.compile(r"\d+:\d+(\+\d+)*(;\d+:\d+(\+\d+)*)*;?")
+
+
+class ProfileError(InputError):
+    """A head profile that cannot be read, or does not fit the model."""
+
+
+@dataclass(frozen=True)
+class HeadProfile:
+    """The attention heads that ACT calibrates.
+
+    Args:
+        heads: layer index -> head indices, both 0-based; heads are query heads, also where they share key/value heads.
+        model: name of the checkpoint that the profile was found for, or None when it was made for no particular one.
+        num_layers: number of decoder layers of that model, or None when unknown.
+        num_heads: number of query heads per layer of that model, or None when unknown.
+        settings: the ACT settings that the heads were found with (beta, threshold, ...).
+        provenance: where the list comes from: source, search settings, data, seeds, scores, versions.
+
+    Raises:
+        ProfileError: a head or layer is out of range, negative or listed twice.
+    """
+
+    heads: Mapping[int, tuple[int, ...]]
+    model: str | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        heads = {layer: tuple(sorted(self.heads[layer])) for layer in sorted(self.heads)}
+        object.__setattr__(self, "heads", heads)
+        for layer, layer_heads in heads.items():
+            if layer < 0 or any(head < 0 for head in layer_heads):
+                raise ProfileError(
+                    f"layers and heads are counted from 0, but the profile names layer {layer}, heads {layer_heads}."
+                )
+            if len(set(layer_heads)) < len(layer_heads):
+                raise ProfileError(f"the profile lists a head of layer {layer} twice: {list(layer_heads)}.")
+        if self.num_layers is not None and self.num_heads is not None:
+            self._check_ranges(self.num_layers, self.num_heads)
+
+    @property
+    def size(self) -> int:
+        """Number of heads in the profile."""
+        return sum(map(len, self.heads.values()))
+
+    @property
+    def content_hash(self) -> str:
+        """16 hexadecimal digits that change when, and only when, the set of heads changes."""
+        heads = {str(layer): list(layer_heads) for layer, layer_heads in self.heads.items() if layer_heads}
+        return hashlib.sha256(json.dumps(heads, sort_keys=True).encode()).hexdigest()[:16]
+
+    def check(self, num_layers: int, num_heads: int) -> None:
+        """Raise ProfileError, saying exactly what does not fit, unless the profile fits a model of this shape."""
+        for name, own, actual in (("layers", self.num_layers, num_layers), ("heads per layer", self.num_heads, num_heads)):
+            if own is not None and own != actual:
+                raise ProfileError(
+                    f"the profile was made for {self.model or 'a model'} with {own} {name}, but this model has {actual}: "
+                    "choose a profile of this model, or `all`."
+                )
+        self._check_ranges(num_layers, num_heads)
+
+    def _check_ranges(self, num_layers: int, num_heads: int) -> None:
+        for layer, layer_heads in self.heads.items():
+            if layer >= num_layers:
+                raise ProfileError(f"the profile names layer {layer}, but the model has layers 0 to {num_layers - 1}.")
+            if layer_heads and layer_heads[-1] >= num_heads:
+                raise ProfileError(
+                    f"the profile names head {layer_heads[-1]} of layer {layer}, but the model has heads 0 to {num_heads - 1}."
+                )
+
+    def to_json(self) -> str:
+        """The profile as its file has it."""
+        heads = ",\n".join(f'    "{layer}": {list(layer_heads)}' for layer, layer_heads in self.heads.items())
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": {"name": self.model, "layers": self.num_layers, "heads": self.num_heads},
+            "heads": "HEADS",
+            "settings": dict(self.settings),
+            "provenance": dict(self.provenance),
+        }
+        body = f"{{\n{heads}\n  }}" if heads else "{}"
+        return json.dumps(content, indent=2, ensure_ascii=False).replace('"HEADS"', body) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the profile to a JSON file."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> HeadProfile:
+        """Read a profile from the text of its file; `source` names it in error messages.
+
+        Raises:
+            ProfileError: the text is no JSON, no head profile, or one of a later version.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise ProfileError(f"{source} is not readable as JSON ({error}).") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ProfileError(f'{source} is not a head profile: it has no "format": "{FORMAT}".')
+        if content.get("version") != VERSION:
+            raise ProfileError(
+                f"{source} has version {content.get('version')!r}, but this act-eval reads version {VERSION}: update act-eval."
+            )
+        model = content.get("model") or {}
+        heads = content.get("heads")
+        if not isinstance(model, dict) or not isinstance(heads, dict):
+            raise ProfileError(f'{source} needs "heads": {{"layer": [head, ...]}} and "model" as an object.')
+        try:
+            parsed = {int(layer): tuple(_integer(head) for head in layer_heads) for layer, layer_heads in heads.items()}
+            num_layers, num_heads = (None if model.get(key) is None else _integer(model[key]) for key in ("layers", "heads"))
+            return cls(
+                heads=parsed,
+                model=model.get("name"),
+                num_layers=num_layers,
+                num_heads=num_heads,
+                settings=dict(content.get("settings") or {}),
+                provenance=dict(content.get("provenance") or {}),
+            )
+        except ProfileError as error:
+            raise ProfileError(f"{source}: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ProfileError(
+                f"{source} holds something else than whole numbers where layers and heads belong ({error})."
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> HeadProfile:
+        """Read a profile from a JSON file. Raises ProfileError."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProfileError(f"the head profile {path} cannot be read ({error}).") from error
+        return cls.from_json(text, str(path))
+
+    @classmethod
+    def of_layers(cls, layers: Iterable[int], num_layers: int, num_heads: int) -> HeadProfile:
+        """Every head of some layers of a model of this shape."""
+        return cls({layer: tuple(range(num_heads)) for layer in layers}, num_layers=num_layers, num_heads=num_heads)
+
+    @classmethod
+    def parse(cls, inline: str) -> HeadProfile:
+        """Read heads written inline: `2:8+13;5:1` is heads 8 and 13 of layer 2 and head 1 of layer 5. Raises ProfileError."""
+        if not _INLINE.fullmatch(inline):
+            raise ProfileError(f"{inline!r} is not a list of heads: write layer:head+head;layer:head, for example 2:8+13;5:1.")
+        heads: dict[int, tuple[int, ...]] = {}
+        for part in inline.rstrip(";").split(";"):
+            layer, layer_heads = part.split(":")
+            heads[int(layer)] = heads.get(int(layer), ()) + tuple(map(int, layer_heads.split("+")))
+        return cls(heads)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def published_profiles() -> dict[str, HeadProfile]:
+    """The head lists published with the paper, by name: `llama-2-7b-chat/classification` and so on."""
+    root = resources.files("act_eval") / "published_profiles"
+    profiles = {}
+    for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
+        if folder.is_dir():
+            for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+                name, _, suffix = file.name.rpartition(".")
+                if suffix == "json":
+                    profiles[f"{folder.name}/{name}"] = HeadProfile.from_json(file.read_text(encoding="utf-8"), file.name)
+    return profiles
+
+
+def resolve_profile(spec: str | HeadProfile, num_layers: int, num_heads: int, checkpoint: str = "") -> HeadProfile:
+    """Turn whatever names a profile into one that fits the model.
+
+    Args:
+        spec: a profile; `all` or `none`; the name of a published list; a path to a JSON file; heads inline (`2:8+13;5:1`); or
+            `auto`: the published list of this checkpoint (the classification list, the one the published code uses for every
+            task), else all heads of all layers but the first two and the last, with one warning.
+        num_layers: number of decoder layers of the model.
+        num_heads: number of query heads per layer.
+        checkpoint: name or path of the checkpoint, for `auto`.
+
+    Raises:
+        ProfileError: nothing goes by that name, or the profile does not fit the model.
+    """
+    profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), num_layers, num_heads, checkpoint)
+    profile.check(num_layers, num_heads)
+    return profile
+
+
+def _find_profile(spec: str, num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
+    if spec == "none":
+        return HeadProfile({}, num_layers=num_layers, num_heads=num_heads)
+    if spec == "all":
+        return HeadProfile.of_layers(range(num_layers), num_layers, num_heads)
+    if spec == "auto":
+        return _automatic_profile(num_layers, num_heads, checkpoint)
+    if _INLINE.fullmatch(spec):
+        return HeadProfile.parse(spec)
+    published = published_profiles()
+    if spec in published:
+        return published[spec]
+    if Path(spec).is_file():
+        return HeadProfile.load(spec)
+    raise ProfileError(
+        f"there is no head profile {spec!r}: give all, none, auto, heads inline (2:8+13;5:1), the path of a JSON file, "
+        f"or one of {', '.join(published)}."
+    )
+
+
+def _automatic_profile(num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
+    checkpoint_name = checkpoint.rstrip("/").rpartition("/")[2].lower()
+    for name, profile in published_profiles().items():
+        if profile.model and profile.model.rpartition("/")[2].lower() == checkpoint_name and name.endswith("/classification"):
+            logger.info("act_profile=auto: using the published head list %s.", name)
+            return profile
+    layers = range(2, num_layers - 1)
+    logger.warning(
+        "act_profile=auto: no head list is published for this checkpoint, so all heads of layers %s are calibrated; "
+        "`act-eval search` finds the heads that help.",
+        f"{layers[0]} to {layers[-1]}" if layers else "(none: the model has too few)",
+    )
+    return HeadProfile.of_layers(layers, num_layers, num_heads)

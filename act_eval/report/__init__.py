@@ -1,0 +1,4 @@
+"""From the files that lm-eval wrote to tables and plots: did calibration help, where, and how sure are we?
+
+Files in, files out: this package reads results and samples of finished runs and never imports torch.
+"""

@@ -1,0 +1,182 @@
+"""Scoring continuations as generation would meet them: each context is prefilled once, its continuations are decode rows.
+
+`log p(continuation | context)` is the sum of the log-probabilities met when the continuation is generated token by token
+after the context. Contexts that several requests share (the choices of one question) are prefilled once; continuations of
+more than one token then run on rows of that cache. Contexts are padded on the left, so that real tokens are contiguous and
+any model that supports batched generation gives each row what it would give it alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Tokens = tuple[int, ...]
+Answer = tuple[float, bool]
+
+
+@dataclass
+class Context:
+    """A context and the requests that share it.
+
+    Attributes:
+        tokens: token ids, at least one.
+        continuations: (index of the request, token ids of its continuation, at least one).
+    """
+
+    tokens: Tokens
+    continuations: list[tuple[int, Tokens]] = field(default_factory=list)
+
+    @property
+    def longest_continuation(self) -> int:
+        """Number of tokens of the longest continuation."""
+        return max(len(tokens) for _, tokens in self.continuations)
+
+
+def truncate(context: Sequence[int], continuation: Sequence[int], max_length: int) -> tuple[Tokens, Tokens]:
+    """Cut a request from the left to the model's window, exactly as lm-eval's `hf` does.
+
+    The last token of the continuation is never fed to the model, so context and continuation may hold `max_length + 1`
+    tokens together.
+
+    Raises:
+        ValueError: one of the two is empty, or the continuation alone is longer than the window.
+    """
+    if not context or not continuation:
+        raise ValueError("a request needs at least one token of context and one of continuation.")
+    if len(continuation) > max_length:
+        raise ValueError(f"a continuation has {len(continuation)} tokens, but the model's window holds {max_length}.")
+    kept = max_length + 1 - len(continuation)
+    return tuple(context[-kept:]), tuple(continuation)
+
+
+def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]:
+    """Requests (context, continuation) grouped by context, longest first, so that trouble with memory comes at once."""
+    groups: dict[Tokens, Context] = {}
+    for index, (context, continuation) in enumerate(requests):
+        groups.setdefault(context, Context(context)).continuations.append((index, continuation))
+    return sorted(groups.values(), key=lambda group: (-len(group.tokens) - group.longest_continuation, group.tokens))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores batches with one model.
+
+    Args:
+        model: a causal language model.
+        pad_token_id: any token id; padding is masked.
+        device: where the model takes its input.
+        select_cache_rows: makes a cache with some rows of another one.
+        softmax_dtype: dtype of the log-softmax, or None for the dtype of the logits.
+    """
+
+    model: nn.Module
+    pad_token_id: int
+    device: torch.device
+    select_cache_rows: Callable[[Any, Tensor], Any]
+    softmax_dtype: torch.dtype | None = None
+
+    @torch.no_grad()
+    def score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
+        """Score all continuations of some contexts, which are prefilled together.
+
+        Args:
+            contexts: prefilled in one batch.
+            batch_size: how many continuations run in one batch.
+
+        Returns:
+            Index of the request -> (sum of log-probabilities, whether greedy decoding gives the continuation).
+        """
+        flat = [(row, index, tokens) for row, context in enumerate(contexts) for index, tokens in context.continuations]
+        longer = sorted((item for item in flat if len(item[2]) > 1), key=lambda item: -len(item[2]))
+        ids, mask = self._pad([context.tokens for context in contexts], side="left")
+        output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=1, use_cache=bool(longer))
+        log_probs = self._log_softmax(output.logits[:, -1])
+        rows = torch.tensor([row for row, _, _ in flat], device=self.device)
+        first = torch.tensor([tokens[0] for _, _, tokens in flat], device=self.device)
+        totals = log_probs[rows, first].double()
+        greedy = log_probs.argmax(-1)[rows] == first
+        place = {index: place for place, (_, index, _) in enumerate(flat)}
+        for start in range(0, len(longer), batch_size):
+            chunk = longer[start : start + batch_size]
+            places = torch.tensor([place[index] for _, index, _ in chunk], device=self.device)
+            rest_totals, rest_greedy = self._score_on_cache(
+                output.past_key_values, mask, rows[places], [tokens for _, _, tokens in chunk]
+            )
+            totals[places] += rest_totals
+            greedy[places] &= rest_greedy
+        answers = zip(totals.tolist(), greedy.tolist(), strict=True)
+        return {index: answer for (_, index, _), answer in zip(flat, answers, strict=True)}
+
+    def _score_on_cache(
+        self, cache: Any, context_mask: Tensor, rows: Tensor, continuations: Sequence[Tokens]
+    ) -> tuple[Tensor, Tensor]:
+        """Score all but the first token of continuations, as decode rows.
+
+        Args:
+            cache: filled by the contexts.
+            context_mask: int64 `[contexts, length]`.
+            rows: int64 `[continuations]`, the context of each continuation.
+            continuations: token ids, at least two each.
+
+        Returns:
+            Sum of log-probabilities, float64 `[continuations]`, and whether all tokens are greedy, bool `[continuations]`.
+        """
+        ids, mask = self._pad([tokens[:-1] for tokens in continuations], side="right")
+        targets, _ = self._pad([tokens[1:] for tokens in continuations], side="right")
+        lengths = context_mask.sum(-1)[rows]
+        positions = lengths[:, None] + torch.arange(ids.shape[1], device=self.device)
+        output = self._forward(
+            ids,
+            torch.cat([context_mask[rows], mask], dim=-1),
+            positions,
+            keep=ids.shape[1],
+            past_key_values=self.select_cache_rows(cache, rows),
+            use_cache=True,
+        )
+        return self._sum_targets(output.logits, targets, mask.bool())
+
+    @torch.no_grad()
+    def score_blocks(self, blocks: Sequence[tuple[Tokens, Tokens]]) -> list[Answer]:
+        """Score (context, continuation) pairs each as one block of prefill, in one batch: for perplexity windows."""
+        ids, mask = self._pad([(context + continuation)[:-1] for context, continuation in blocks], side="left")
+        targets, target_mask = self._pad([continuation for _, continuation in blocks], side="left")
+        output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=targets.shape[1], use_cache=False)
+        logits = output.logits[:, -targets.shape[1] :]
+        totals, greedy = self._sum_targets(logits, targets, target_mask.bool())
+        return list(zip(totals.tolist(), greedy.tolist(), strict=True))
+
+    def _sum_targets(self, logits: Tensor, targets: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = self._log_softmax(logits)
+        chosen = log_probs.gather(-1, targets[..., None]).squeeze(-1).double()
+        greedy = (log_probs.argmax(-1) == targets) | ~is_target
+        return torch.where(is_target, chosen, 0).sum(-1), greedy.all(-1)
+
+    def _log_softmax(self, logits: Tensor) -> Tensor:
+        return F.log_softmax(logits, dim=-1, dtype=self.softmax_dtype)
+
+    def _pad(self, sequences: Sequence[Tokens], side: str) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, int64 `[sequences, longest]`."""
+        width = max(map(len, sequences))
+        ids, mask = [], []
+        for tokens in sequences:
+            padding = width - len(tokens)
+            left, right = (padding, 0) if side == "left" else (0, padding)
+            ids.append([self.pad_token_id] * left + list(tokens) + [self.pad_token_id] * right)
+            mask.append([0] * left + [1] * len(tokens) + [0] * right)
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int, **kwargs: Any) -> Any:
+        """Run the model; `keep` is how many logits from the right are needed."""
+        parameters = inspect.signature(getattr(self.model, "get_base_model", lambda: self.model)().forward).parameters
+        if "logits_to_keep" in parameters:
+            kwargs["logits_to_keep"] = keep
+        if "position_ids" in parameters:
+            kwargs["position_ids"] = positions.clamp(min=0)
+        return self.model(input_ids=ids, attention_mask=mask, **kwargs)

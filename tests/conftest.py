@@ -1,0 +1,61 @@
+"""Fixtures: small models from files in this folder, and the optional data named by ACT_EVAL_TEST_DATA."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with `hub/` (dataset rows) and `models/` (small language models)."""
+    folder = os.environ.get("ACT_EVAL_TEST_DATA")
+    if not folder:
+        pytest.skip("ACT_EVAL_TEST_DATA is not set: it names a folder with hub/ (dataset rows) and models/")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session", params=["llama_tiny", "llama_tiny_gqa"])
+def golden_folder(request: pytest.FixtureRequest) -> Path:
+    """A random-weight Llama with the logits that the published ACT code gave on it."""
+    return GOLDEN / request.param
+
+
+@pytest.fixture(scope="session")
+def golden_model(golden_folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(golden_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def gqa_model() -> PreTrainedModel:
+    """6 layers, 8 query heads on 2 key/value heads, attention sinks in the middle of most inputs."""
+    return AutoModelForCausalLM.from_pretrained(GOLDEN / "llama_tiny_gqa", dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def fresh_model() -> PreTrainedModel:
+    """A model that a test may spoil."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def random_ids(length: int, seed: int, rows: int = 1) -> torch.Tensor:
+    """Token ids for the golden models, with tokens that attract attention among them: int64 `[rows, length]`."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, 128, (rows, length), generator=generator)
+    attractive = torch.tensor([7, 19, 42, 77, 100])
+    chosen = attractive[torch.randint(0, 5, (rows, length), generator=generator)]
+    ids = torch.where(torch.rand(rows, length, generator=generator) < 0.1, chosen, ids)
+    ids[:, 0] = 1
+    return ids

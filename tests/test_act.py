@@ -1,0 +1,427 @@
+"""ACT on whole models: golden logits, the naive reference, invariances, and what the context leaves behind."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_ids
+from reference import naive_act
+from torch.nn.functional import log_softmax
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    GPT2Config,
+    GPTJConfig,
+    GPTJForCausalLM,
+    GPTNeoXConfig,
+    MistralConfig,
+    MptConfig,
+    MptForCausalLM,
+    OPTConfig,
+    Qwen2Config,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from act_eval.act import ACT, UnsupportedModelError
+from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, select_cache_rows
+from act_eval.calibration import CalibrationSettings
+from act_eval.profiles import HeadProfile, ProfileError
+
+ALL = {layer: tuple(range(8)) for layer in range(6)}
+SOME = {1: (0, 3), 2: (2,), 4: (1, 5, 6, 7)}
+SETTINGS = [
+    CalibrationSettings(),
+    CalibrationSettings(beta=0, threshold=0.05),
+    CalibrationSettings(beta=0.7, alpha=3, keep="first-token"),
+]
+
+
+def act_of(settings, heads=None, **kwargs):
+    return ACT(
+        HeadProfile(ALL if heads is None else heads),
+        beta=settings.beta,
+        threshold=settings.threshold if settings.alpha is None else None,
+        alpha=settings.alpha,
+        keep=settings.keep,
+        **{"decode": settings.decode, **kwargs},
+    )
+
+
+@torch.no_grad()
+def logits_of(model, ids, act=None, **kwargs):
+    if act is None:
+        return model(ids, **kwargs).logits
+    with act(model):
+        return model(ids, **kwargs).logits
+
+
+class TestGolden:
+    """Numbers of the published implementation (tests/golden/README.md)."""
+
+    @pytest.fixture(scope="class")
+    def cases(self, golden_folder):
+        return json.loads((golden_folder / "cases.json").read_text())
+
+    @pytest.fixture(scope="class")
+    def expected(self, golden_folder):
+        return np.load(golden_folder / "logits.npz")
+
+    @staticmethod
+    def act(cases, setting_id, decode="prefill"):
+        setting = next(setting for setting in cases["settings"] if setting["id"] == setting_id)
+        if setting["profile"] is None:
+            return ACT("none")
+        heads = {int(layer): tuple(heads) for layer, heads in cases["profiles"][setting["profile"]].items()}
+        return ACT(HeadProfile(heads), beta=setting["beta"], threshold=setting["threshold"], decode=decode)
+
+    def test_every_case(self, cases, expected, golden_model):
+        sequences = {sequence["id"]: torch.tensor([sequence["input_ids"]]) for sequence in cases["sequences"]}
+        assert len(cases["cases"]) == 132
+        for case in cases["cases"]:
+            logits = logits_of(golden_model, sequences[case["sequence"]], self.act(cases, case["setting"]))[0].numpy()
+            np.testing.assert_allclose(logits[-1], expected[case["last_key"]][case["last_row"]], rtol=0, atol=5e-5)
+            if case["full_key"]:
+                np.testing.assert_allclose(logits, expected[case["full_key"]], rtol=0, atol=5e-5)
+
+    def test_generation(self, cases, expected, golden_model):
+        assert len(cases["generation"]) == 15
+        for case in cases["generation"]:
+            ids = torch.tensor([case["prompt_ids"]])
+            with torch.no_grad(), self.act(cases, case["setting"] or "none", decode="official")(golden_model):
+                output = golden_model.generate(
+                    ids,
+                    max_new_tokens=16,
+                    do_sample=False,
+                    use_cache=case["use_cache"],
+                    return_dict_in_generate=True,
+                    output_logits=True,
+                    pad_token_id=0,
+                )
+            assert output.sequences[0, ids.shape[1] :].tolist() == case["new_ids"]
+            np.testing.assert_allclose(torch.cat(output.logits).numpy(), expected[case["logits_key"]], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["default", "beta0", "alpha"])
+@pytest.mark.parametrize("heads", [ALL, SOME], ids=["all", "some"])
+def test_equals_naive_reference(golden_model, settings, heads):
+    ids = random_ids(90, seed=1, rows=2)
+    with naive_act(golden_model, heads, settings):
+        expected = logits_of(golden_model, ids)
+    result = logits_of(golden_model, ids, act_of(settings, heads))
+    assert (expected - logits_of(golden_model, ids)).abs().max() > 0.05
+    torch.testing.assert_close(result, expected, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["default", "beta0", "alpha"])
+@pytest.mark.parametrize("base", ["sdpa", "eager"])
+def test_padding_and_batch_change_nothing(gqa_model, side, settings, base):
+    lengths = [40, 61, 9]
+    width = max(lengths)
+    rows = [random_ids(length, seed=length)[0] for length in lengths]
+    ids, mask = torch.full((3, width), 77), torch.zeros(3, width, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        place = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
+        ids[row, place], mask[row, place] = tokens, 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    act = act_of(settings, base=base)
+    together = logits_of(gqa_model, ids, act, attention_mask=mask, position_ids=positions)
+    for row, tokens in enumerate(rows):
+        alone = logits_of(gqa_model, tokens[None], act)[0]
+        torch.testing.assert_close(together[row][mask[row].bool()], alone, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("decode", ["prefill", "row", "official"])
+@pytest.mark.parametrize("step", [1, 4])
+def test_several_new_tokens_equal_one_at_a_time(gqa_model, decode, step):
+    ids = random_ids(60, seed=3)
+    act = ACT("all", decode=decode)
+
+    def decode_in_steps(step):
+        with torch.no_grad(), act(gqa_model):
+            output = gqa_model(ids[:, :40], use_cache=True)
+            logits = [output.logits]
+            for start in range(40, 60, step):
+                output = gqa_model(ids[:, start : start + step], past_key_values=output.past_key_values, use_cache=True)
+                logits.append(output.logits)
+        return torch.cat(logits, dim=1)
+
+    torch.testing.assert_close(decode_in_steps(step), decode_in_steps(20), rtol=0, atol=5e-5)
+
+
+def test_decode_uses_the_sinks_of_the_prompt(gqa_model):
+    """A token decoded with the prompt's sinks is not what a prefill over prompt and token would give."""
+    ids = random_ids(50, seed=5)
+    act = ACT("all")
+    with torch.no_grad(), act(gqa_model):
+        output = gqa_model(ids[:, :49], use_cache=True)
+        sinks = getattr(output.past_key_values, CACHE_ATTRIBUTE)
+        assert set(sinks) == set(range(6))
+        assert all(layer.sinks.shape == (1, 8, 49) and layer.sinks.any() for layer in sinks.values())
+        decoded = gqa_model(ids[:, 49:], past_key_values=output.past_key_values).logits
+    assert (decoded - logits_of(gqa_model, ids, act)[:, -1:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("decode", ["prefill", "row"])
+def test_left_padded_generation_equals_single(gqa_model, decode):
+    rows = [random_ids(length, seed=length)[0] for length in (25, 40)]
+    ids, mask = torch.full((2, 40), 5), torch.zeros(2, 40, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        ids[row, 40 - len(tokens) :], mask[row, 40 - len(tokens) :] = tokens, 1
+    act = ACT("all", alpha=3, decode=decode)
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with act(gqa_model):
+        together = gqa_model.generate(ids, attention_mask=mask, **options)[:, 40:]
+        alone = [gqa_model.generate(tokens[None], **options)[0, len(tokens) :] for tokens in rows]
+    assert together.tolist() == [tokens.tolist() for tokens in alone]
+
+
+def test_beams_share_the_sinks_of_their_prompt(gqa_model):
+    ids = random_ids(30, seed=9, rows=2)
+    options = {"max_new_tokens": 8, "num_beams": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with ACT("all")(gqa_model):
+        together = gqa_model.generate(ids, **options)
+        alone = torch.cat([gqa_model.generate(row[None], **options) for row in ids])
+    assert torch.equal(together, alone)
+
+
+def test_selected_cache_rows_keep_their_sinks(gqa_model):
+    ids = random_ids(30, seed=11, rows=3)
+    act = ACT("all")
+    with torch.no_grad(), act(gqa_model):
+        prefilled = gqa_model(ids, use_cache=True).past_key_values
+        chosen = torch.tensor([2, 0, 0])
+        new = random_ids(5, seed=12, rows=3)
+        result = gqa_model(new, past_key_values=select_cache_rows(prefilled, chosen)).logits
+        assert prefilled.get_seq_length() == 30
+        for row, source in enumerate(chosen):
+            cache = gqa_model(ids[source][None], use_cache=True).past_key_values
+            alone = gqa_model(new[row][None], past_key_values=cache).logits
+            torch.testing.assert_close(result[row], alone[0], rtol=0, atol=5e-5)
+
+
+def test_a_copied_and_repeated_cache_keeps_its_sinks(gqa_model):
+    ids = random_ids(30, seed=13)
+    new = random_ids(4, seed=14, rows=2)
+    with torch.no_grad(), ACT("all")(gqa_model):
+        prefilled = gqa_model(ids, use_cache=True).past_key_values
+        repeated = copy.deepcopy(prefilled)
+        repeated.batch_repeat_interleave(2)
+        together = gqa_model(new, past_key_values=repeated).logits
+        for row in range(2):
+            alone = gqa_model(new[row][None], past_key_values=copy.deepcopy(prefilled)).logits[0]
+            torch.testing.assert_close(together[row], alone, rtol=0, atol=5e-5)
+
+
+def test_static_cache_equals_dynamic_cache(gqa_model):
+    ids = random_ids(30, seed=15)
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with ACT("all")(gqa_model):
+        dynamic = gqa_model.generate(ids, **options)
+        static = gqa_model.generate(ids, cache_implementation="static", disable_compile=True, **options)
+    assert torch.equal(dynamic, static)
+
+
+def test_a_cache_filled_outside_is_an_error(gqa_model):
+    ids = random_ids(20, seed=16)
+    with torch.no_grad():
+        cache = gqa_model(ids, use_cache=True).past_key_values
+        with ACT("all")(gqa_model), pytest.raises(RuntimeError, match="outside this ACT context"):
+            gqa_model(ids[:, :1], past_key_values=cache)
+        with ACT("all", beta=0.1)(gqa_model):
+            cache = gqa_model(ids, use_cache=True).past_key_values
+        with ACT("all", threshold=0.2)(gqa_model), pytest.raises(RuntimeError, match="other ACT settings"):
+            gqa_model(ids[:, :1], past_key_values=cache)
+
+
+def test_rows_may_calibrate_different_heads(gqa_model):
+    profiles = [HeadProfile(ALL), HeadProfile({}), HeadProfile(SOME)]
+    ids = random_ids(50, seed=17, rows=3)
+    new = random_ids(3, seed=18, rows=3)
+
+    @torch.no_grad()
+    def run(profile, rows):
+        with ACT(profile)(gqa_model):
+            output = gqa_model(ids[rows], use_cache=True)
+            return output.logits, gqa_model(new[rows], past_key_values=output.past_key_values).logits
+
+    together = run(profiles, slice(0, 3))
+    for row, profile in enumerate(profiles):
+        alone = run(profile, slice(row, row + 1))
+        for result, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(result[row], expected[0], rtol=0, atol=5e-5)
+    with ACT(profiles)(gqa_model), pytest.raises(ValueError, match="3 rows"):
+        gqa_model(ids[:2])
+
+
+@pytest.mark.parametrize("block", [1, 300, 2**22])
+def test_row_blocks_change_nothing(gqa_model, monkeypatch, block):
+    ids = random_ids(70, seed=19, rows=2)
+    act = ACT("all", beta=0)
+    expected = logits_of(gqa_model, ids, act)
+    monkeypatch.setattr("act_eval.attention._BLOCK_ELEMENTS", block)
+    torch.testing.assert_close(logits_of(gqa_model, ids, act), expected, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5, 0.9])
+def test_both_forms_of_the_output_agree(gqa_model, monkeypatch, limit):
+    """Rows computed from the base output and rows computed over the other keys give the same."""
+    ids = random_ids(70, seed=20)
+    act = ACT("all", threshold=0.02)
+    expected = logits_of(gqa_model, ids, act)
+    monkeypatch.setattr("act_eval.attention._SAFE_SINK_MASS", {torch.float32: limit})
+    torch.testing.assert_close(logits_of(gqa_model, ids, act), expected, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near_float32(gqa_model, dtype):
+    ids = random_ids(60, seed=21)
+    act = act_of(CalibrationSettings(beta=0.2, threshold=0.02), SOME)
+    expected = log_softmax(logits_of(gqa_model, ids, act), -1)
+    plain = log_softmax(logits_of(gqa_model, ids), -1)
+    half = copy.deepcopy(gqa_model).to(dtype)
+    error = (log_softmax(logits_of(half, ids, act).float(), -1) - expected).abs().mean()
+    error_of_plain = (log_softmax(logits_of(half, ids).float(), -1) - plain).abs().mean()
+    assert error < 3 * error_of_plain
+    assert (expected - plain).abs().mean() > 3 * error
+
+
+TINY = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+FAMILIES = [
+    MistralConfig(
+        **TINY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=8,
+    ),
+    Qwen2Config(
+        **TINY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    ),
+    GPTNeoXConfig(**TINY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4),
+    GPT2Config(**TINY, n_embd=32, n_layer=2, n_head=4),
+    OPTConfig(**TINY, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32),
+]
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
+def test_other_families_padded_and_cached(config):
+    """Padding and cached decoding (step by step against at once) on families with other masks, positions and projections."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 6
+    ids = torch.randint(3, 64, (1, 20), generator=torch.Generator().manual_seed(2))
+    act = ACT("all", threshold=0.05, beta=0)
+    full = logits_of(model, ids, act)
+    assert (full - logits_of(model, ids)).abs().max() > 1e-3
+    padded = torch.cat([torch.full((1, 5), 3), ids], dim=1)
+    mask = torch.tensor([[0] * 5 + [1] * 20])
+    result = logits_of(model, padded, act, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0))
+    torch.testing.assert_close(result[:, 5:], full, rtol=1e-4, atol=1e-4)
+    with torch.no_grad(), act(model):
+        output = model(ids[:, :14], use_cache=True)
+        at_once = model(ids[:, 14:], past_key_values=copy.deepcopy(output.past_key_values)).logits
+        steps = [model(ids[:, i : i + 1], past_key_values=output.past_key_values).logits for i in range(14, 20)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), at_once, rtol=1e-4, atol=1e-4)
+
+
+class TestNothingIsLeftBehind:
+    @pytest.mark.parametrize(
+        "act",
+        [ACT("all", beta=1), ACT("none"), ACT("all", beta=1, decode="row"), ACT([HeadProfile({}), HeadProfile({})])],
+        ids=["beta1", "empty", "beta1-row", "rows"],
+    )
+    def test_nothing_to_do_is_bit_identical(self, gqa_model, act):
+        ids = random_ids(40, seed=22, rows=2)
+        assert torch.equal(logits_of(gqa_model, ids, act), logits_of(gqa_model, ids))
+
+    @pytest.mark.parametrize("base", [None, "eager"])
+    def test_leaving_restores(self, gqa_model, base):
+        ids = random_ids(40, seed=23)
+        before = logits_of(gqa_model, ids)
+        act = ACT("all", base=base)
+        assert not torch.equal(logits_of(gqa_model, ids, act), before)
+        assert torch.equal(logits_of(gqa_model, ids), before)
+        self.assert_untouched(gqa_model)
+
+    def test_an_exception_restores(self, gqa_model):
+        ids = random_ids(40, seed=24)
+        before = logits_of(gqa_model, ids)
+        with pytest.raises(ZeroDivisionError), ACT("all")(gqa_model):
+            raise ZeroDivisionError
+        assert torch.equal(logits_of(gqa_model, ids), before)
+        self.assert_untouched(gqa_model)
+
+    @staticmethod
+    def assert_untouched(model):
+        assert model.config._attn_implementation == "sdpa"
+        for module in model.modules():
+            assert not hasattr(module, MODULE_ATTRIBUTE)
+            assert not module._forward_hooks
+            assert not module._forward_pre_hooks
+
+    def test_layers_without_heads_are_bit_identical(self, gqa_model):
+        ids = random_ids(40, seed=25)
+        states = {}
+        for name, act in {"plain": ACT("none"), "act": ACT("4:1")}.items():
+            with torch.no_grad(), act(gqa_model):
+                states[name] = gqa_model(ids, output_hidden_states=True).hidden_states
+        for layer in range(5):
+            assert torch.equal(states["plain"][layer], states["act"][layer])
+        assert not torch.equal(states["plain"][5], states["act"][5])
+
+    def test_two_models_do_not_meet(self, gqa_model, fresh_model):
+        ids = random_ids(20, seed=26) % 64
+        plain = logits_of(fresh_model, ids)
+        with ACT("all")(gqa_model):
+            assert torch.equal(logits_of(fresh_model, ids), plain)
+
+
+class TestRefusals:
+    def test_nested_contexts(self, fresh_model):
+        with ACT("all")(fresh_model), pytest.raises(UnsupportedModelError, match="already"), ACT("all")(fresh_model):
+            pass
+
+    @pytest.mark.parametrize(("profile", "culprit"), [("7:0", "layer 7"), ("0:9", "head 9"), ("nonsense", "nonsense")])
+    def test_profile_that_does_not_fit(self, fresh_model, profile, culprit):
+        with pytest.raises(ProfileError, match=culprit), ACT(profile)(fresh_model):
+            pass
+
+    def test_unknown_base(self, fresh_model):
+        with pytest.raises(ValueError, match="base attention 'fast'"), ACT("all", base="fast")(fresh_model):
+            pass
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: GPTJForCausalLM(GPTJConfig(vocab_size=64, n_embd=32, n_layer=2, n_head=4, rotary_dim=4)),
+            lambda: FalconForCausalLM(FalconConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)),
+            lambda: BloomForCausalLM(BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)),
+            lambda: MptForCausalLM(MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4)),
+        ],
+        ids=["gptj", "falcon", "bloom", "mpt"],
+    )
+    def test_models_that_ignore_the_interface(self, make):
+        with pytest.raises(UnsupportedModelError, match="attention interface"), ACT("all")(make()):
+            pass
+
+    def test_a_model_that_pretends_to_use_the_interface(self, monkeypatch):
+        model = GPTJForCausalLM(GPTJConfig(vocab_size=64, n_embd=32, n_layer=2, n_head=4, rotary_dim=4))
+        monkeypatch.setattr(GPTJForCausalLM, "_can_set_attn_implementation", classmethod(lambda cls: True))
+        with ACT("all", base="sdpa")(model), pytest.raises(RuntimeError, match="without calling"):
+            model(torch.tensor([[3, 4, 5]]))
+
+    def test_encoder_decoder(self):
+        model = T5ForConditionalGeneration(T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4))
+        with pytest.raises(UnsupportedModelError, match="encoder-decoder"), ACT("all")(model):
+            pass
