@@ -15,6 +15,7 @@ from act_eval.attention import (
     LayerCalibration,
     VisibilityOfForward,
     base_attention,
+    check_base,
     register,
 )
 from act_eval.calibration import CalibrationSettings, Decode, Keep
@@ -53,7 +54,7 @@ class ACT:
         base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
 
     Raises:
-        InputError: a setting is out of range, or both threshold and alpha are given.
+        InputError: a setting is out of range, both threshold and alpha are given, or the base is unknown.
     """
 
     profile: HeadProfile | str | Sequence[HeadProfile]
@@ -69,6 +70,8 @@ class ACT:
         calibration = CalibrationSettings(self.beta, self.threshold, self.alpha, self.keep, self.decode)
         object.__setattr__(self, "calibration", calibration)
         object.__setattr__(self, "threshold", calibration.threshold)
+        if self.base is not None:
+            check_base(self.base)
 
     @contextmanager
     def __call__(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -121,9 +124,12 @@ class ACT:
 
 
 def model_shape(config: transformers.PretrainedConfig) -> tuple[int, int]:
-    """Number of decoder layers and of query heads per layer of a model with this config."""
+    """Number of decoder layers and of query heads per layer of a model. Raises UnsupportedModelError where it has none."""
     text_config = config.get_text_config()
-    return text_config.num_hidden_layers, text_config.num_attention_heads
+    try:
+        return text_config.num_hidden_layers, text_config.num_attention_heads
+    except AttributeError:
+        raise UnsupportedModelError(f"a {config.model_type} model has no attention heads that ACT could calibrate.") from None
 
 
 def pretrained_model(model: nn.Module) -> transformers.PreTrainedModel:

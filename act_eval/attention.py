@@ -11,6 +11,8 @@ attention; the sinks are read off the means, and the output follows from the bas
 
 with m the row's mass on its sinks. Rows with most of their mass on sinks are computed over the other keys instead, since
 the difference would lose its digits. All arithmetic on calibrated pairs is float32, whatever the model's precision.
+
+In layers with a sliding window, the mean attention of a key is over the queries whose window holds it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,14 @@ _SAFE_SINK_MASS = {torch.float32: 0.9, torch.float64: 0.9}
 _SAFE_SINK_MASS_HALF = 0.5
 
 
+def check_base(base: str) -> None:
+    """Raise InputError unless transformers knows an attention backend of that name, with masks."""
+    known = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS if not name.startswith(NAME_PREFIX))]
+    known = sorted(name for name in known if name in ALL_MASK_ATTENTION_FUNCTIONS)
+    if base not in known:
+        raise InputError(f"there is no base attention {base!r}: choose one of {', '.join(known)}.")
+
+
 def register(base: str) -> str:
     """Make the act attention function over a base backend known to transformers, with the backend's own masks.
 
@@ -51,12 +61,9 @@ def register(base: str) -> str:
         The name to put into a config's `_attn_implementation`.
 
     Raises:
-        InputError: no such backend, or one that has no masks.
+        InputError: there is no such backend, or it has no masks.
     """
-    if (base != "eager" and base not in ALL_ATTENTION_FUNCTIONS) or base not in ALL_MASK_ATTENTION_FUNCTIONS:
-        known = sorted({"eager", *(name for name in ALL_ATTENTION_FUNCTIONS if name in ALL_MASK_ATTENTION_FUNCTIONS)})
-        known = [name for name in known if not name.startswith(NAME_PREFIX)]
-        raise InputError(f"there is no base attention {base!r}: choose one of {', '.join(known)}.")
+    check_base(base)
     name = NAME_PREFIX + base
     AttentionInterface.register(name, act_attention)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
@@ -273,21 +280,17 @@ class LayerCalibration:
         visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, kwargs.get("sliding_window"))
         rows, heads = self._pairs_of_batch(query.shape[0], query.device)
         pairs = _Pairs.gather(query, key, value, rows, heads, visibility, kwargs.get("scaling"), kwargs.get("softcap"))
+        before = output[rows, :, heads].float()
         if self.cached_length == 0:
-            calibrated, sinks = _calibrate_prefill(pairs, output[rows, :, heads], self.settings)
+            calibrated, sinks = _calibrate_prefill(pairs, before, self.settings)
             self._keep_sinks(sinks, query.shape, rows, heads)
         elif self.settings.decode == "prefill":
             sinks = self._prefill_sinks(query.shape[0])[rows, heads, dropped:][:, :k]
             sinks = torch.nn.functional.pad(sinks, (0, k - sinks.shape[-1]))
-            calibrated = _calibrate_decode(
-                pairs, lambda weights, visible: redistribute(weights, sinks[:, None], self.settings.beta)
-            )
+            calibrated = _decode(pairs, lambda weights, visible: redistribute(weights, sinks[:, None], self.settings.beta))
         else:
-            calibrated = _calibrate_decode(
-                pairs, lambda weights, visible: calibrate_decode_rows(weights, visible, self.settings)
-            )
-        calibrated = torch.where(pairs.real[..., None], calibrated, output[rows, :, heads].float())
-        output[rows, :, heads] = calibrated.to(output.dtype)
+            calibrated = _decode(pairs, lambda weights, visible: calibrate_decode_rows(weights, visible, self.settings))
+        output[rows, :, heads] = torch.where(pairs.real[..., None], calibrated, before).to(output.dtype)
         return output, None
 
     def _pairs_of_batch(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -447,14 +450,13 @@ def _calibrate_prefill(pairs: _Pairs, output: Tensor, settings: CalibrationSetti
 
     Args:
         pairs: the calibrated pairs.
-        output: `[pairs, n, head_dim]`, the base backend's output.
+        output: float32 `[pairs, n, head_dim]`, the base backend's output.
         settings: what to do.
 
     Returns:
         The calibrated output, float32 `[pairs, n, head_dim]`, and the sinks, bool `[pairs, k]`.
     """
     log_normalizer, sinks = _find_prefill_sinks(pairs, settings)
-    output = output.float()
     most = int(sinks.sum(-1).max())
     if most == 0:
         return output, sinks
@@ -539,7 +541,7 @@ def _calibrate_over_other_keys(
     return torch.where(rest > 0, (1 - beta * mass) * over_others + beta * from_sinks, output)
 
 
-def _calibrate_decode(pairs: _Pairs, calibrate_rows: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _decode(pairs: _Pairs, calibrate_rows: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Outputs of rows on cached keys, by calibrating their weights: float32 `[pairs, n, head_dim]`.
 
     Args:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -128,13 +129,11 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile'
             raise ProfileError(f"there is no published head profile {name!r}: choose one of {', '.join(published)}.")
         print(published[name].to_json(), end="")
         return
-    table = Table("profile", "checkpoint", "layers", "heads", "beta", "threshold")
+    table = Table("profile", "layers", "heads", "beta", "threshold", box=box.SIMPLE)
     for profile_name, profile in published.items():
         layers = sum(1 for heads in profile.heads.values() if heads)
         settings = profile.settings
-        table.add_row(
-            profile_name, profile.model, str(layers), str(profile.size), str(settings["beta"]), str(settings["threshold"])
-        )
+        table.add_row(profile_name, str(layers), str(profile.size), str(settings["beta"]), str(settings["threshold"]))
     console.print(table)
 
 

@@ -96,6 +96,8 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         InputError: a setting or a task name is wrong; raised before the model is loaded.
     """
     cells = list(_cells(settings))
+    if not cells:
+        raise InputError("no task was named: give the names of lm-eval tasks, separated by commas.")
     paths = [tasks_path()] + ([Path(settings.include_path)] if settings.include_path else [])
     task_manager = TaskManager(include_path=[str(path) for path in paths])
     for task in settings.tasks:
@@ -110,11 +112,12 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished in {output}.")
     if not missing:
         return
-    lm = _load_model(settings, cells[-1].arguments)
+    lm = _load_model(settings, cells[0].arguments)
     for number, cell in enumerate(missing, start=1):
         variant = "baseline" if cell.is_baseline else "ACT"
         console.print(f"[{number}/{len(missing)}] {cell.task}, {variant}", markup=False)
-        lm.set_act(cell.arguments)
+        if lm.arguments != cell.arguments:
+            lm.set_act(cell.arguments)
         _run_cell(cell, lm, task_manager, output)
 
 
@@ -125,10 +128,9 @@ def _cells(settings: ComparisonSettings) -> Iterator[Cell]:
         raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
     arguments = ACTArguments(**{key: value for key, value in settings.model_args.items() if key in names})
     baseline = ACTArguments(act_profile="none", act_base=arguments.act_base)
-    for task in settings.tasks:
-        yield Cell(task, baseline, settings)
-        if arguments.act_profile != "none":
-            yield Cell(task, arguments, settings)
+    for variant in (arguments, baseline):
+        if variant is baseline or variant.act_profile != "none":
+            yield from (Cell(task, variant, settings) for task in settings.tasks)
 
 
 def _finished_identities(output: Path) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import sys
@@ -19,7 +20,7 @@ from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from act_eval.act import ACT, check_supported, model_shape
+from act_eval.act import ACT, check_supported, model_shape, pretrained_model
 from act_eval.attention import select_cache_rows
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
@@ -102,18 +103,15 @@ class ACTLM(HFLM):
                 "No pretrained= was given: act-hf uses the embedded demo model, which knows only its own small world."
             )
         self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
-        self._arguments = ACTArguments(act_profile, act_beta, act_threshold, act_alpha, act_keep, act_decode, act_base)
+        self.arguments = ACTArguments(act_profile, act_beta, act_threshold, act_alpha, act_keep, act_decode, act_base)
         super().__init__(pretrained, **kwargs)
-        self.set_act(self._arguments)
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
-        self._arguments = arguments
-        self.act = arguments.act(self._resolve_profile(arguments))
-
-    def _resolve_profile(self, arguments: ACTArguments) -> HeadProfile:
         assert arguments.act_profile is not None
-        return resolve_profile(arguments.act_profile, *model_shape(self.config), checkpoint=self._checkpoint)
+        profile = resolve_profile(arguments.act_profile, *model_shape(self.config), checkpoint=self._checkpoint)
+        self.arguments = arguments
+        self.act = arguments.act(profile)
 
     @property
     def profile(self) -> HeadProfile:
@@ -134,11 +132,12 @@ class ACTLM(HFLM):
             return super().create_from_arg_obj(arg_dict, additional_config)
 
     def _get_backend(self, config: transformers.PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+        """The first step of `hf` that knows the config; the weights are not loaded yet, so input is checked here."""
         super()._get_backend(config, *args, **kwargs)
         model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(config), None)
         if model_class is not None:
             check_supported(config, model_class)
-        self._resolve_profile(self._arguments)
+        self.set_act(self.arguments)
 
     # --- scoring
 
@@ -149,10 +148,10 @@ class ACTLM(HFLM):
             return self._score_windows(requests)
         truncated = []
         for _, context, continuation in requests:
-            excess = len(context) + len(continuation) - (self.max_length + 1)
-            if excess > 0:
-                logger.warning("Truncating %d tokens from the left of a request to the model's window.", excess)
             truncated.append(truncate(context, continuation, self.max_length))
+        longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
+        if longer:
+            logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
         contexts = group_by_context(truncated)
         self.batch_sizes: dict[int, int] = {}
         answers: dict[int, Answer] = {}
@@ -181,7 +180,8 @@ class ACTLM(HFLM):
 
     def _scorer(self) -> Scorer:
         pad_token_id = self.tokenizer.pad_token_id or 0
-        return Scorer(self.model, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
+        forward_arguments = inspect.signature(pretrained_model(self.model).forward).parameters
+        return Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.mixed_precision_dtype is not None
@@ -193,9 +193,10 @@ class ACTLM(HFLM):
             return int(self.batch_size)
         part = int(position * self.batch_schedule / len(contexts))
         if part not in self.batch_sizes:
-            previous = self.batch_sizes.get(part - 1)
-            at_maximum = previous == self.max_batch_size
-            self.batch_sizes[part] = previous if at_maximum else self._largest_batch_size(contexts[position])
+            if self.batch_sizes.get(part - 1) == self.max_batch_size:
+                self.batch_sizes[part] = self.max_batch_size
+            else:
+                self.batch_sizes[part] = self._largest_batch_size(contexts[position])
         return self.batch_sizes[part]
 
     def _largest_batch_size(self, context: Context) -> int:
@@ -241,8 +242,8 @@ class ACTLM(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and package versions."""
-        arguments = self._arguments
-        spec = arguments.act_profile if isinstance(arguments.act_profile, str) else "given as an object"
+        profile = self.arguments.act_profile
+        spec = profile if isinstance(profile, str) else "given as an object"
         heads = {str(layer): list(layer_heads) for layer, layer_heads in self.profile.heads.items() if layer_heads}
         settings = {**self.act_settings(), "profile": spec, "num_heads": self.profile.size, "heads": heads}
         versions = {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}

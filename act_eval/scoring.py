@@ -8,8 +8,7 @@ any model that supports batched generation gives each row what it would give it 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +69,7 @@ class Scorer:
 
     Args:
         model: a causal language model.
+        forward_arguments: names of the arguments that its forward pass takes.
         pad_token_id: any token id; padding is masked.
         device: where the model takes its input.
         select_cache_rows: makes a cache with some rows of another one.
@@ -77,6 +77,7 @@ class Scorer:
     """
 
     model: nn.Module
+    forward_arguments: Collection[str]
     pad_token_id: int
     device: torch.device
     select_cache_rows: Callable[[Any, Tensor], Any]
@@ -174,9 +175,8 @@ class Scorer:
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int, **kwargs: Any) -> Any:
         """Run the model; `keep` is how many logits from the right are needed."""
-        parameters = inspect.signature(getattr(self.model, "get_base_model", lambda: self.model)().forward).parameters
-        if "logits_to_keep" in parameters:
+        if "logits_to_keep" in self.forward_arguments:
             kwargs["logits_to_keep"] = keep
-        if "position_ids" in parameters:
+        if "position_ids" in self.forward_arguments:
             kwargs["position_ids"] = positions.clamp(min=0)
         return self.model(input_ids=ids, attention_mask=mask, **kwargs)

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from act_eval.tasks import tasks_path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -21,6 +24,18 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("ACT_EVAL_TEST_DATA is not set: it names a folder with hub/ (dataset rows) and models/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def lm_eval_tasks() -> TaskManager:
+    """lm-eval's own tasks; indexing them takes many seconds."""
+    return TaskManager()
+
+
+@pytest.fixture(scope="session")
+def demo_tasks() -> TaskManager:
+    """The project's tasks alone."""
+    return TaskManager(include_path=str(tasks_path()), include_defaults=False)
 
 
 @pytest.fixture(scope="session", params=["llama_tiny", "llama_tiny_gqa"])

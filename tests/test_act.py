@@ -19,6 +19,8 @@ from transformers import (
     GPTJConfig,
     GPTJForCausalLM,
     GPTNeoXConfig,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MptConfig,
     MptForCausalLM,
@@ -397,8 +399,13 @@ class TestRefusals:
         with pytest.raises(ProfileError, match=culprit), ACT(profile)(fresh_model):
             pass
 
-    def test_unknown_base(self, fresh_model):
-        with pytest.raises(ValueError, match="base attention 'fast'"), ACT("all", base="fast")(fresh_model):
+    def test_unknown_base(self):
+        with pytest.raises(ValueError, match="base attention 'fast'"):
+            ACT("all", base="fast")
+
+    def test_no_attention(self):
+        model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2))
+        with pytest.raises(UnsupportedModelError, match="no attention layers"), ACT("all")(model):
             pass
 
     @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ a row of a Hugging Face dataset would be; `prompt` and `answer` render it exactl
 
 - **sentiment**: a short review with several opinions; the label is the opinion of the majority. Some opinions are negated.
 - **topic**: a short article; most sentences, not all, are about the topic that labels it.
-- **choice**: four words and a question about what kind of thing they are, over a little world stated in `WORLD`.
+- **choice**: which of four things is of a kind, or the smallest or largest, in a little world stated in `WORLD`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ DOCUMENTS_PER_SPLIT = 500
 FEWSHOT_DELIMITER = "\n\n"
 
 SENTIMENTS = ("negative", "positive")
-LETTERS = ("A", "B", "C", "D")
 
 ADJECTIVES = {
     "negative": ("boring", "awful", "dull", "weak", "slow", "poor", "ugly", "silly", "bad", "terrible"),
@@ -56,19 +55,22 @@ ARTICLE_SENTENCES = (
     "The {0} was on the news.",
 )
 
+# The little world: kinds of things and their members; members of the first three kinds stand in order of size.
 WORLD = {
-    "an animal": ("dog", "cat", "horse", "cow", "lion", "mouse", "goat", "rabbit", "fox", "bear"),
-    "a fruit": ("apple", "pear", "plum", "grape", "lemon", "cherry", "banana", "peach", "mango", "melon"),
+    "an animal": ("mouse", "rabbit", "cat", "fox", "dog", "goat", "lion", "bear", "cow", "horse"),
+    "a fruit": ("cherry", "grape", "plum", "lemon", "apple", "pear", "peach", "mango", "banana", "melon"),
+    "a vehicle": ("bicycle", "car", "van", "tram", "bus", "truck", "boat", "plane", "train", "ship"),
     "a tool": ("hammer", "saw", "drill", "wrench", "chisel", "shovel", "rake", "axe", "pliers", "file"),
     "a colour": ("red", "blue", "green", "yellow", "black", "white", "purple", "pink", "brown", "grey"),
-    "a vehicle": ("car", "bus", "train", "truck", "ship", "plane", "bicycle", "tram", "boat", "van"),
     "clothing": ("shirt", "coat", "hat", "sock", "shoe", "scarf", "glove", "skirt", "belt", "jacket"),
 }
+SIZED = ("an animal", "a fruit", "a vehicle")
+NUMBER_OF_OPTIONS = 4
 
 INSTRUCTIONS: dict[Task, str] = {
     "sentiment": "Classify the sentiment of the review into one of the following categories: 'positive' or 'negative'.\n\n",
     "topic": "Classify the article into one of the following categories: 'sport', 'food', 'weather' or 'music'.\n\n",
-    "choice": "Choose the right option to answer the question.\n\n",
+    "choice": "Answer the question with one of the options.\n\n",
 }
 
 
@@ -96,33 +98,32 @@ def _sentiment(rng: random.Random) -> Document:
 
 def _topic(rng: random.Random) -> Document:
     names = tuple(TOPICS)
-    label = rng.randrange(len(names))
+    label, rival = rng.sample(range(len(names)), 2)
     count = rng.randint(4, 7)
     majority = count // 2 + 1
-    about = [label] * majority + [rng.randrange(len(names)) for _ in range(count - majority)]
+    about = [label] * majority + [rival] * (count - majority)
     rng.shuffle(about)
     sentences = []
     for index in about:
         first, second = rng.sample(TOPICS[names[index]], 2)
-        if rng.random() < 0.3:
+        if rng.random() < 0.5:
             second = rng.choice(TOPICS[rng.choice(names)])
         sentences.append(rng.choice(ARTICLE_SENTENCES).format(first, second))
     return {"article": " ".join(sentences), "label": label}
 
 
 def _choice(rng: random.Random) -> Document:
-    kind, other = rng.sample(tuple(WORLD), 2)
-    if rng.random() < 0.15:
-        question = f"Which of these is not {kind}?"
-        options = [*rng.sample(WORLD[kind], 3), rng.choice(WORLD[other])]
+    if rng.random() < 0.5:
+        kind = rng.choice(SIZED)
+        options = rng.sample(WORLD[kind], NUMBER_OF_OPTIONS)
+        superlative, extreme = rng.choice((("smallest", min), ("largest", max)))
+        question = f"Which of these is the {superlative}?"
+        answer = extreme(options, key=WORLD[kind].index)
     else:
-        question = f"Which of these is {kind}?"
-        others = [name for name in WORLD if name != kind]
-        options = [rng.choice(WORLD[rng.choice(others)]) for _ in range(3)] + [rng.choice(WORLD[kind])]
-        while len(set(options)) < len(options):
-            options[:3] = [rng.choice(WORLD[rng.choice(others)]) for _ in range(3)]
-    answer = options[3]
-    rng.shuffle(options)
+        kinds = rng.sample(tuple(WORLD), NUMBER_OF_OPTIONS)
+        options = [rng.choice(WORLD[kind]) for kind in kinds]
+        answer = rng.choice(options)
+        question = f"Which of these is {kinds[options.index(answer)]}?"
     return {"question": question, "options": options, "label": options.index(answer)}
 
 
@@ -150,9 +151,9 @@ def documents(task: Task, split: Split, count: int = DOCUMENTS_PER_SPLIT) -> lis
     return test_documents
 
 
-def labels(task: Task) -> tuple[str, ...]:
-    """The answer words of a task, in the order of its labels."""
-    return {"sentiment": SENTIMENTS, "topic": tuple(TOPICS), "choice": LETTERS}[task]
+def choices(task: Task, doc: Document) -> tuple[str, ...]:
+    """The answers that a document offers, in the order of its label."""
+    return {"sentiment": SENTIMENTS, "topic": tuple(TOPICS), "choice": tuple(doc.get("options", ()))}[task]
 
 
 def prompt(task: Task, doc: Document) -> str:
@@ -161,13 +162,12 @@ def prompt(task: Task, doc: Document) -> str:
         return f"Review: {doc['review']}\nSentiment:"
     if task == "topic":
         return f"Article: {doc['article']}\nTopic:"
-    options = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, doc["options"], strict=True))
-    return f"Question: {doc['question']}\n{options}Answer:"
+    return f"Question: {doc['question']}\nOptions: {', '.join(doc['options'])}\nAnswer:"
 
 
 def answer(task: Task, doc: Document) -> str:
     """The answer as it follows the prompt, with its leading space."""
-    return f" {labels(task)[doc['label']]}"
+    return f" {choices(task, doc)[doc['label']]}"
 
 
 def training_pieces(task: Task, rng: random.Random) -> list[tuple[str, bool]]:
@@ -181,22 +181,14 @@ def training_pieces(task: Task, rng: random.Random) -> list[tuple[str, bool]]:
     return pieces
 
 
-def lookup_pieces(rng: random.Random) -> list[tuple[str, bool]]:
-    """Four lettered words and many questions about them, for training only: it teaches to find a word and name its letter."""
-    kinds = rng.sample(tuple(WORLD), 4)
-    options = [rng.choice(WORLD[kind]) for kind in kinds]
-    listing = "".join(f"{letter}. {option}\n" for letter, option in zip(LETTERS, options, strict=True))
-    pieces: list[tuple[str, bool]] = [(f"Options:\n{listing}", False)]
-    questions = [*zip(options, LETTERS, strict=True), *zip(kinds, LETTERS, strict=True)]
-    for asked, letter in rng.sample(questions, len(questions)):
-        pieces += [(f"Question: Which of these is {asked}?\nAnswer:", False), (f" {letter}", True), ("\n", False)]
-    return pieces
-
-
 def world_facts(rng: random.Random) -> str:
     """A few sentences that state facts of the little world, for training only."""
     facts = []
     for _ in range(rng.randint(6, 12)):
         kind = rng.choice(tuple(WORLD))
-        facts.append(f"The {rng.choice(WORLD[kind])} is {kind}.")
+        smaller, larger = sorted(rng.sample(range(len(WORLD[kind])), 2))
+        if kind in SIZED and rng.random() < 0.5:
+            facts.append(f"The {WORLD[kind][smaller]} is smaller than the {WORLD[kind][larger]}.")
+        else:
+            facts.append(f"The {rng.choice(WORLD[kind])} is {kind}.")
     return " ".join(facts)

@@ -30,13 +30,7 @@ ANSWER_WEIGHT = 9.0
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 200
 SAVE_EVERY = 500
-KIND_WEIGHTS: dict[corpus.Task | Literal["lookup", "facts"], int] = {
-    "sentiment": 3,
-    "topic": 3,
-    "choice": 6,
-    "lookup": 4,
-    "facts": 1,
-}
+KIND_WEIGHTS: dict[corpus.Task | Literal["facts"], int] = {"sentiment": 3, "topic": 3, "choice": 3, "facts": 1}
 BOS, EOS = "<s>", "</s>"
 
 
@@ -45,8 +39,6 @@ def sample_pieces(rng: random.Random) -> list[tuple[str, bool]]:
     kind = rng.choices(list(KIND_WEIGHTS), list(KIND_WEIGHTS.values()))[0]
     if kind == "facts":
         return [(corpus.world_facts(rng), False)]
-    if kind == "lookup":
-        return corpus.lookup_pieces(rng)
     return corpus.training_pieces(kind, rng)
 
 
@@ -113,10 +105,11 @@ def accuracies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, coun
     """Zero-shot accuracy on the first train documents of each task, as a progress report."""
     result = {}
     for task in corpus.TASKS:
-        choices = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in corpus.labels(task)]
         correct = 0
         for doc in corpus.documents(task, "train", count):
             text = corpus.INSTRUCTIONS[task] + corpus.prompt(task, doc)
+            words = [f" {word}" for word in corpus.choices(task, doc)]
+            choices = [ids[0] for ids in tokenizer(words, add_special_tokens=False)["input_ids"]]
             logits = model(**tokenizer(text, return_tensors="pt")).logits[0, -1]
             correct += int(logits[choices].argmax()) == doc["label"]
         result[task] = correct / count
@@ -182,7 +175,7 @@ def train(output: Path, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded demo model.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the model and its tokenizer")
-    parser.add_argument("--steps", type=int, default=4000, help="training steps (default: 4000)")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps (default: 3000)")
     arguments = parser.parse_args()
     train(arguments.output, arguments.steps)
 

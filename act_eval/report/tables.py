@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +23,7 @@ HEADERS = (
     "McNemar p",
 )
 TERMINAL_HEADERS = ("task", "metric", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
+TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
 
 
 def formatted(comparison: pd.DataFrame) -> pd.DataFrame:
@@ -64,9 +67,10 @@ def write_tables(comparison: pd.DataFrame, folder: Path) -> list[Path]:
 def print_table(comparison: pd.DataFrame, console: Console) -> None:
     """Show the comparison on a terminal; green and red mark differences whose interval excludes zero."""
     for (model, settings), group in comparison.groupby(["model", "settings"], sort=False):
-        table = Table(title=f"{model}: {settings}")
+        table = Table(title=f"{model}: {settings}", caption=TERMINAL_NOTE, box=box.SIMPLE, padding=(0, 1, 0, 0))
         for header in TERMINAL_HEADERS:
-            table.add_column(header, justify="left" if header in ("task", "metric") else "right", no_wrap=True)
+            justify: Literal["left", "right"] = "left" if header in ("task", "metric") else "right"
+            table.add_column("p" if header == "McNemar p" else header, justify=justify, no_wrap=True)
         texts = formatted(group)[list(TERMINAL_HEADERS)]
         for (_, row), cells in zip(group.iterrows(), texts.itertuples(index=False), strict=True):
             style = "green" if row["low"] > 0 else "red" if row["high"] < 0 else None

@@ -1,0 +1,185 @@
+"""act-eval compare, report, run, demo and profiles, as users call them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from act_eval import cli
+from act_eval.errors import InputError
+from act_eval.lm import ACTLM
+
+ARGUMENTS = ["compare", "--tasks", "demo_choice,demo_topic", "--limit", "12", "--batch-size", "4", "--device", "cpu"]
+MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=5"]
+
+
+def act_eval(*arguments, **options):
+    """Run the installed command in a process of its own."""
+    command = [str(Path(sys.executable).with_name("act-eval")), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(autouse=True)
+def only_the_projects_tasks(monkeypatch, request):
+    """Indexing lm-eval's own tasks takes many seconds; these tests need none of them."""
+    if "demo_tasks" in request.fixturenames:
+        manager = request.getfixturevalue("demo_tasks")
+        monkeypatch.setattr("act_eval.compare.TaskManager", lambda include_path: manager)
+
+
+def compare(output, *extra):
+    result = CliRunner().invoke(cli.app, [*ARGUMENTS, *MODEL_ARGS, "--output", str(output), *extra])
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def identities(output):
+    """(task, profile) of every results file."""
+    cells = [json.loads(file.read_text())["comparison_cell"] for file in output.rglob("results_*.json")]
+    return sorted((cell["task"], cell["model_args"]["act_profile"]) for cell in cells)
+
+
+EVERY_CELL = [("demo_choice", "all"), ("demo_choice", "none"), ("demo_topic", "all"), ("demo_topic", "none")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, request):
+    """The folder of a finished comparison."""
+    output = tmp_path_factory.mktemp("finished")
+    manager = request.getfixturevalue("demo_tasks")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("act_eval.compare.TaskManager", lambda include_path: manager)
+        compare(output)
+    return output
+
+
+def test_lm_evals_own_files(finished):
+    assert identities(finished) == EVERY_CELL
+    (folder,) = {file.parent for file in finished.rglob("results_*.json")}
+    assert folder.name == "act-eval-demo"
+    for file in folder.glob("results_*.json"):
+        results = json.loads(file.read_text())
+        (task,) = results["configs"]
+        samples = (folder / f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl").read_text().splitlines()
+        assert len(samples) == 12
+        assert results["config"]["model"] == "act-hf"
+        assert results["config"]["act"]["num_heads"] in (0, 32)
+        assert results["results"][task]["acc,none"] == sum(json.loads(line)["acc"] for line in samples) / 12
+    assert not list(finished.glob(".unfinished*"))
+    assert (finished / "comparison.md").is_file()
+
+
+def test_finished_cells_are_not_run_again(finished, demo_tasks, monkeypatch):
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert "4 of 4 cells are finished" in compare(finished)
+
+
+def test_a_killed_comparison_goes_on(tmp_path, finished, demo_tasks, monkeypatch):
+    original, scored = ACTLM._score_contexts, []
+
+    def dies_in_the_third_cell(self, contexts, batch_size):
+        scored.append(self.profile.size)
+        if len(scored) > 7:
+            raise KeyboardInterrupt
+        return original(self, contexts, batch_size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ACTLM, "_score_contexts", dies_in_the_third_cell)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            compare(tmp_path)
+    assert len(identities(tmp_path)) == 2
+    (tmp_path / ".unfinished-left").mkdir()
+    assert "2 of 4 cells are finished" in compare(tmp_path)
+    assert identities(tmp_path) == EVERY_CELL
+    assert not list(tmp_path.glob(".unfinished*"))
+    assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
+
+
+def test_other_settings_are_other_cells(tmp_path, demo_tasks):
+    compare(tmp_path, "--limit", "4")
+    compare(tmp_path, "--limit", "4", "--model-args", "act_profile=0:1,act_alpha=5")
+    assert identities(tmp_path) == sorted([*EVERY_CELL, ("demo_choice", "0:1"), ("demo_topic", "0:1")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["--model-args", "act_profile=nonsense"], "nonsense"),
+        (["--model-args", "act_beta=7"], "beta is 7"),
+        (["--model-args", "act_theta=7"], "act_theta"),
+        (["--tasks", "no_such_task"], "no_such_task"),
+        (["--tasks", ","], "task"),
+    ],
+)
+def test_bad_input_before_the_model_is_loaded(tmp_path, demo_tasks, monkeypatch, arguments, culprit):
+    monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(InputError, match=culprit):
+        compare(tmp_path, *arguments)
+
+
+def test_report_of_a_folder(finished, tmp_path):
+    result = act_eval("report", finished, "--output", tmp_path)
+    assert result.returncode == 0
+    assert "demo_choice" in result.stdout
+    assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "no-such-folder"],
+        ["profiles", "no-such-profile"],
+        ["compare", "--tasks", "demo_choice", "--output", "x", "--model-args", "act_threshold=0.1,act_alpha=5"],
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments):
+    result = act_eval(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("act-eval: ")
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_profiles():
+    listing = act_eval("profiles").stdout
+    assert "llama-2-7b-chat/classification" in listing
+    assert json.loads(act_eval("profiles", "llama-2-7b-chat/mt-bench").stdout)["model"]["layers"] == 32
+
+
+def test_run_is_lm_eval_with_the_projects_tasks(tmp_path):
+    result = act_eval(
+        *("run", "--model_args", "act_profile=all,act_alpha=5", "--tasks", "act_demo", "--limit", "4", "--device", "cpu"),
+        *("--batch_size", "4", "--output_path", tmp_path, "--log_samples"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"\|\s*- demo_choice\s*\|", result.stdout)
+    (results,) = tmp_path.rglob("results_*.json")
+    config = json.loads(results.read_text())["config"]
+    assert config["model"] == "act-hf"
+    assert config["act"]["num_heads"] == 32
+
+
+def test_a_kill_leaves_no_half_written_results(tmp_path):
+    """SIGKILL while cells are being written: every results file that is there is whole and has its samples."""
+    command = [str(Path(sys.executable).with_name("act-eval")), *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("results_*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished_files = [file for file in tmp_path.rglob("results_*.json") if ".unfinished" not in str(file)]
+    assert finished_files
+    for file in finished_files:
+        (task,) = json.loads(file.read_text())["configs"]
+        samples = file.with_name(f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl")
+        assert len(samples.read_text().splitlines()) == 12

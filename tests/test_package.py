@@ -1,0 +1,54 @@
+"""What a built wheel holds."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    if not (ROOT / "pyproject.toml").is_file():
+        pytest.skip("the tests run outside a checkout")
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "act_eval_startup.pth",
+        "act_eval/py.typed",
+        "act_eval/demo/model/model.safetensors",
+        "act_eval/demo/model/tokenizer.json",
+        "act_eval/published_profiles/llama-2-7b-chat/classification.json",
+        "act_eval/task_configs/act_demo/demo_choice.yaml",
+        "act_eval/task_configs/act_demo/_template_yaml",
+        "act_eval/task_configs/act_demo/utils.py",
+    ],
+)
+def test_the_wheel_holds(wheel, name):
+    assert name in wheel.namelist()
+
+
+def test_the_wheel_holds_nothing_else(wheel):
+    top = {name.partition("/")[0] for name in wheel.namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"act_eval", "act_eval_startup.pth"}
+    assert sum(info.file_size for info in wheel.infolist() if "/model/" in info.filename) <= 6 * 2**20
+
+
+def test_no_path_of_a_machine_in_the_repository():
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("the tests run outside a git checkout")
+    own = Path(__file__).relative_to(ROOT).as_posix()
+    for name in listing.stdout.splitlines():
+        content = (ROOT / name).read_bytes() if name != own and (ROOT / name).is_file() else b""
+        for trace in (b"/home/", b"/root/", b"/work/", str(ROOT).encode() + b"/"):
+            assert trace not in content, f"{name} holds {trace.decode()}"

@@ -1,0 +1,170 @@
+"""From lm-eval's files to tables, statistics and plots."""
+
+import itertools
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from act_eval.report.load import ReportError, load
+from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
+from act_eval.report.write import write_report
+
+dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
+
+
+def write_run(folder, values, *, heads=0, task="demo", version=1, limit=None, model="some/model", prompt="p", beta=0.4, **act):
+    """A results file and its samples, as lm-eval writes them."""
+    date = next(dates)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"beta": beta, "threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill", "num_heads": heads}
+    config = {"model": "act-hf", "limit": limit, "act": {**settings, "profile": "all", **act}}
+    results = {
+        "model_name": model,
+        "config": config,
+        "configs": {task: {}},
+        "versions": {task: version},
+        "n-shot": {task: 0},
+        "results": {task: {}},
+    }
+    (folder / f"results_{date}.json").write_text(json.dumps(results))
+    lines = [
+        {
+            "doc_id": index,
+            "doc_hash": f"d{index}",
+            "prompt_hash": f"{prompt}{index}",
+            "target_hash": f"t{index}",
+            "metrics": ["acc", "text"],
+            "acc": value,
+            "text": "not a number",
+        }
+        for index, value in enumerate(values)
+    ]
+    (folder / f"samples_{task}_{date}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+BASELINE = [1.0] * 60 + [0.0] * 40
+ACT = [1.0] * 50 + [0.0] * 10 + [1.0] * 25 + [0.0] * 15
+
+
+class TestCompare:
+    def test_known_numbers(self, tmp_path):
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32)
+        row = compare(*load([tmp_path])).iloc[0]
+        assert (row["n"], row["baseline"], row["act"]) == (100, 0.6, 0.75)
+        assert row["delta"] == pytest.approx(0.15)
+        assert (row["both"], row["only_baseline"], row["only_act"], row["neither"]) == (50, 10, 25, 15)
+        assert row["p"] == pytest.approx(stats.binomtest(10, 35).pvalue)
+        standard_error = np.std(np.array(ACT) - np.array(BASELINE)) / 10
+        assert row["low"] == pytest.approx(0.15 - 1.96 * standard_error, abs=0.01)
+        assert row["high"] == pytest.approx(0.15 + 1.96 * standard_error, abs=0.01)
+
+    def test_the_newest_run_of_a_cell_wins(self, tmp_path):
+        write_run(tmp_path, [0.0] * 4)
+        write_run(tmp_path, [1.0] * 4, heads=2)
+        write_run(tmp_path, [1.0, 1.0, 0.0, 0.0])
+        table = compare(*load([tmp_path]))
+        assert table[["baseline", "act"]].to_numpy().tolist() == [[0.5, 1.0]]
+
+    def test_settings_and_models_stay_apart(self, tmp_path):
+        for model in ("a", "b"):
+            write_run(tmp_path / model, [0.0, 1.0], model=model)
+            write_run(tmp_path / model, [1.0, 1.0], model=model, heads=2)
+            write_run(tmp_path / model, [1.0, 0.0], model=model, heads=2, beta=0.1)
+        table = compare(*load([tmp_path / "a", tmp_path / "b"]))
+        deltas = table.set_index(["model", "settings"])["delta"].to_dict()
+        names = {beta: f"all (2 heads), beta {beta}, threshold 0.1" for beta in (0.1, 0.4)}
+        assert deltas == {(model, names[beta]): delta for model in "ab" for beta, delta in ((0.1, 0.0), (0.4, 0.5))}
+
+    def test_beta_one_is_a_baseline(self, tmp_path):
+        write_run(tmp_path, [0.0, 1.0], heads=32, beta=1)
+        write_run(tmp_path, [1.0, 1.0], heads=32)
+        assert len(compare(*load([tmp_path]))) == 1
+
+    @pytest.mark.parametrize(
+        ("baseline", "act", "reason"),
+        [
+            ({}, {"prompt": "q"}, "different prompts"),
+            ({}, {"version": 2}, "version 1 to 2"),
+            ({"values": [1.0]}, {}, "different documents"),
+            ({}, {"limit": 5}, "no calibrated run has a baseline"),
+            ({}, {"task": "other"}, "no calibrated run has a baseline"),
+        ],
+    )
+    def test_what_must_not_be_compared(self, tmp_path, baseline, act, reason):
+        write_run(tmp_path, **{"values": [0.0, 1.0], **baseline})
+        write_run(tmp_path, **{"values": [0.0, 1.0], "heads": 2, **act})
+        with pytest.raises(ReportError, match=reason):
+            compare(*load([tmp_path]))
+
+    def test_unreadable_files(self, tmp_path):
+        with pytest.raises(ReportError, match="no folder"):
+            load([tmp_path / "missing"])
+        with pytest.raises(ReportError, match="no runs"):
+            load([tmp_path])
+        for text in ("{", "[]", "{}"):
+            (tmp_path / "results_x.json").write_text(text)
+            with pytest.raises(ReportError, match="results_x"):
+                load([tmp_path])
+
+    def test_unreadable_sample(self, tmp_path):
+        write_run(tmp_path, [1.0])
+        next(tmp_path.glob("samples_*")).write_text("{}\n")
+        with pytest.raises(ReportError, match="line 1"):
+            load([tmp_path])
+
+
+class TestStatistics:
+    @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+    def test_counts_add_up(self, pairs):
+        baseline, act = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+        result = paired_statistics(baseline, act)
+        assert result["both"] + result["only_baseline"] + result["only_act"] + result["neither"] == result["n"] == len(pairs)
+        assert result["delta"] == pytest.approx((result["only_act"] - result["only_baseline"]) / len(pairs))
+        assert result["low"] <= result["delta"] + 1e-12
+        assert result["high"] >= result["delta"] - 1e-12
+        assert 0 < result["p"] <= 1
+
+    def test_nothing_changed(self):
+        assert exact_mcnemar(0, 0) == 1
+        assert bootstrap_interval(np.zeros(10)) == (0, 0)
+
+    def test_scores_that_are_no_outcomes_have_no_counts(self):
+        assert "p" not in paired_statistics(np.array([0.5, 1.0]), np.array([0.2, 1.0]))
+
+    def test_interval_covers(self):
+        """Of 200 samples with a true difference of 0.1, about 95% of the intervals hold it."""
+        rng = np.random.default_rng(0)
+        covered = 0
+        for _ in range(200):
+            difference = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=150)
+            low, high = bootstrap_interval(difference)
+            covered += low <= 0.1 <= high
+        assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_report_files(tmp_path):
+    write_run(tmp_path / "runs", BASELINE)
+    write_run(tmp_path / "runs", ACT, heads=32)
+    comparison, paths = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "improvement.png", "improvement.svg"]
+    markdown = paths[0].read_text()
+    assert "| demo   | acc      | 100 | 0.600      | 0.750 | +0.150  |" in markdown
+    pd.testing.assert_frame_equal(pd.read_csv(paths[1]), comparison, check_dtype=False)
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+    texts = [element.text for element in ElementTree.parse(paths[3]).iter("{http://www.w3.org/2000/svg}text")]
+    assert "demo" in texts
+
+
+def test_the_same_runs_give_the_same_files(tmp_path):
+    write_run(tmp_path / "runs", BASELINE)
+    write_run(tmp_path / "runs", ACT, heads=32)
+    first, second = (write_report([tmp_path / "runs"], tmp_path / name)[1] for name in "ab")
+    for left, right in zip(first, second, strict=True):
+        assert left.read_bytes() == right.read_bytes()
