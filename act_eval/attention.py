@@ -10,7 +10,7 @@ attention; the sinks are read off the means, and the output follows from the bas
     O' = c * (O - sum_s A[:, s] v_s) + beta * sum_s A[:, s] v_s,    c = 1 + (1 - beta) * m / (1 - m)
 
 with m the row's mass on its sinks. Rows with most of their mass on sinks are computed over the other keys instead, since
-the difference would lose its digits. All arithmetic on calibrated pairs is float32, whatever the model's precision.
+the difference would lose its digits. Arithmetic on calibrated pairs is in float32 (float64 in a float64 model).
 
 In layers with a sliding window, the mean attention of a key is over the queries whose window holds it.
 """
@@ -29,7 +29,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from act_eval.calibration import CalibrationSettings, calibrate_decode_rows, find_sinks, redistribute
+from act_eval.calibration import CalibrationSettings, at_least_float32, calibrate_decode_rows, find_sinks, redistribute
 from act_eval.errors import InputError
 
 MODULE_ATTRIBUTE = "act_calibration"
@@ -275,12 +275,29 @@ class LayerCalibration:
             raise NotImplementedError("ACT is not defined yet for attention with learned sink logits (gpt-oss).")
         if attention_mask is not None and not isinstance(attention_mask, Tensor):
             raise NotImplementedError("ACT cannot read the block masks of flex_attention: choose act_base=sdpa or eager.")
+        with torch.autocast(query.device.type, enabled=False):
+            self._replace_calibrated(output, query, key, value, attention_mask, **kwargs)
+        return output, None
+
+    def _replace_calibrated(
+        self,
+        output: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        sliding_window: int | None = None,
+        **_: Any,
+    ) -> None:
+        """Write the calibrated pairs' outputs over the base backend's, and keep the sinks of a prefill on its cache."""
         n, k = query.shape[-2], key.shape[-2]
         dropped = max(0, self.cached_length + n - k)
-        visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, kwargs.get("sliding_window"))
+        visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
         rows, heads = self._pairs_of_batch(query.shape[0], query.device)
-        pairs = _Pairs.gather(query, key, value, rows, heads, visibility, kwargs.get("scaling"), kwargs.get("softcap"))
-        before = output[rows, :, heads].float()
+        pairs = _Pairs.gather(query, key, value, rows, heads, visibility, scaling, softcap)
+        before = at_least_float32(output[rows, :, heads])
         if self.cached_length == 0:
             calibrated, sinks = _calibrate_prefill(pairs, before, self.settings)
             self._keep_sinks(sinks, query.shape, rows, heads)
@@ -291,7 +308,6 @@ class LayerCalibration:
         else:
             calibrated = _decode(pairs, lambda weights, visible: calibrate_decode_rows(weights, visible, self.settings))
         output[rows, :, heads] = torch.where(pairs.real[..., None], calibrated, before).to(output.dtype)
-        return output, None
 
     def _pairs_of_batch(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Row and head index of every calibrated pair of a batch: two int64 `[pairs]`."""
@@ -335,7 +351,7 @@ class LayerCalibration:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Queries, keys and values of the calibrated pairs in float32, and what each query sees; pairs are the first dimension.
+    """Queries, keys and values of the calibrated pairs, and what each query sees; pairs are the first dimension.
 
     Attributes:
         query: `[pairs, n, head_dim]`, already scaled.
@@ -373,9 +389,9 @@ class _Pairs:
         shared_rows = rows if visibility.real.shape[0] > 1 else torch.zeros_like(rows)
         mask_heads = heads if visibility.seen_by.shape[1] > 1 else torch.zeros_like(heads)
         return cls(
-            query=query[rows, heads].float() * scaling,
-            key=key[rows, key_heads].float(),
-            value=value[rows, key_heads].float(),
+            query=at_least_float32(query[rows, heads]) * scaling,
+            key=at_least_float32(key[rows, key_heads]),
+            value=at_least_float32(value[rows, key_heads]),
             real=visibility.real[shared_rows],
             seen_by=visibility.seen_by[shared_rows, mask_heads],
             softcap=softcap,

@@ -107,7 +107,7 @@ def column_means(attention: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     n, k = attention.shape[-2:]
     visible = visible_keys(n, k, valid, attention.device)
-    received = torch.where(visible, _at_least_float32(attention), 0).sum(-2)
+    received = torch.where(visible, at_least_float32(attention), 0).sum(-2)
     return received / visible.sum(-2).clamp(min=1)
 
 
@@ -229,7 +229,7 @@ def calibrate(
     n, k = attention.shape[-2:]
     if n > k:
         raise ValueError(f"an attention map has at least as many keys as queries, but this one has shape [..., {n}, {k}].")
-    weights = _at_least_float32(attention)
+    weights = at_least_float32(attention)
     if n == k:
         length = n if valid is None else valid.sum(-1)
         own_sinks = find_sinks(column_means(weights, valid), length, settings, valid)
@@ -246,5 +246,6 @@ def calibrate(
     return calibrated.to(attention.dtype)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is when it is float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

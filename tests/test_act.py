@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from act_eval.act import ACT, UnsupportedModelError
-from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, select_cache_rows
+from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, _Pairs, select_cache_rows
 from act_eval.calibration import CalibrationSettings
 from act_eval.profiles import HeadProfile, ProfileError
 
@@ -111,13 +111,15 @@ class TestGolden:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["default", "beta0", "alpha"])
 @pytest.mark.parametrize("heads", [ALL, SOME], ids=["all", "some"])
-def test_equals_naive_reference(golden_model, settings, heads):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.float64, 1e-11)], ids=str)
+def test_equals_naive_reference(golden_model, settings, heads, dtype, tolerance):
+    model = copy.deepcopy(golden_model).to(dtype)
     ids = random_ids(90, seed=1, rows=2)
-    with naive_act(golden_model, heads, settings):
-        expected = logits_of(golden_model, ids)
-    result = logits_of(golden_model, ids, act_of(settings, heads))
-    assert (expected - logits_of(golden_model, ids)).abs().max() > 0.05
-    torch.testing.assert_close(result, expected, rtol=0, atol=5e-5)
+    with naive_act(model, heads, settings):
+        expected = logits_of(model, ids)
+    result = logits_of(model, ids, act_of(settings, heads))
+    assert (expected - logits_of(model, ids)).abs().max() > 0.05
+    torch.testing.assert_close(result, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -292,6 +294,20 @@ def test_half_precision_stays_near_float32(gqa_model, dtype):
     error_of_plain = (log_softmax(logits_of(half, ids).float(), -1) - plain).abs().mean()
     assert error < 3 * error_of_plain
     assert (expected - plain).abs().mean() > 3 * error
+
+
+def test_autocast_does_not_reach_the_calibration(gqa_model, monkeypatch):
+    original, dtypes = _Pairs.scores, []
+
+    def recorded(self, block):
+        scores = original(self, block)
+        dtypes.append(scores.dtype)
+        return scores
+
+    monkeypatch.setattr(_Pairs, "scores", recorded)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits_of(gqa_model, random_ids(40, seed=27), ACT("all"))
+    assert set(dtypes) == {torch.float32}
 
 
 TINY = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
