@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rich.console import Console
 
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM, ACTArguments
+from act_eval.profiles import HeadProfile
 from act_eval.tasks import tasks_path
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,9 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """What must agree for a finished cell to count as this one."""
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ("tasks", "model_args")}
+        profile = str(self.arguments.act_profile)
+        if Path(profile).is_file():
+            settings["profile_hash"] = HeadProfile.load(profile).content_hash
         return json.loads(json.dumps({"task": self.task, "model_args": self.model_args, **settings}, default=str))
 
 
@@ -95,14 +99,8 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     Raises:
         InputError: a setting or a task name is wrong; raised before the model is loaded.
     """
-    cells = list(_cells(settings))
-    if not cells:
-        raise InputError("no task was named: give the names of lm-eval tasks, separated by commas.")
-    paths = [tasks_path()] + ([Path(settings.include_path)] if settings.include_path else [])
-    task_manager = TaskManager(include_path=[str(path) for path in paths])
-    for task in settings.tasks:
-        if not task_manager.match_tasks([task]):
-            raise InputError(f"there is no task {task!r}: `act-eval run ls tasks` lists all of them.")
+    cells = _cells(settings)
+    task_manager = _task_manager(settings)
     output.mkdir(parents=True, exist_ok=True)
     for leftover in output.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
@@ -121,16 +119,29 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         _run_cell(cell, lm, task_manager, output)
 
 
-def _cells(settings: ComparisonSettings) -> Iterator[Cell]:
+def _cells(settings: ComparisonSettings) -> list[Cell]:
     names = ACTArguments.__dataclass_fields__
     unknown = [key for key in settings.model_args if key.startswith("act_") and key not in names]
     if unknown:
         raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
     arguments = ACTArguments(**{key: value for key, value in settings.model_args.items() if key in names})
+    if arguments.act_profile == "none":
+        raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
     baseline = ACTArguments(act_profile="none", act_base=arguments.act_base)
-    for variant in (arguments, baseline):
-        if variant is baseline or variant.act_profile != "none":
-            yield from (Cell(task, variant, settings) for task in settings.tasks)
+    return [Cell(task, variant, settings) for variant in (arguments, baseline) for task in settings.tasks]
+
+
+def _task_manager(settings: ComparisonSettings) -> TaskManager:
+    """A task manager that knows all tasks of the comparison; lm-eval's own are indexed, slowly, only where they are needed."""
+    if not settings.tasks:
+        raise InputError("no task was named: give the names of lm-eval tasks, separated by commas.")
+    paths = [str(tasks_path()), *([settings.include_path] if settings.include_path else [])]
+    for include_defaults in (False, True):
+        manager = TaskManager(include_path=paths, include_defaults=include_defaults)
+        unknown = [task for task in settings.tasks if not manager.match_tasks([task])]
+        if not unknown:
+            return manager
+    raise InputError(f"there is no task {unknown[0]!r}: `act-eval run ls tasks` lists all of them.")
 
 
 def _finished_identities(output: Path) -> list[Any]:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from act_eval import cli
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
+from act_eval.profiles import HeadProfile
 
 ARGUMENTS = ["compare", "--tasks", "demo_choice,demo_topic", "--limit", "12", "--batch-size", "4", "--device", "cpu"]
 MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=5"]
@@ -24,14 +25,6 @@ def act_eval(*arguments, **options):
     """Run the installed command in a process of its own."""
     command = [str(Path(sys.executable).with_name("act-eval")), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, **options)
-
-
-@pytest.fixture(autouse=True)
-def only_the_projects_tasks(monkeypatch, request):
-    """Indexing lm-eval's own tasks takes many seconds; these tests need none of them."""
-    if "demo_tasks" in request.fixturenames:
-        manager = request.getfixturevalue("demo_tasks")
-        monkeypatch.setattr("act_eval.compare.TaskManager", lambda include_path: manager)
 
 
 def compare(output, *extra):
@@ -51,13 +44,10 @@ EVERY_CELL = [("demo_choice", "all"), ("demo_choice", "none"), ("demo_topic", "a
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, request):
+def finished(tmp_path_factory):
     """The folder of a finished comparison."""
     output = tmp_path_factory.mktemp("finished")
-    manager = request.getfixturevalue("demo_tasks")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("act_eval.compare.TaskManager", lambda include_path: manager)
-        compare(output)
+    compare(output)
     return output
 
 
@@ -77,12 +67,12 @@ def test_lm_evals_own_files(finished):
     assert (finished / "comparison.md").is_file()
 
 
-def test_finished_cells_are_not_run_again(finished, demo_tasks, monkeypatch):
+def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
     assert "4 of 4 cells are finished" in compare(finished)
 
 
-def test_a_killed_comparison_goes_on(tmp_path, finished, demo_tasks, monkeypatch):
+def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     original, scored = ACTLM._score_contexts, []
 
     def dies_in_the_third_cell(self, contexts, batch_size):
@@ -103,10 +93,18 @@ def test_a_killed_comparison_goes_on(tmp_path, finished, demo_tasks, monkeypatch
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
 
 
-def test_other_settings_are_other_cells(tmp_path, demo_tasks):
+def test_other_settings_are_other_cells(tmp_path):
     compare(tmp_path, "--limit", "4")
     compare(tmp_path, "--limit", "4", "--model-args", "act_profile=0:1,act_alpha=5")
     assert identities(tmp_path) == sorted([*EVERY_CELL, ("demo_choice", "0:1"), ("demo_topic", "0:1")])
+
+
+def test_a_changed_profile_file_is_another_cell(tmp_path):
+    profile, output = tmp_path / "mine.json", tmp_path / "output"
+    for heads in ({0: (1,)}, {0: (2,)}):
+        HeadProfile(heads).save(profile)
+        compare(output, "--limit", "4", "--model-args", f"act_profile={profile}")
+    assert len(identities(output)) == 6
 
 
 @pytest.mark.parametrize(
@@ -116,10 +114,11 @@ def test_other_settings_are_other_cells(tmp_path, demo_tasks):
         (["--model-args", "act_beta=7"], "beta is 7"),
         (["--model-args", "act_theta=7"], "act_theta"),
         (["--tasks", "no_such_task"], "no_such_task"),
-        (["--tasks", ","], "task"),
+        (["--tasks", ","], "no task was named"),
+        (["--model-args", "act_profile=none"], "baseline itself"),
     ],
 )
-def test_bad_input_before_the_model_is_loaded(tmp_path, demo_tasks, monkeypatch, arguments, culprit):
+def test_bad_input_before_the_model_is_loaded(tmp_path, monkeypatch, arguments, culprit):
     monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(InputError, match=culprit):
         compare(tmp_path, *arguments)
