@@ -12,8 +12,8 @@ from torch import nn
 
 from act_eval.attention import (
     MODULE_ATTRIBUTE,
+    LastVisibility,
     LayerCalibration,
-    VisibilityOfForward,
     base_attention,
     check_base,
     register,
@@ -98,7 +98,7 @@ class ACT:
         if self.calibration.changes_nothing or not any(profile.size for profile in heads):
             name = base
         configs = {id(module.config): module.config for module in modules}.values()
-        visibility = VisibilityOfForward()
+        visibility = LastVisibility()
         with ExitStack() as stack:
             for module in modules if name != base else ():
                 layer = LayerCalibration(

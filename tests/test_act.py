@@ -31,8 +31,9 @@ from transformers import (
 )
 
 from act_eval.act import ACT, UnsupportedModelError
-from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, _Pairs, select_cache_rows
+from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, select_cache_rows
 from act_eval.calibration import CalibrationSettings
+from act_eval.kernels import Pairs
 from act_eval.profiles import HeadProfile, ProfileError
 
 ALL = {layer: tuple(range(8)) for layer in range(6)}
@@ -269,7 +270,7 @@ def test_row_blocks_change_nothing(gqa_model, monkeypatch, block):
     ids = random_ids(70, seed=19, rows=2)
     act = ACT("all", beta=0)
     expected = logits_of(gqa_model, ids, act)
-    monkeypatch.setattr("act_eval.attention._BLOCK_ELEMENTS", block)
+    monkeypatch.setattr("act_eval.kernels._BLOCK_ELEMENTS", block)
     torch.testing.assert_close(logits_of(gqa_model, ids, act), expected, rtol=0, atol=5e-5)
 
 
@@ -279,7 +280,7 @@ def test_both_forms_of_the_output_agree(gqa_model, monkeypatch, limit):
     ids = random_ids(70, seed=20)
     act = ACT("all", threshold=0.02)
     expected = logits_of(gqa_model, ids, act)
-    monkeypatch.setattr("act_eval.attention._SAFE_SINK_MASS", {torch.float32: limit})
+    monkeypatch.setattr("act_eval.kernels._SAFE_SINK_MASS", {torch.float32: limit})
     torch.testing.assert_close(logits_of(gqa_model, ids, act), expected, rtol=0, atol=5e-5)
 
 
@@ -297,14 +298,14 @@ def test_half_precision_stays_near_float32(gqa_model, dtype):
 
 
 def test_autocast_does_not_reach_the_calibration(gqa_model, monkeypatch):
-    original, dtypes = _Pairs.scores, []
+    original, dtypes = Pairs.scores, []
 
     def recorded(self, block):
         scores = original(self, block)
         dtypes.append(scores.dtype)
         return scores
 
-    monkeypatch.setattr(_Pairs, "scores", recorded)
+    monkeypatch.setattr(Pairs, "scores", recorded)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_of(gqa_model, random_ids(40, seed=27), ACT("all"))
     assert set(dtypes) == {torch.float32}

@@ -6,7 +6,7 @@ a row of a Hugging Face dataset would be; `prompt` and `answer` render it exactl
 
 - **sentiment**: a short review with several opinions; the label is the opinion of the majority. Some opinions are negated.
 - **topic**: a short article; most sentences, not all, are about the topic that labels it.
-- **choice**: which of four things is of a kind, or the smallest or largest, in a little world stated in `WORLD`.
+- **choice**: which of four things is of a kind, or the smallest or largest, or both, in a little world stated in `WORLD`.
 """
 
 from __future__ import annotations
@@ -74,21 +74,22 @@ INSTRUCTIONS: dict[Task, str] = {
 }
 
 
-def _opinion(rng: random.Random, sentiment: str) -> str:
-    """One sentence that holds `sentiment` ("negative" or "positive"), now and then by negating the opposite."""
-    negated = rng.random() < 0.15
+def _opinion(rng: random.Random, sentiment: str, negations: float) -> str:
+    """One sentence that holds `sentiment` ("negative" or "positive"), a share of them by negating the opposite."""
+    negated = rng.random() < negations
     opposite = SENTIMENTS[1 - SENTIMENTS.index(sentiment)]
     adjective = rng.choice(ADJECTIVES[opposite if negated else sentiment])
     words = f"not {adjective}" if negated else f"{rng.choice(ADVERBS)}{adjective}"
     return f"The {rng.choice(ASPECTS)} was {words}."
 
 
-def _sentiment(rng: random.Random) -> Document:
+def _sentiment(rng: random.Random, training: bool) -> Document:
     label = rng.randrange(2)
-    opinions = rng.choice((3, 5, 5))
+    opinions = rng.choice((3, 5, 5) if training else (3, 5, 7))
+    negations = 0.15 if training else 0.25
     against = rng.randint(0, opinions // 2)
-    sentences = [_opinion(rng, SENTIMENTS[label]) for _ in range(opinions - against)]
-    sentences += [_opinion(rng, SENTIMENTS[1 - label]) for _ in range(against)]
+    sentences = [_opinion(rng, SENTIMENTS[label], negations) for _ in range(opinions - against)]
+    sentences += [_opinion(rng, SENTIMENTS[1 - label], negations) for _ in range(against)]
     sentences += rng.sample(NEUTRAL, rng.randint(0, 2))
     rng.shuffle(sentences)
     if rng.random() < 0.2:
@@ -96,7 +97,7 @@ def _sentiment(rng: random.Random) -> Document:
     return {"review": " ".join(sentences), "label": label}
 
 
-def _topic(rng: random.Random) -> Document:
+def _topic(rng: random.Random, training: bool) -> Document:
     names = tuple(TOPICS)
     label, rival = rng.sample(range(len(names)), 2)
     count = rng.randint(4, 7)
@@ -112,7 +113,9 @@ def _topic(rng: random.Random) -> Document:
     return {"article": " ".join(sentences), "label": label}
 
 
-def _choice(rng: random.Random) -> Document:
+def _choice(rng: random.Random, training: bool) -> Document:
+    if not training and rng.random() < 1 / 3:
+        return _choice_of_kind_and_size(rng)
     if rng.random() < 0.5:
         kind = rng.choice(SIZED)
         options = rng.sample(WORLD[kind], NUMBER_OF_OPTIONS)
@@ -127,12 +130,29 @@ def _choice(rng: random.Random) -> Document:
     return {"question": question, "options": options, "label": options.index(answer)}
 
 
+def _choice_of_kind_and_size(rng: random.Random) -> Document:
+    """Two options are of the kind in question: what training asks one at a time, here together."""
+    kind = rng.choice(SIZED)
+    of_kind = rng.sample(WORLD[kind], 2)
+    others = rng.sample([name for name in WORLD if name != kind], NUMBER_OF_OPTIONS - 2)
+    options = of_kind + [rng.choice(WORLD[name]) for name in others]
+    superlative, extreme = rng.choice((("smallest", min), ("largest", max)))
+    answer = extreme(of_kind, key=WORLD[kind].index)
+    rng.shuffle(options)
+    question = f"Which of these is the {superlative} {kind.split()[-1]}?"
+    return {"question": question, "options": options, "label": options.index(answer)}
+
+
 _GENERATORS = {"sentiment": _sentiment, "topic": _topic, "choice": _choice}
 
 
-def document(task: Task, rng: random.Random) -> Document:
-    """One random document of `task`, drawn from `rng`."""
-    return _GENERATORS[task](rng)
+def document(task: Task, rng: random.Random, training: bool = False) -> Document:
+    """One random document of `task`, drawn from `rng`.
+
+    With `training`, it is of the easier sort that the model is trained on: shorter reviews with fewer negations, and choices by
+    kind or by size but not by both.
+    """
+    return _GENERATORS[task](rng, training)
 
 
 def documents(task: Task, split: Split, count: int = DOCUMENTS_PER_SPLIT) -> list[Document]:
@@ -175,7 +195,7 @@ def training_pieces(task: Task, rng: random.Random) -> list[tuple[str, bool]]:
     shots = rng.randint(0, 3)
     pieces: list[tuple[str, bool]] = [(INSTRUCTIONS[task], False)]
     for index in range(shots + 1):
-        doc = document(task, rng)
+        doc = document(task, rng, training=True)
         delimiter = FEWSHOT_DELIMITER if index else ""
         pieces += [(delimiter + prompt(task, doc), False), (answer(task, doc), True)]
     return pieces

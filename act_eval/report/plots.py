@@ -43,6 +43,8 @@ def plot_improvement(comparison: pd.DataFrame, folder: Path) -> list[Path]:
         bars = axes.barh(labels, rows["delta"] * 100, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor="#333333")
         for bar, is_better in zip(bars, better, strict=True):
             bar.set_hatch("" if is_better else "///")
+        axes.use_sticky_edges = False
+        axes.margins(x=0.06)
         axes.axvline(0, color="#333333", linewidth=0.8)
         axes.set_xlabel("ACT - baseline, percentage points (95% interval, paired by document)")
         settings = rows["settings"].unique()

@@ -67,7 +67,7 @@ def write_tables(comparison: pd.DataFrame, folder: Path) -> list[Path]:
 def print_table(comparison: pd.DataFrame, console: Console) -> None:
     """Show the comparison on a terminal; green and red mark differences whose interval excludes zero."""
     for (model, settings), group in comparison.groupby(["model", "settings"], sort=False):
-        table = Table(title=f"{model}: {settings}", caption=TERMINAL_NOTE, box=box.SIMPLE, padding=(0, 1, 0, 0))
+        table = Table(title=f"{model}: {settings}", caption=TERMINAL_NOTE, box=box.SIMPLE, padding=0)
         for header in TERMINAL_HEADERS:
             justify: Literal["left", "right"] = "left" if header in ("task", "metric") else "right"
             table.add_column("p" if header == "McNemar p" else header, justify=justify, no_wrap=True)
