@@ -18,6 +18,7 @@ from act_eval.errors import InputError
 app = typer.Typer(
     help="Does calibrating attention sinks (ACT) help your language model on your tasks?",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

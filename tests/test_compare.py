@@ -172,13 +172,16 @@ def test_a_kill_leaves_no_half_written_results(tmp_path):
     command = [str(Path(sys.executable).with_name("act-eval")), *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("results_*.json")) and process.poll() is None and time.monotonic() < deadline:
+
+    def finished_files():
+        return [file for file in tmp_path.rglob("results_*.json") if ".unfinished" not in str(file)]
+
+    while not finished_files() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    finished_files = [file for file in tmp_path.rglob("results_*.json") if ".unfinished" not in str(file)]
-    assert finished_files
-    for file in finished_files:
+    assert finished_files()
+    for file in finished_files():
         (task,) = json.loads(file.read_text())["configs"]
         samples = file.with_name(f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl")
         assert len(samples.read_text().splitlines()) == 12
