@@ -146,9 +146,7 @@ class ACTLM(HFLM):
     ) -> list[Answer]:
         if requests and requests[0][0] is None:
             return self._score_windows(requests)
-        truncated = []
-        for _, context, continuation in requests:
-            truncated.append(truncate(context, continuation, self.max_length))
+        truncated = [truncate(context, continuation, self.max_length) for _, context, continuation in requests]
         longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
         if longer:
             logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
