@@ -170,6 +170,17 @@ class TestGeneration:
     def test_without_heads_equals_hf(self, plain):
         assert self.generate(plain) == self.generate(make_hf())
 
+    def test_equals_generate_inside_the_context(self, calibrated, plain):
+        facts = [corpus.world_facts(random.Random(seed)) for seed in range(12)]
+        arguments = [(text.rpartition(" ")[0], {"until": ["\n\n"], "max_gen_toks": 24}) for text in facts]
+        ours, without = (lm.generate_until(requests("generate_until", arguments)) for lm in (calibrated, plain))
+        assert ours != without
+        for (context, _), text in zip(arguments, ours, strict=True):
+            ids = torch.tensor([calibrated.tok_encode(context)])
+            with calibrated.act(calibrated.model):
+                output = calibrated.model.generate(ids, max_new_tokens=24, do_sample=False, pad_token_id=1)
+            assert calibrated.tok_decode(output[0, ids.shape[1] :]).split("\n\n")[0] == text
+
     @pytest.mark.parametrize("batch_size", [1, 3, "auto"])
     def test_batch_size_changes_nothing(self, calibrated, batch_size):
         assert self.generate(make(batch_size=batch_size, max_batch_size=4, **SETTINGS)) == self.generate(calibrated)
