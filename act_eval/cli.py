@@ -55,7 +55,8 @@ def run(context: typer.Context) -> None:
     arguments = harness.parse_args()
     if hasattr(arguments, "include_path"):
         arguments.include_path = [str(tasks_path()), *([arguments.include_path] if arguments.include_path else [])]
-    if hasattr(arguments, "model") and "--model" not in context.args and "-M" not in context.args:
+    names_model = any(argument == "--model" or argument.startswith(("--model=", "-M")) for argument in context.args)
+    if hasattr(arguments, "model") and not names_model:
         arguments.model = "act-hf"
     harness.execute(arguments)
 

@@ -110,7 +110,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished in {output}.")
     if not missing:
         return
-    lm = _load_model(settings, cells[0].arguments)
+    lm = _load_model(cells[0])
     for number, cell in enumerate(missing, start=1):
         variant = "baseline" if cell.is_baseline else "ACT"
         console.print(f"[{number}/{len(missing)}] {cell.task}, {variant}", markup=False)
@@ -154,10 +154,9 @@ def _finished_identities(output: Path) -> list[Any]:
     return identities
 
 
-def _load_model(settings: ComparisonSettings, arguments: ACTArguments) -> ACTLM:
-    others = {key: value for key, value in settings.model_args.items() if not key.startswith("act_")}
-    device = {} if settings.device is None else {"device": settings.device}
-    return ACTLM(**{"batch_size": settings.batch_size, **device, **others}, **asdict(arguments))
+def _load_model(cell: Cell) -> ACTLM:
+    device = {} if cell.settings.device is None else {"device": cell.settings.device}
+    return ACTLM(**{"batch_size": cell.settings.batch_size, **device, **cell.model_args})
 
 
 def _run_cell(cell: Cell, lm: ACTLM, task_manager: TaskManager, output: Path) -> None:

@@ -167,6 +167,18 @@ def test_run_is_lm_eval_with_the_projects_tasks(tmp_path):
     assert config["act"]["num_heads"] == 32
 
 
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [([], "act-hf"), (["--model", "dummy"], "dummy"), (["--model=dummy"], "dummy"), (["-M", "dummy"], "dummy")],
+)
+def test_run_uses_act_hf_unless_a_model_is_named(monkeypatch, arguments, model):
+    seen = []
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr("lm_eval._cli.HarnessCLI.execute", lambda self, parsed: seen.append(parsed.model))
+    CliRunner().invoke(cli.app, ["run", *arguments, "--tasks", "act_demo"], catch_exceptions=False)
+    assert seen == [model]
+
+
 def test_a_kill_leaves_no_half_written_results(tmp_path):
     """SIGKILL while cells are being written: every results file that is there is whole and has its samples."""
     command = [str(Path(sys.executable).with_name("act-eval")), *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path)]
