@@ -46,7 +46,7 @@ def run(context: typer.Context) -> None:
     from lm_eval.utils import setup_logging
 
     from act_eval.registration import register
-    from act_eval.tasks import tasks_path
+    from act_eval.tasks import explained_dataset_errors, tasks_path
 
     setup_logging()
     register()
@@ -58,7 +58,8 @@ def run(context: typer.Context) -> None:
     names_model = any(argument == "--model" or argument.startswith(("--model=", "-M")) for argument in context.args)
     if hasattr(arguments, "model") and not names_model:
         arguments.model = "act-hf"
-    harness.execute(arguments)
+    with explained_dataset_errors():
+        harness.execute(arguments)
 
 
 @app.command()
@@ -75,7 +76,10 @@ def compare(
     batch_size: Annotated[str, typer.Option(help="A number, auto or auto:N.")] = "1",
     device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; lm-eval's choice by default.")] = None,
     apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
-    seed: Annotated[int, typer.Option(help="For few-shot sampling and all random generators.")] = 1234,
+    seeds: Annotated[
+        str,
+        typer.Option(help="For the few-shot sampler and all random generators; several, separated by commas, are averaged."),
+    ] = "1234",
     include_path: Annotated[str | None, typer.Option(help="A folder with more task configs.")] = None,
     verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
 ) -> None:
@@ -90,7 +94,7 @@ def compare(
         "batch_size": batch_size,
         "device": device,
         "apply_chat_template": apply_chat_template,
-        "seed": seed,
+        "seeds": _seeds(seeds),
         "include_path": include_path,
     }
     _compare_and_report(settings, output, verbose)
@@ -137,6 +141,37 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile'
         settings = profile.settings
         table.add_row(profile_name, str(layers), str(profile.size), str(settings["beta"]), str(settings["threshold"]))
     console.print(table)
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Show a prompt of this task; its dataset is loaded.")] = None,
+) -> None:
+    """List the project's tasks and groups, or show one task's prompt."""
+    from act_eval.tasks import describe_tasks, example_prompt
+
+    if name is not None:
+        print(example_prompt(name))
+        return
+    descriptions, groups = describe_tasks()
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("task", no_wrap=True)
+    for column in ("dataset", "evaluated", "shots", "metrics"):
+        table.add_column(column, overflow="fold")
+    for task in descriptions:
+        evaluated = f"{task.split_sizes[task.evaluation_split]:,} {task.evaluation_split}"
+        shots = f"{task.num_fewshot} of {task.split_sizes[task.fewshot_split]:,} {task.fewshot_split}"
+        table.add_row(task.name, task.dataset, evaluated, shots, ", ".join(task.metrics))
+    console.print(table)
+    for group, members in groups.items():
+        console.print(f"group {group}: {', '.join(members)}", soft_wrap=True, highlight=False)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise InputError(f"--seeds {text!r} is not a list of whole numbers: write them as 0,42,84.") from None
 
 
 def _compare_and_report(settings: dict[str, Any], output: Path, verbose: bool) -> None:

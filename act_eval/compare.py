@@ -1,7 +1,7 @@
 """Baseline and ACT on the same tasks with the model loaded once, written in lm-eval's own file formats.
 
-A cell is one variant (baseline or ACT) of one task. Each finished cell is a results file with its samples, moved into place
-when it is whole, so a comparison that was killed goes on with the cells that are missing.
+A cell is one variant (baseline or ACT) of one task with one seed. Each finished cell is a results file with its samples, moved
+into place when it is whole, so a comparison that was killed goes on with the cells that are missing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval import simple_evaluate
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from rich.console import Console
@@ -24,7 +26,7 @@ from rich.console import Console
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM, ACTArguments
 from act_eval.profiles import HeadProfile
-from act_eval.tasks import tasks_path
+from act_eval.tasks import explained_dataset_errors, tasks_path
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class ComparisonSettings:
         batch_size: a number, "auto" or "auto:N".
         device: such as "cuda" or "cpu", or None for lm-eval's choice.
         apply_chat_template: use the tokenizer's chat template.
-        seed: for lm-eval's few-shot sampler and all random generators.
+        seeds: for lm-eval's few-shot sampler and all random generators; each is a run of its own.
         include_path: folder with more task configs, or None.
     """
 
@@ -55,15 +57,16 @@ class ComparisonSettings:
     batch_size: str = "1"
     device: str | None = None
     apply_chat_template: bool = False
-    seed: int = 1234
+    seeds: tuple[int, ...] = (1234,)
     include_path: str | None = None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant of one task."""
+    """One variant of one task with one seed."""
 
     task: str
+    seed: int
     arguments: ACTArguments
     settings: ComparisonSettings
 
@@ -81,11 +84,13 @@ class Cell:
     @property
     def identity(self) -> dict[str, Any]:
         """What must agree for a finished cell to count as this one."""
-        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("tasks", "model_args")}
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("tasks", "model_args", "seeds")}
         profile = str(self.arguments.act_profile)
         if Path(profile).is_file():
             settings["profile_hash"] = HeadProfile.load(profile).content_hash
-        return json.loads(json.dumps({"task": self.task, "model_args": self.model_args, **settings}, default=str))
+        return json.loads(
+            json.dumps({"task": self.task, "seed": self.seed, "model_args": self.model_args, **settings}, default=str)
+        )
 
 
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> None:
@@ -97,10 +102,12 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         console: where progress is shown.
 
     Raises:
-        InputError: a setting or a task name is wrong; raised before the model is loaded.
+        InputError: a setting or a task name is wrong, or a dataset cannot be had; raised before the model is loaded.
     """
-    cells = _cells(settings)
+    variants = _variants(settings)
     task_manager = _task_manager(settings)
+    tasks = task_manager.match_tasks(list(settings.tasks))
+    cells = [Cell(task, seed, variant, settings) for variant in variants for seed in settings.seeds for task in tasks]
     output.mkdir(parents=True, exist_ok=True)
     for leftover in output.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover)
@@ -110,16 +117,21 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished in {output}.")
     if not missing:
         return
+    with explained_dataset_errors():
+        loaded = {task: _load_task(task, task_manager) for task in dict.fromkeys(cell.task for cell in missing)}
     lm = _load_model(cells[0])
     for number, cell in enumerate(missing, start=1):
         variant = "baseline" if cell.is_baseline else "ACT"
-        console.print(f"[{number}/{len(missing)}] {cell.task}, {variant}", markup=False)
+        seed = f", seed {cell.seed}" if len(settings.seeds) > 1 else ""
+        console.print(f"[{number}/{len(missing)}] {cell.task}, {variant}{seed}", markup=False)
         if lm.arguments != cell.arguments:
             lm.set_act(cell.arguments)
-        _run_cell(cell, lm, task_manager, output)
+        with explained_dataset_errors():
+            _run_cell(cell, lm, loaded[cell.task], task_manager, output)
 
 
-def _cells(settings: ComparisonSettings) -> list[Cell]:
+def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
+    """ACT as asked for, and the baseline."""
     names = ACTArguments.__dataclass_fields__
     unknown = [key for key in settings.model_args if key.startswith("act_") and key not in names]
     if unknown:
@@ -127,8 +139,9 @@ def _cells(settings: ComparisonSettings) -> list[Cell]:
     arguments = ACTArguments(**{key: value for key, value in settings.model_args.items() if key in names})
     if arguments.act_profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
-    baseline = ACTArguments(act_profile="none", act_base=arguments.act_base)
-    return [Cell(task, variant, settings) for variant in (arguments, baseline) for task in settings.tasks]
+    if settings.num_fewshot == 0 and len(settings.seeds) > 1:
+        raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")
+    return [arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)]
 
 
 def _task_manager(settings: ComparisonSettings) -> TaskManager:
@@ -142,6 +155,13 @@ def _task_manager(settings: ComparisonSettings) -> TaskManager:
         if not unknown:
             return manager
     raise InputError(f"there is no task {unknown[0]!r}: `act-eval run ls tasks` lists all of them.")
+
+
+def _load_task(name: str, task_manager: TaskManager) -> list[Task | Group]:
+    """The task or group of that name, or all tasks of a tag."""
+    loaded = task_manager.load([name])
+    groups = loaded["groups"]
+    return [groups[name]] if name in groups else list(loaded["tasks"].values())
 
 
 def _finished_identities(output: Path) -> list[Any]:
@@ -159,14 +179,14 @@ def _load_model(cell: Cell) -> ACTLM:
     return ACTLM(**{"batch_size": cell.settings.batch_size, **device, **cell.model_args})
 
 
-def _run_cell(cell: Cell, lm: ACTLM, task_manager: TaskManager, output: Path) -> None:
+def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Task | Group], task_manager: TaskManager, output: Path) -> None:
     settings = cell.settings
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)
         results = simple_evaluate(
             model=lm,
             model_args=cell.model_args,
-            tasks=[cell.task],
+            tasks=tasks,
             num_fewshot=settings.num_fewshot,
             limit=settings.limit,
             batch_size=settings.batch_size,
@@ -175,10 +195,10 @@ def _run_cell(cell: Cell, lm: ACTLM, task_manager: TaskManager, output: Path) ->
             evaluation_tracker=tracker,
             apply_chat_template=settings.apply_chat_template,
             task_manager=task_manager,
-            random_seed=settings.seed,
-            numpy_random_seed=settings.seed,
-            torch_random_seed=settings.seed,
-            fewshot_random_seed=settings.seed,
+            random_seed=cell.seed,
+            numpy_random_seed=cell.seed,
+            torch_random_seed=cell.seed,
+            fewshot_random_seed=cell.seed,
         )
         if results is None:
             return

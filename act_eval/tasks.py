@@ -1,10 +1,152 @@
-"""Where the project's lm-eval tasks are."""
+"""The project's lm-eval tasks: where they are, what they hold, and clear words when a dataset fails them."""
 
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from act_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import TaskManager
+
+
+class TaskError(InputError):
+    """A task that does not exist, or whose dataset cannot be had or lacks what the task needs."""
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """One of the project's tasks, as its config says; nothing is loaded for it.
+
+    Args:
+        name: as for `--tasks`.
+        dataset: hub id and config, or "generated".
+        split_sizes: documents per split of the whole dataset.
+        evaluation_split: the split that is scored.
+        fewshot_split: the split that few-shot examples come from.
+        num_fewshot: examples per prompt if `--num_fewshot` does not say.
+        metrics: names, the headline first.
+    """
+
+    name: str
+    dataset: str
+    split_sizes: dict[str, int]
+    evaluation_split: str
+    fewshot_split: str
+    num_fewshot: int
+    metrics: tuple[str, ...]
 
 
 def tasks_path() -> Path:
-    """The folder to give lm-eval as `include_path`: `tasks/` of a checkout, or its copy inside the installed package."""
+    """The folder to give lm-eval as `include_path`: `tasks/` of a checkout, or its copy inside the installed package.
+
+    Once lm-eval finds tasks through entry points (its pull request 4015), one line in pyproject.toml can name this function.
+    """
     package = Path(__file__).parent
     checkout = package.parent / "tasks"
     return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "task_configs"
+
+
+def project_tasks() -> TaskManager:
+    """A task manager that knows the project's tasks only; to index lm-eval's own takes many seconds more."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(tasks_path()), include_defaults=False)
+
+
+def describe_tasks() -> tuple[list[TaskDescription], dict[str, list[str]]]:
+    """The project's tasks, and the members of each of its groups."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    manager = project_tasks()
+    configs = {name: load_yaml(entry.yaml_path, resolve_func=False) for name, entry in manager.task_index.items()}
+    descriptions = [_describe(name, configs[name]) for name in manager.all_subtasks]
+    return descriptions, {name: configs[name]["task"] for name in manager.all_groups}
+
+
+def _describe(name: str, config: dict[str, Any]) -> TaskDescription:
+    dataset = " ".join(config[key] for key in ("dataset_path", "dataset_name") if key in config)
+    return TaskDescription(
+        name=name,
+        dataset=dataset or "generated",
+        split_sizes=config["metadata"]["split_sizes"],
+        evaluation_split=config.get("test_split") or config["validation_split"],
+        fewshot_split=config["fewshot_split"],
+        num_fewshot=config.get("num_fewshot", 0),
+        metrics=tuple(metric["metric"] for metric in config["metric_list"]),
+    )
+
+
+def example_prompt(name: str) -> str:
+    """The prompt of a task's first document as the model gets it, with the choices and the right answer below.
+
+    Raises:
+        TaskError: the project has no task of that name, or its dataset cannot be had.
+    """
+    manager = project_tasks()
+    if name not in manager.all_subtasks:
+        raise TaskError(f"the project has no task {name!r}: choose among {', '.join(manager.all_subtasks)}.")
+    with explained_dataset_errors():
+        task = manager.load([name])["tasks"][name]
+        document = task.eval_docs[0]
+        prompt = task.fewshot_context(document, 0)
+        target = task.doc_to_target(document)
+        choices = task.doc_to_choice(document) if task.config.doc_to_choice else []
+    answer = choices[target] if choices else target
+    lines = [prompt, "", *([f"choices: {choices}"] if choices else []), f"answer:  {answer!r}"]
+    return "\n".join(lines)
+
+
+@contextmanager
+def explained_dataset_errors() -> Iterator[None]:
+    """Turn what lm-eval raises when a task's dataset cannot be loaded or does not fit into one sentence.
+
+    Works for any task, lm-eval's own included: the task is found in the traceback, since lm-eval's errors do not name it.
+
+    Raises:
+        TaskError: names the task, its dataset, the reason and the remedy. Errors that have nothing to do with a dataset
+            pass unchanged.
+    """
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        task, is_download = _failing_task(error)
+        if task is None:
+            raise
+        dataset = " ".join(filter(None, [task.DATASET_PATH, task.DATASET_NAME])) or "generated"
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if is_download:
+            raise TaskError(
+                f"the dataset {dataset} of task {task.config.task} cannot be loaded ({reason.rstrip('.')}): connect to the "
+                f"Hugging Face hub (and unset HF_HUB_OFFLINE), or run in a folder that holds it as {task.DATASET_PATH}."
+            ) from error
+        if not isinstance(error, (KeyError, UndefinedError)):
+            raise
+        splits = ", ".join(f"{name} ({', '.join(split.column_names)})" for name, split in task.dataset.items())
+        raise TaskError(
+            f"the dataset {dataset} does not have what task {task.config.task} needs ({reason}): it has the splits and columns "
+            f"{splits}; if that is an outdated copy, delete it, and else use the dataset that the task's README names."
+        ) from error
+
+
+def _failing_task(error: Exception) -> tuple[ConfigurableTask | None, bool]:
+    """The task whose method raised, or None, and whether it was loading its dataset."""
+    from lm_eval.api.task import ConfigurableTask
+
+    task, is_download = None, False
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        instance = frame.f_locals.get("self")
+        if isinstance(instance, ConfigurableTask):
+            task = instance
+            is_download = is_download or frame.f_code.co_name == "download"
+    return task, is_download

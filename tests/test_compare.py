@@ -67,6 +67,27 @@ def test_lm_evals_own_files(finished):
     assert (finished / "comparison.md").is_file()
 
 
+def test_seeds_are_averaged(tmp_path):
+    arguments = ["compare", "--tasks", "demo_topic", "--limit", "10", "--batch-size", "10", "--device", "cpu", *MODEL_ARGS]
+    arguments += ["--num-fewshot", "2", "--seeds", "0,42", "--output", str(tmp_path)]
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    prompts, means = {}, {}
+    for file in tmp_path.rglob("results_*.json"):
+        results = json.loads(file.read_text())
+        variant = results["config"]["act"]["num_heads"], results["comparison_cell"]["seed"]
+        assert results["config"]["fewshot_seed"] == variant[1]
+        samples = file.with_name(file.name.replace("results_", "samples_demo_topic_").replace(".json", ".jsonl"))
+        prompts[variant] = [json.loads(line)["arguments"]["gen_args_0"]["arg_0"] for line in samples.read_text().splitlines()]
+        means[variant] = results["results"]["demo_topic"]["acc,none"]
+    assert sorted(prompts) == [(0, 0), (0, 42), (32, 0), (32, 42)]
+    assert prompts[0, 0] == prompts[32, 0]
+    assert prompts[0, 42] == prompts[32, 42]
+    assert prompts[0, 0] != prompts[0, 42]
+    assert "means over 2 few-shot seeds" in result.output
+    assert f"{(means[0, 0] + means[0, 42]) / 2:.3f} ±" in (tmp_path / "comparison.md").read_text()
+    assert f"{(means[32, 0] + means[32, 42]) / 2:.3f} ±" in (tmp_path / "comparison.md").read_text()
+
+
 def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
     assert "4 of 4 cells are finished" in compare(finished)
@@ -116,6 +137,8 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--tasks", "no_such_task"], "no_such_task"),
         (["--tasks", ","], "no task was named"),
         (["--model-args", "act_profile=none"], "baseline itself"),
+        (["--seeds", "1,x"], "--seeds '1,x' is not a list of whole numbers"),
+        (["--seeds", "1,2", "--num-fewshot", "0"], "several seeds give the same prompts"),
     ],
 )
 def test_bad_input_before_the_model_is_loaded(tmp_path, monkeypatch, arguments, culprit):

@@ -31,6 +31,10 @@ def wheel(tmp_path_factory):
         "act_eval/task_configs/act_demo/demo_choice.yaml",
         "act_eval/task_configs/act_demo/_template_yaml",
         "act_eval/task_configs/act_demo/utils.py",
+        "act_eval/task_configs/act_17/_act_17.yaml",
+        "act_eval/task_configs/act_17/_multiple_choice_yaml",
+        "act_eval/task_configs/act_17/utils.py",
+        "act_eval/task_configs/act_qa/act_squad_v2.yaml",
     ],
 )
 def test_the_wheel_holds(wheel, name):

@@ -18,18 +18,32 @@ from act_eval.report.write import write_report
 dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
 
 
-def write_run(folder, values, *, heads=0, task="demo", version=1, limit=None, model="some/model", prompt="p", beta=0.4, **act):
+def write_run(
+    folder,
+    values,
+    *,
+    heads=0,
+    task="demo",
+    version=1,
+    limit=None,
+    model="some/model",
+    prompt="p",
+    beta=0.4,
+    shots=0,
+    seed=1234,
+    **act,
+):
     """A results file and its samples, as lm-eval writes them."""
     date = next(dates)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"beta": beta, "threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill", "num_heads": heads}
-    config = {"model": "act-hf", "limit": limit, "act": {**settings, "profile": "all", **act}}
+    config = {"model": "act-hf", "limit": limit, "fewshot_seed": seed, "act": {**settings, "profile": "all", **act}}
     results = {
         "model_name": model,
         "config": config,
         "configs": {task: {}},
         "versions": {task: version},
-        "n-shot": {task: 0},
+        "n-shot": {task: shots},
         "results": {task: {}},
     }
     (folder / f"results_{date}.json").write_text(json.dumps(results))
@@ -50,6 +64,54 @@ def write_run(folder, values, *, heads=0, task="demo", version=1, limit=None, mo
 
 BASELINE = [1.0] * 60 + [0.0] * 40
 ACT = [1.0] * 50 + [0.0] * 10 + [1.0] * 25 + [0.0] * 15
+
+
+class TestSeeds:
+    """k-shot runs that differ in the seed of the few-shot sampler are averaged."""
+
+    BASELINES = ([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0])
+    ACTS = ([1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 1.0])
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for seed, (baseline, act) in enumerate(zip(self.BASELINES, self.ACTS, strict=True)):
+            write_run(tmp_path, baseline, shots=4, seed=seed, prompt=f"seed{seed}-")
+            write_run(tmp_path, act, shots=4, seed=seed, prompt=f"seed{seed}-", heads=32)
+        return tmp_path
+
+    def test_mean_and_spread(self, folder):
+        (row,) = [row for _, row in compare(*load([folder])).iterrows()]
+        assert (row["seeds"], row["n"], row["num_fewshot"]) == (3, 4, 4)
+        assert row["baseline"] == pytest.approx(np.mean(self.BASELINES))
+        assert row["act"] == pytest.approx(np.mean(self.ACTS))
+        means = np.mean(self.BASELINES, axis=1), np.mean(self.ACTS, axis=1)
+        assert row["baseline_sd"] == pytest.approx(np.std(means[0], ddof=1))
+        assert row["act_sd"] == pytest.approx(np.std(means[1], ddof=1))
+        assert row["delta_sd"] == pytest.approx(np.std(means[1] - means[0], ddof=1))
+        assert pd.isna(row["p"])
+
+    def test_table_shows_the_spread(self, folder, tmp_path):
+        write_report([folder], tmp_path / "report")
+        text = (tmp_path / "report" / "comparison.md").read_text()
+        assert "| 4 | 0.500 ± 0.250 | 0.667 ± 0.144 | +0.167 ± 0.144 |" in " ".join(text.split())
+        assert "means over 3 few-shot seeds" in text
+
+    def test_a_seed_on_one_side_alone_is_left_out(self, folder):
+        write_run(folder, [1.0] * 4, shots=4, seed=99, prompt="seed99-", heads=32)
+        assert compare(*load([folder])).iloc[0]["seeds"] == 3
+
+    def test_different_shots_are_not_averaged(self, folder):
+        write_run(folder, [0.0] * 4, shots=2, seed=0)
+        write_run(folder, [1.0] * 4, shots=2, seed=0, heads=32)
+        table = compare(*load([folder])).set_index("num_fewshot")
+        assert table["seeds"].to_dict() == {2: 1, 4: 3}
+        assert table.loc[2, "delta"] == 1
+
+    def test_without_examples_the_seed_decides_nothing(self, tmp_path):
+        write_run(tmp_path, [1.0, 0.0], seed=1)
+        write_run(tmp_path, [1.0, 1.0], seed=2, heads=32)
+        row = compare(*load([tmp_path])).iloc[0]
+        assert (row["seeds"], row["delta"]) == (1, 0.5)
 
 
 class TestCompare:
@@ -155,7 +217,7 @@ def test_report_files(tmp_path):
     comparison, paths = write_report([tmp_path / "runs"], tmp_path / "report")
     assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "improvement.png", "improvement.svg"]
     markdown = paths[0].read_text()
-    assert "| demo   | acc      | 100 | 0.600      | 0.750 | +0.150  |" in markdown
+    assert "| demo | acc | 0 | 100 | 0.600 | 0.750 | +0.150 |" in " ".join(markdown.split())
     pd.testing.assert_frame_equal(pd.read_csv(paths[1]), comparison, check_dtype=False)
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     texts = [element.text for element in ElementTree.parse(paths[3]).iter("{http://www.w3.org/2000/svg}text")]

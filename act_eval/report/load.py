@@ -11,7 +11,7 @@ import pandas as pd
 
 from act_eval.errors import InputError
 
-RUN_COLUMNS = ("run", "date", "model", "settings", "is_baseline", "task", "version", "num_fewshot", "limit")
+RUN_COLUMNS = ("run", "date", "model", "settings", "is_baseline", "task", "version", "num_fewshot", "seed", "limit")
 SAMPLE_COLUMNS = ("run", "task", "metric", "doc_id", "doc_hash", "prompt_hash", "target_hash", "value")
 
 
@@ -30,7 +30,8 @@ def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Returns:
         `runs`, a row per run and task (`RUN_COLUMNS`): `run` is the path of the results file, `settings` the ACT settings in
-        one line, `is_baseline` whether nothing was calibrated. `samples`, a row per run, task, metric and document
+        one line, `is_baseline` whether nothing was calibrated, `seed` that of the few-shot sampler (None without few-shot
+        examples, where it decides nothing). `samples`, a row per run, task, metric and document
         (`SAMPLE_COLUMNS`), for every metric that is a number per document.
 
     Raises:
@@ -73,6 +74,7 @@ def _runs(file: Path, results: dict[str, Any]) -> Iterator[dict[str, Any]]:
     config = results["config"]
     act = config.get("act")
     for task in results["configs"]:
+        num_fewshot = results.get("n-shot", {}).get(task)
         yield {
             "run": str(file),
             "date": file.stem.removeprefix("results_"),
@@ -81,7 +83,8 @@ def _runs(file: Path, results: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "is_baseline": act is None or _changes_nothing(act),
             "task": task,
             "version": results.get("versions", {}).get(task),
-            "num_fewshot": results.get("n-shot", {}).get(task),
+            "num_fewshot": num_fewshot,
+            "seed": config.get("fewshot_seed") if num_fewshot else None,
             "limit": config.get("limit"),
         }
 

@@ -14,10 +14,14 @@ COMPARISON_COLUMNS = (
     "task",
     "metric",
     "num_fewshot",
+    "seeds",
     "n",
     "baseline",
     "act",
     "delta",
+    "baseline_sd",
+    "act_sd",
+    "delta_sd",
     "low",
     "high",
     "both",
@@ -29,22 +33,24 @@ COMPARISON_COLUMNS = (
 BOOTSTRAP_RESAMPLES = 10_000
 SEED = 0
 
-_CELL = ["model", "settings", "is_baseline", "task", "num_fewshot", "limit"]
+_CELL = ["model", "settings", "is_baseline", "task", "num_fewshot", "seed", "limit"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
 
 
 def compare(runs: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
-    """Compare each calibrated run with the baseline of the same model, task, few-shot count and limit.
+    """Compare each calibrated run with the baseline of the same model, task, few-shot count, seed and limit.
 
-    The newest run of a cell counts. Documents are matched by id, and their hashes must agree.
+    The newest run of a cell counts. Documents are matched by id, and their hashes must agree. Runs that differ in the seed of
+    the few-shot sampler alone are averaged per document.
 
     Args:
         runs, samples: what `load` returned.
 
     Returns:
-        A row per calibrated run, task and metric (`COMPARISON_COLUMNS`): means, the difference `delta` with its paired
-        bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1 per document the 2 x 2 counts and the exact
-        McNemar p (NaN otherwise).
+        A row per model, settings, task, few-shot count and metric (`COMPARISON_COLUMNS`): means, the difference `delta` with
+        its paired bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1 per document the 2 x 2 counts and the
+        exact McNemar p (NaN otherwise). `seeds` is the number of seeds averaged; `baseline_sd`, `act_sd` and `delta_sd` are
+        the standard deviations over seeds (sample; NaN for one seed).
 
     Raises:
         ReportError: there is nothing to compare, or two runs that should be compared saw different documents, prompts,
@@ -53,28 +59,31 @@ def compare(runs: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
     newest = runs.sort_values("date").groupby(_CELL, dropna=False).tail(1)
     baselines = newest[newest["is_baseline"]]
     calibrated = newest[~newest["is_baseline"]]
-    pairs = calibrated.merge(baselines, on=["model", "task", "num_fewshot", "limit"], suffixes=("", "_baseline"), how="inner")
+    keys = ["model", "task", "num_fewshot", "seed", "limit"]
+    pairs = calibrated.merge(baselines, on=keys, suffixes=("", "_baseline"), how="inner")
     if pairs.empty:
         raise ReportError(
-            "no calibrated run has a baseline of the same model, task, few-shot count and limit: "
+            "no calibrated run has a baseline of the same model, task, few-shot count, seed and limit: "
             "run both, for example with act-eval compare."
         )
     rows = []
-    for _, pair in pairs.iterrows():
-        if pair["version"] != pair["version_baseline"]:
-            raise ReportError(
-                f"{pair['task']} changed from version {pair['version_baseline']} to {pair['version']} between the two runs: "
-                "run both again."
-            )
-        for metric, values in _paired_values(pair, samples).groupby("metric", sort=False):
-            row = {key: pair[key] for key in ("model", "settings", "task", "num_fewshot")}
-            rows.append({**row, "metric": metric, **paired_statistics(values["baseline"].to_numpy(), values["act"].to_numpy())})
+    cell = ["model", "settings", "task", "num_fewshot"]
+    for _, seeds in pairs.groupby([*cell, "limit"], dropna=False):
+        values = pd.concat([_paired_values(pair, samples) for _, pair in seeds.iterrows()], ignore_index=True)
+        for metric, metric_values in values.groupby("metric", sort=False):
+            statistics = {**seed_spread(metric_values), **paired_statistics(*_mean_over_seeds(metric_values))}
+            rows.append({**seeds.iloc[0][cell], "metric": metric, **statistics})
     table = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
     return table.sort_values(["model", "settings", "task", "metric"], ignore_index=True)
 
 
 def _paired_values(pair: pd.Series, samples: pd.DataFrame) -> pd.DataFrame:
-    """The two values of each document and metric: columns metric, baseline, act."""
+    """The two values of each document and metric: columns metric, doc_id, seed, baseline, act."""
+    if pair["version"] != pair["version_baseline"]:
+        raise ReportError(
+            f"{pair['task']} changed from version {pair['version_baseline']} to {pair['version']} between the two runs: "
+            "run both again."
+        )
     sides = []
     for column in ("run_baseline", "run"):
         side = samples[(samples["run"] == pair[column]) & (samples["task"] == pair["task"])]
@@ -87,7 +96,32 @@ def _paired_values(pair: pd.Series, samples: pd.DataFrame) -> pd.DataFrame:
     for column, name in _HASHES.items():
         if (merged[f"{column}_baseline"] != merged[f"{column}_act"]).any():
             raise ReportError(f"baseline and ACT saw different {name} of {pair['task']}: run both in the same way.")
-    return merged.rename(columns={"value_baseline": "baseline", "value_act": "act"})[["metric", "baseline", "act"]]
+    values = merged.rename(columns={"value_baseline": "baseline", "value_act": "act"}).assign(seed=pair["seed"])
+    return values[["metric", "doc_id", "seed", "baseline", "act"]]
+
+
+def _mean_over_seeds(values: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Baseline and ACT of each document."""
+    means = values.groupby("doc_id")[["baseline", "act"]].mean()
+    return means["baseline"].to_numpy(), means["act"].to_numpy()
+
+
+def seed_spread(values: pd.DataFrame) -> dict[str, float]:
+    """How much the means of one metric vary from seed to seed.
+
+    Args:
+        values: a row per document and seed, with columns seed, baseline, act.
+
+    Returns:
+        `seeds` (how many) and the sample standard deviations of `COMPARISON_COLUMNS`, NaN for one seed.
+    """
+    means = values.groupby("seed", dropna=False)[["baseline", "act"]].mean()
+    return {
+        "seeds": len(means),
+        "baseline_sd": float(means["baseline"].std()),
+        "act_sd": float(means["act"].std()),
+        "delta_sd": float((means["act"] - means["baseline"]).std()),
+    }
 
 
 def paired_statistics(baseline: np.ndarray, act: np.ndarray) -> dict[str, float]:

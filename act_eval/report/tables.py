@@ -13,6 +13,7 @@ from rich.table import Table
 HEADERS = (
     "task",
     "metric",
+    "shots",
     "n",
     "baseline",
     "ACT",
@@ -22,21 +23,30 @@ HEADERS = (
     "only ACT right",
     "McNemar p",
 )
-TERMINAL_HEADERS = ("task", "metric", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
+TERMINAL_HEADERS = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
 TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
+SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
+_MEANS = {"baseline": ".3f", "act": ".3f", "delta": "+.3f"}
 
 
 def formatted(comparison: pd.DataFrame) -> pd.DataFrame:
-    """The comparison as text, one row per task and metric, under `HEADERS`; accuracies are shares of 1."""
+    """The comparison as text, one row per task and metric, under `HEADERS`; accuracies are shares of 1.
+
+    Where several seeds were averaged, ± and the standard deviation over seeds follow the mean.
+    """
     rows = []
     for _, row in comparison.iterrows():
         counts = ["", "", ""]
         if pd.notna(row["p"]):
             counts = [f"{row['only_baseline']:.0f}", f"{row['only_act']:.0f}", _p_value(row["p"])]
         interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
-        cells = [f"{row['n']}", f"{row['baseline']:.3f}", f"{row['act']:.3f}", f"{row['delta']:+.3f}", interval, *counts]
-        rows.append((row["task"], row["metric"], *cells))
+        means = [_with_spread(f"{row[name]:{form}}", row[f"{name}_sd"]) for name, form in _MEANS.items()]
+        rows.append((row["task"], row["metric"], f"{row['num_fewshot']:.0f}", f"{row['n']}", *means, interval, *counts))
     return pd.DataFrame(rows, columns=list(HEADERS))
+
+
+def _with_spread(mean: str, deviation: float) -> str:
+    return mean if pd.isna(deviation) else f"{mean} ± {deviation:.3f}"
 
 
 def _p_value(p: float) -> str:
@@ -53,7 +63,15 @@ def markdown(comparison: pd.DataFrame) -> str:
         "\nDifferences are paired by document; intervals are 95% percentile bootstrap over documents (10,000 resamples); p is "
         "the exact McNemar test, not corrected for the number of tasks.\n"
     )
+    if seeds := _seeds(comparison):
+        note += f"\nFew-shot results are {SEEDS_NOTE.format(seeds)}.\n"
     return "\n".join(parts) + note
+
+
+def _seeds(comparison: pd.DataFrame) -> str:
+    """How many seeds were averaged, such as "5" or "3 to 5"; empty where each result has one."""
+    counts = sorted({int(seeds) for seeds in comparison["seeds"] if seeds > 1})
+    return " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1]))) if counts else ""
 
 
 def write_tables(comparison: pd.DataFrame, folder: Path) -> list[Path]:
@@ -67,7 +85,8 @@ def write_tables(comparison: pd.DataFrame, folder: Path) -> list[Path]:
 def print_table(comparison: pd.DataFrame, console: Console) -> None:
     """Show the comparison on a terminal; green and red mark differences whose interval excludes zero."""
     for (model, settings), group in comparison.groupby(["model", "settings"], sort=False):
-        table = Table(title=f"{model}: {settings}", caption=TERMINAL_NOTE, box=box.SIMPLE, padding=0)
+        caption = "\n".join([TERMINAL_NOTE, *([SEEDS_NOTE.format(seeds)] if (seeds := _seeds(group)) else [])])
+        table = Table(title=f"{model}: {settings}", caption=caption, box=box.SIMPLE, padding=0)
         for header in TERMINAL_HEADERS:
             justify: Literal["left", "right"] = "left" if header in ("task", "metric") else "right"
             table.add_column("p" if header == "McNemar p" else header, justify=justify, no_wrap=True)
