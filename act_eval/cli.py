@@ -74,7 +74,7 @@ def compare(
     ] = None,
     limit: Limit = None,
     batch_size: Annotated[str, typer.Option(help="A number, auto or auto:N.")] = "1",
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; lm-eval's choice by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
     apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
     seeds: Annotated[
         str,

@@ -44,7 +44,7 @@ class ComparisonSettings:
         num_fewshot: solved examples per prompt, or None for each task's own number.
         limit: documents per task (a share of them when below 1), or None for all.
         batch_size: a number, "auto" or "auto:N".
-        device: such as "cuda" or "cpu", or None for lm-eval's choice.
+        device: such as "cuda" or "cpu", or None for cuda where there is one.
         apply_chat_template: use the tokenizer's chat template.
         seeds: for lm-eval's few-shot sampler and all random generators; each is a run of its own.
         include_path: folder with more task configs, or None.

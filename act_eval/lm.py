@@ -78,7 +78,7 @@ class ACTLM(HFLM):
         act_profile: the heads to calibrate: `auto` (the list published for this checkpoint, else nearly all heads), `all`,
             `none`, a published name, a path to a JSON file, or heads inline (`2:8+13;5:1`).
         act_beta, act_threshold, act_alpha, act_keep, act_decode, act_base: see `act_eval.act.ACT`.
-        kwargs: everything else goes to `hf`.
+        kwargs: everything else goes to `hf`. Where there is no CUDA device, the default `device` is the CPU.
 
     Raises:
         InputError: a setting is out of range, the profile does not fit the model (`ProfileError`), or ACT cannot be applied
@@ -104,6 +104,8 @@ class ACTLM(HFLM):
             )
         self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
         self.arguments = ACTArguments(act_profile, act_beta, act_threshold, act_alpha, act_keep, act_decode, act_base)
+        if not torch.cuda.is_available():
+            kwargs.setdefault("device", "cpu")
         super().__init__(pretrained, **kwargs)
 
     def set_act(self, arguments: ACTArguments) -> None:

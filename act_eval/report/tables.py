@@ -93,5 +93,5 @@ def print_table(comparison: pd.DataFrame, console: Console) -> None:
         texts = formatted(group)[list(TERMINAL_HEADERS)]
         for (_, row), cells in zip(group.iterrows(), texts.itertuples(index=False), strict=True):
             style = "green" if row["low"] > 0 else "red" if row["high"] < 0 else None
-            table.add_row(*cells, style=style)
+            table.add_row(*(cell.replace(" ± ", "\n± ") for cell in cells), style=style)
         console.print(table)
