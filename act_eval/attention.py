@@ -10,6 +10,7 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,9 +19,19 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from act_eval.calibration import CalibrationSettings, at_least_float32, calibrate_decode_rows, redistribute
+from act_eval.calibration import CalibrationSettings, at_least_float32
 from act_eval.errors import InputError
-from act_eval.kernels import Pairs, Visibility, calibrate_decode, calibrate_prefill
+from act_eval.kernels import (
+    Pairs,
+    SinkKeys,
+    Visibility,
+    calibrate_each_row,
+    calibrate_on_cache,
+    calibrate_prefill,
+    find_prefill_sinks,
+    pairs_per_chunk,
+    take_pairs,
+)
 
 MODULE_ATTRIBUTE = "act_calibration"
 CACHE_ATTRIBUTE = "act_sinks"
@@ -121,6 +132,17 @@ class LayerSinks:
     sinks: Tensor
     settings: CalibrationSettings
     heads: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Row and head index of every pair that has a sink: two int64 `[pairs]`."""
+        rows, heads = self.sinks.any(-1).nonzero(as_tuple=True)
+        return rows, heads
+
+    @cached_property
+    def keys(self) -> SinkKeys | None:
+        """The sinks of `pairs`."""
+        return SinkKeys.of(self.sinks[self.pairs])
 
 
 def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
@@ -225,23 +247,39 @@ class LayerCalibration:
         n, k = query.shape[-2], key.shape[-2]
         dropped = max(0, self.cached_length + n - k)
         visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
-        rows, heads = self._pairs_of_batch(query.shape[0], query.device)
-        pairs = Pairs.gather(query, key, value, rows, heads, visibility, scaling, softcap)
-        before = at_least_float32(output[rows, :, heads])
-        if self.cached_length == 0:
-            calibrated, sinks = calibrate_prefill(pairs, before, self.settings)
-            self._keep_sinks(sinks, query.shape, rows, heads)
-        elif self.settings.decode == "prefill":
-            sinks = self._prefill_sinks(query.shape[0])[rows, heads, dropped:][:, :k]
-            sinks = torch.nn.functional.pad(sinks, (0, k - sinks.shape[-1]))
-            calibrated = calibrate_decode(
-                pairs, lambda weights, visible: redistribute(weights, sinks[:, None], self.settings.beta)
-            )
+        finds_sinks = self.cached_length == 0
+        keeps_sinks = not finds_sinks and self.settings.decode == "prefill"
+        known: SinkKeys | None = None
+        if keeps_sinks:
+            kept = self._prefill_sinks(query.shape[0])
+            (rows, heads), known = kept.pairs, kept.keys
+            if known is None:
+                return
+            if dropped:
+                known = SinkKeys((known.index - dropped).clamp(min=0), known.present & (known.index >= dropped))
         else:
-            calibrated = calibrate_decode(
-                pairs, lambda weights, visible: calibrate_decode_rows(weights, visible, self.settings)
-            )
-        output[rows, :, heads] = torch.where(pairs.real[..., None], calibrated, before).to(output.dtype)
+            rows, heads = self._pairs_of_batch(query.shape[0], query.device)
+        found = query.new_zeros(len(rows) if finds_sinks else 0, k, dtype=torch.bool)
+        by_head = output.transpose(1, 2)
+        for indices in torch.arange(len(rows)).split(pairs_per_chunk(query, key)):
+            chunk = slice(int(indices[0]), int(indices[-1]) + 1)
+            pairs = Pairs.gather(query, key, value, rows[chunk], heads[chunk], visibility, scaling, softcap)
+            before = at_least_float32(take_pairs(by_head, rows[chunk], heads[chunk]))
+            if finds_sinks:
+                found[chunk], log_normalizer = find_prefill_sinks(pairs, self.settings)
+                sinks = SinkKeys.of(found[chunk])
+                if sinks is None:
+                    continue
+                calibrated = calibrate_prefill(pairs, before, sinks, log_normalizer, self.settings.beta)
+            elif known is not None:
+                calibrated = calibrate_on_cache(pairs, before, known[chunk], self.settings.beta)
+            else:
+                calibrated = calibrate_each_row(pairs, self.settings)
+            if not visibility.all_real:
+                calibrated = torch.where(pairs.real[..., None], calibrated, before)
+            by_head[rows[chunk], heads[chunk]] = calibrated.to(output.dtype)
+        if finds_sinks:
+            self._keep_sinks(found, query.shape, rows, heads)
 
     def _pairs_of_batch(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Row and head index of every calibrated pair of a batch: two int64 `[pairs]`."""
@@ -261,8 +299,8 @@ class LayerCalibration:
         layers = self.cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})
         layers[self.layer] = LayerSinks(kept, self.settings, self.heads)
 
-    def _prefill_sinks(self, batch: int) -> Tensor:
-        """The prefill's sinks for a batch that continues it: bool `[batch, heads, k]`.
+    def _prefill_sinks(self, batch: int) -> LayerSinks:
+        """The prefill's sinks for a batch that continues it.
 
         A batch that is a multiple of the prefill's holds several continuations of each prompt (choices, beams), side by side.
         """
@@ -280,4 +318,4 @@ class LayerCalibration:
                 f"the cache was filled by {kept.sinks.shape[0]} rows and now has {batch}: "
                 "select its rows with `select_cache_rows`, which selects their sinks too."
             )
-        return kept.sinks.repeat_interleave(repeats, 0)
+        return kept if repeats == 1 else replace(kept, sinks=kept.sinks.repeat_interleave(repeats, 0))

@@ -271,7 +271,7 @@ def test_row_blocks_change_nothing(gqa_model, monkeypatch, block):
     ids = random_ids(70, seed=19, rows=2)
     act = ACT("all", beta=0)
     expected = logits_of(gqa_model, ids, act)
-    monkeypatch.setattr("act_eval.kernels._BLOCK_ELEMENTS", block)
+    monkeypatch.setattr("act_eval.kernels._BLOCK_ELEMENTS", {"cpu": block})
     torch.testing.assert_close(logits_of(gqa_model, ids, act), expected, rtol=0, atol=5e-5)
 
 
