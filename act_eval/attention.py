@@ -19,19 +19,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from act_eval.calibration import CalibrationSettings, at_least_float32
+from act_eval.calibration import CalibrationSettings
 from act_eval.errors import InputError
-from act_eval.kernels import (
-    Pairs,
-    SinkKeys,
-    Visibility,
-    calibrate_each_row,
-    calibrate_on_cache,
-    calibrate_prefill,
-    find_prefill_sinks,
-    pairs_per_chunk,
-    take_pairs,
-)
+from act_eval.kernels import SinkKeys, calibrate_each_row, calibrate_on_cache, calibrate_prefill, find_prefill_sinks
+from act_eval.pairs import AttentionCall, Visibility
 
 MODULE_ATTRIBUTE = "act_calibration"
 CACHE_ATTRIBUTE = "act_sinks"
@@ -244,42 +235,42 @@ class LayerCalibration:
         **_: Any,
     ) -> None:
         """Write the calibrated pairs' outputs over the base backend's, and keep the sinks of a prefill on its cache."""
-        n, k = query.shape[-2], key.shape[-2]
-        dropped = max(0, self.cached_length + n - k)
+        dropped = max(0, self.cached_length + query.shape[-2] - key.shape[-2])
         visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
-        finds_sinks = self.cached_length == 0
-        keeps_sinks = not finds_sinks and self.settings.decode == "prefill"
-        known: SinkKeys | None = None
-        if keeps_sinks:
-            kept = self._prefill_sinks(query.shape[0])
-            (rows, heads), known = kept.pairs, kept.keys
-            if known is None:
-                return
-            if dropped:
-                known = SinkKeys((known.index - dropped).clamp(min=0), known.present & (known.index >= dropped))
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        call = AttentionCall(query, key, value, output, visibility, scaling, softcap)
+        if self.cached_length == 0:
+            self._prefill(call)
+        elif self.settings.decode == "prefill":
+            self._decode_with_sinks_of_prefill(call, dropped)
         else:
-            rows, heads = self._pairs_of_batch(query.shape[0], query.device)
-        found = query.new_zeros(len(rows) if finds_sinks else 0, k, dtype=torch.bool)
-        by_head = output.transpose(1, 2)
-        for indices in torch.arange(len(rows)).split(pairs_per_chunk(query, key)):
-            chunk = slice(int(indices[0]), int(indices[-1]) + 1)
-            pairs = Pairs.gather(query, key, value, rows[chunk], heads[chunk], visibility, scaling, softcap)
-            before = at_least_float32(take_pairs(by_head, rows[chunk], heads[chunk]))
-            if finds_sinks:
-                found[chunk], log_normalizer = find_prefill_sinks(pairs, self.settings)
-                sinks = SinkKeys.of(found[chunk])
-                if sinks is None:
-                    continue
-                calibrated = calibrate_prefill(pairs, before, sinks, log_normalizer, self.settings.beta)
-            elif known is not None:
-                calibrated = calibrate_on_cache(pairs, before, known[chunk], self.settings.beta)
-            else:
-                calibrated = calibrate_each_row(pairs, self.settings)
-            if not visibility.all_real:
-                calibrated = torch.where(pairs.real[..., None], calibrated, before)
-            by_head[rows[chunk], heads[chunk]] = calibrated.to(output.dtype)
-        if finds_sinks:
-            self._keep_sinks(found, query.shape, rows, heads)
+            for _chunk, pairs in call.chunks(*self._pairs_of_batch(query.shape[0], query.device)):
+                call.write(pairs, calibrate_each_row(pairs, self.settings))
+
+    def _prefill(self, call: AttentionCall) -> None:
+        rows, heads = self._pairs_of_batch(call.query.shape[0], call.query.device)
+        found = call.query.new_zeros(len(rows), call.key.shape[-2], dtype=torch.bool)
+        for chunk, pairs in call.chunks(rows, heads):
+            found[chunk], log_normalizer = find_prefill_sinks(pairs, self.settings)
+            sinks = SinkKeys.of(found[chunk])
+            if sinks is not None:
+                call.write(pairs, calibrate_prefill(pairs, sinks, log_normalizer, self.settings.beta))
+        if self.cache is not None and self.settings.decode == "prefill":
+            kept = found.new_zeros(*call.query.shape[:2], found.shape[-1])
+            kept[rows, heads] = found
+            layers = self.cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})
+            layers[self.layer] = LayerSinks(kept, self.settings, self.heads)
+
+    def _decode_with_sinks_of_prefill(self, call: AttentionCall, dropped: int) -> None:
+        """`dropped` is how many of the oldest keys a sliding cache has let go."""
+        kept = self._prefill_sinks(call.query.shape[0])
+        sinks = kept.keys
+        if sinks is None:
+            return
+        if dropped:
+            sinks = SinkKeys((sinks.index - dropped).clamp(min=0), sinks.present & (sinks.index >= dropped))
+        for chunk, pairs in call.chunks(*kept.pairs):
+            call.write(pairs, calibrate_on_cache(pairs, sinks[chunk], self.settings.beta))
 
     def _pairs_of_batch(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Row and head index of every calibrated pair of a batch: two int64 `[pairs]`."""
@@ -290,14 +281,6 @@ class LayerCalibration:
             index = [(row, head) for row in range(batch) for head in self.heads[row // repeats]]
             self._pairs[batch, device] = tuple(torch.tensor(index, device=device).unbind(-1))  # type: ignore[assignment]
         return self._pairs[batch, device]
-
-    def _keep_sinks(self, sinks: Tensor, query_shape: torch.Size, rows: Tensor, heads: Tensor) -> None:
-        if self.cache is None or self.settings.decode != "prefill":
-            return
-        kept = sinks.new_zeros(*query_shape[:2], sinks.shape[-1])
-        kept[rows, heads] = sinks
-        layers = self.cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})
-        layers[self.layer] = LayerSinks(kept, self.settings, self.heads)
 
     def _prefill_sinks(self, batch: int) -> LayerSinks:
         """The prefill's sinks for a batch that continues it.

@@ -1,6 +1,6 @@
 """One attention layer, and one whole forward pass: plain sdpa and eager against act with 0, 30 and 100% of heads, in turn.
 
-    python benchmarks/forward.py --help
+python benchmarks/forward.py --help
 """
 
 from __future__ import annotations

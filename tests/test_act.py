@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from conftest import random_ids
 from reference import naive_act
 from torch.nn.functional import log_softmax
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -31,9 +33,9 @@ from transformers import (
 )
 
 from act_eval.act import ACT, UnsupportedModelError
-from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, select_cache_rows
+from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, LayerCalibration, select_cache_rows
 from act_eval.calibration import CalibrationSettings
-from act_eval.kernels import Pairs
+from act_eval.pairs import Pairs, Visibility
 from act_eval.profiles import HeadProfile, ProfileError
 
 ALL = {layer: tuple(range(8)) for layer in range(6)}
@@ -266,23 +268,87 @@ def test_rows_may_calibrate_different_heads(gqa_model):
         gqa_model(ids[:2])
 
 
-@pytest.mark.parametrize("block", [1, 300, 2**22])
-def test_row_blocks_change_nothing(gqa_model, monkeypatch, block):
-    ids = random_ids(70, seed=19, rows=2)
+def prefill_and_decode(model, act, lengths=(70, 41)):
+    """Logits of a left-padded batch's prefill and of three tokens on its cache, real positions only."""
+    ids, mask = random_ids(max(lengths), seed=19, rows=len(lengths)), torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, -length:] = 1
+    with torch.no_grad(), act(model):
+        output = model(ids, attention_mask=mask, use_cache=True)
+        mask = torch.cat([mask, torch.ones(len(lengths), 3, dtype=torch.long)], dim=-1)
+        new = model(random_ids(3, seed=18, rows=len(lengths)), attention_mask=mask, past_key_values=output.past_key_values)
+    return torch.cat([torch.cat([output.logits[row, -length:], new.logits[row]]) for row, length in enumerate(lengths)])
+
+
+@pytest.mark.parametrize("block", [1, 300, 2**14, 2**22])
+def test_row_blocks_and_chunks_of_pairs_change_nothing(gqa_model, monkeypatch, block):
     act = ACT("all", beta=0)
-    expected = logits_of(gqa_model, ids, act)
-    monkeypatch.setattr("act_eval.kernels._BLOCK_ELEMENTS", {"cpu": block})
-    torch.testing.assert_close(logits_of(gqa_model, ids, act), expected, rtol=0, atol=5e-5)
+    expected = prefill_and_decode(gqa_model, act)
+    monkeypatch.setattr("act_eval.pairs._BLOCK_ELEMENTS", {"cpu": block})
+    torch.testing.assert_close(prefill_and_decode(gqa_model, act), expected, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.5, 0.9])
 def test_both_forms_of_the_output_agree(gqa_model, monkeypatch, limit):
     """Rows computed from the base output and rows computed over the other keys give the same."""
-    ids = random_ids(70, seed=20)
     act = ACT("all", threshold=0.02)
-    expected = logits_of(gqa_model, ids, act)
-    monkeypatch.setattr("act_eval.kernels._SAFE_SINK_MASS", {torch.float32: limit})
-    torch.testing.assert_close(logits_of(gqa_model, ids, act), expected, rtol=0, atol=5e-5)
+    expected = prefill_and_decode(gqa_model, act)
+    monkeypatch.setattr("act_eval.pairs._SAFE_SINK_MASS", {torch.float32: limit})
+    torch.testing.assert_close(prefill_and_decode(gqa_model, act), expected, rtol=0, atol=5e-5)
+
+
+def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch):
+    """A causal mask with padding is kept as one row per sequence; any other mask as it is."""
+    act = ACT("all", threshold=0.02)
+    expected = prefill_and_decode(gqa_model, act)
+    original, read = Visibility.of, []
+
+    def in_full(mask, *args):
+        visibility = original(mask, *args)
+        read.append(visibility)
+        hidden = visibility.hidden if mask is None else ~mask.expand(2, -1, -1, -1)
+        return replace(visibility, padding=None, hidden=hidden)
+
+    monkeypatch.setattr("act_eval.attention.Visibility.of", in_full)
+    torch.testing.assert_close(prefill_and_decode(gqa_model, act), expected, rtol=0, atol=5e-5)
+    assert all(visibility.hidden is None and visibility.padding is not None for visibility in read)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many elements the largest new tensor had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor) and tensor._base is None:
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_extra_memory_is_linear(fresh_model, monkeypatch, padded):
+    """Beside the masks that transformers makes, nothing is as large as an n x n map."""
+    monkeypatch.setattr("act_eval.pairs._BLOCK_ELEMENTS", {"cpu": 2**14})
+    largest = {}
+    for n in (512, 1024):
+        ids = torch.randint(3, 64, (1, n), generator=torch.Generator().manual_seed(0))
+        mask = torch.ones_like(ids)
+        mask[:, : n // 4 if padded else 0] = 0
+        tensors = LargestTensor()
+        original = LayerCalibration._prefill
+
+        def watched(self, call, original=original, tensors=tensors):
+            with tensors:
+                original(self, call)
+
+        with monkeypatch.context() as patch, torch.no_grad(), ACT("all", alpha=2)(fresh_model):
+            patch.setattr(LayerCalibration, "_prefill", watched)
+            fresh_model(ids, attention_mask=mask)
+        largest[n] = tensors.elements
+    assert 0 < largest[1024] <= max(2**15, 2 * largest[512])
+    assert largest[1024] < 1024 * 1024 / 8
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -1,0 +1,325 @@
+"""What calibration needs of one call of the attention function: which keys each query sees, and the calibrated pairs.
+
+The unit of work is a *pair*: one row of the batch and one head that is calibrated in it. Pairs are worked on in chunks, and a
+chunk in blocks of its rows, small enough to stay in a CPU's caches; extra memory is that of a chunk, linear in n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from act_eval.calibration import at_least_float32
+
+_BLOCK_ELEMENTS = {"cpu": 2**20}
+_BLOCK_ELEMENTS_ELSEWHERE = 2**26
+_BLOCK_ROWS = 64
+_SAFE_SINK_MASS = {torch.float32: 0.9, torch.float64: 0.9}
+_SAFE_SINK_MASS_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which keys the queries of one forward pass see.
+
+    Attributes:
+        hidden: bool `[batch, 1 or heads, n, k]`, True for keys that a query does not see, or None for "every key up to the
+            query's own that is not padding".
+        padding: bool `[batch, k]`, True for keys that are padding, where `hidden` is None; None if there are none.
+        additive: float mask of the same shape that is added to the scores, or None.
+        first: key index of the first query; query `i` stands at key `first + i`.
+        keys: number of keys.
+        causal: no query sees a key after itself.
+        real: bool `[batch or 1, n]`, False for queries that are padding.
+        all_real: whether no query is padding.
+    """
+
+    hidden: Tensor | None
+    padding: Tensor | None
+    additive: Tensor | None
+    first: int
+    keys: int
+    causal: bool
+    real: Tensor
+    all_real: bool
+
+    @classmethod
+    def of(cls, attention_mask: Tensor | None, query: Tensor, key: Tensor, first: int, window: int | None) -> Visibility:
+        """Read off the mask that the base backend gets.
+
+        Args:
+            attention_mask: as `act_attention` gets it.
+            query, key: as `act_attention` gets them.
+            first: key index of the first query.
+            window: sliding window length for backends whose mask does not hold it, or None.
+        """
+        n, k = query.shape[-2], key.shape[-2]
+        own = torch.arange(first, first + n, device=query.device)
+        keys = torch.arange(k, device=query.device)
+        if attention_mask is None or attention_mask.ndim == 2:
+            if attention_mask is None and (window is None or window >= k):
+                real = torch.ones(1, n, dtype=torch.bool, device=query.device)
+                return cls(None, None, None, first, k, True, real, True)
+            visible = keys <= own[:, None]
+            if window is not None:
+                visible &= keys > own[:, None] - window
+            if attention_mask is None:
+                real = torch.ones(1, n, dtype=torch.bool, device=query.device)
+                return cls(~visible[None, None], None, None, first, k, True, real, True)
+            attention_mask = (visible & attention_mask[:, None, :].bool())[:, None]
+        attention_mask = attention_mask[..., :k]
+        if attention_mask.dtype == torch.bool:
+            hidden, additive = ~attention_mask, None
+        else:
+            hidden, additive = attention_mask <= torch.finfo(attention_mask.dtype).min / 2, attention_mask
+        hidden = hidden.expand(query.shape[0], -1, -1, -1)
+        additive = None if additive is None else additive.expand(query.shape[0], -1, -1, -1)
+        real = ~hidden[:, :, torch.arange(n, device=query.device), own].all(1)
+        later = keys > own[:, None]
+        causal = bool((hidden | ~later).all())
+        padding = hidden[:, 0, -1]
+        if additive is None and causal and bool(((hidden == (later | padding[:, None, None])) | ~real[:, None, :, None]).all()):
+            return cls(None, padding, None, first, k, True, real, bool(real.all()))
+        return cls(hidden, None, additive, first, k, causal, real, bool(real.all()))
+
+    @cached_property
+    def seen_by(self) -> Tensor:
+        """How many real queries see each key: int64 `[batch or 1, 1 or heads, k]`."""
+        if self.hidden is not None:
+            return (~self.hidden & self.real[:, None, :, None]).sum(-2)
+        # Of the real queries, those from the key's own on.
+        earlier = self.real.cumsum(-1) - self.real.long()
+        seen_by = self.real.sum(-1, keepdim=True).expand(-1, self.keys).clone()
+        seen_by[:, self.first : self.first + self.real.shape[-1]] -= earlier
+        if self.padding is not None:
+            seen_by.masked_fill_(self.padding, 0)
+        return seen_by[:, None]
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What one call of the attention function got and what its base backend gave.
+
+    Attributes:
+        query: `[batch, heads, n, head_dim]`.
+        key, value: `[batch, key/value heads, k, head_dim]`.
+        output: `[batch, n, heads, head_dim]`, the base backend's; calibrated outputs are written over it.
+        visibility: which keys the queries see.
+        scaling: of the scores.
+        softcap: soft cap of the scores, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    visibility: Visibility
+    scaling: float
+    softcap: float | None
+
+    def chunks(self, rows: Tensor, heads: Tensor) -> Iterator[tuple[slice, Pairs]]:
+        """The pairs (`rows[i]`, `heads[i]`), some at a time: so many that a few rows of each fill a block of scores.
+
+        Args:
+            rows, heads: int64 `[pairs]`, distinct pairs in ascending order.
+        """
+        k, dim = self.key.shape[-2:]
+        elements = block_elements(self.query.device)
+        size = max(1, min(elements // (min(self.query.shape[-2], _BLOCK_ROWS) * k), 4 * elements // (k * dim)))
+        for start in range(0, len(rows), size):
+            chunk = slice(start, start + size)
+            yield chunk, self._gather(rows[chunk], heads[chunk])
+
+    def write(self, pairs: Pairs, calibrated: Tensor) -> None:
+        """Replace the outputs of some pairs, `[pairs, n, head_dim]`, but not those of padding."""
+        if not self.visibility.all_real:
+            calibrated = torch.where(pairs.real[..., None], calibrated, pairs.output)
+        self.output.transpose(1, 2)[pairs.rows, pairs.heads] = calibrated.to(self.output.dtype)
+
+    def _gather(self, rows: Tensor, heads: Tensor) -> Pairs:
+        group = self.query.shape[1] // self.key.shape[1]
+        key_heads = heads if group == 1 else heads // group
+        visibility = self.visibility
+        many_heads = visibility.hidden is not None and visibility.hidden.shape[1] > 1
+        return Pairs(
+            query=at_least_float32(_take(self.query, rows, heads)) * self.scaling,
+            key=at_least_float32(_take(self.key, rows, heads) if group == 1 else self.key[rows, key_heads]),
+            output=at_least_float32(_take(self.output.transpose(1, 2), rows, heads)),
+            value=self.value,
+            rows=rows,
+            heads=heads,
+            key_heads=key_heads,
+            visibility=visibility,
+            mask_rows=rows if visibility.real.shape[0] > 1 else torch.zeros_like(rows),
+            mask_heads=heads if many_heads else torch.zeros_like(heads),
+            softcap=self.softcap,
+            safe_sink_mass=_SAFE_SINK_MASS.get(self.query.dtype, _SAFE_SINK_MASS_HALF),
+        )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Some calibrated pairs and what each of their queries sees; pairs are the first dimension.
+
+    Attributes:
+        query: `[pairs, n, head_dim]`, already scaled, at least float32.
+        key: `[pairs, k, head_dim]`, at least float32.
+        output: `[pairs, n, head_dim]`, the base backend's, at least float32.
+        value: all values, `[batch, key/value heads, k, head_dim]`: few of them are needed.
+        rows, heads, key_heads: int64 `[pairs]`, which pairs these are, and the key/value heads of `heads`.
+        visibility: of the forward pass.
+        mask_rows, mask_heads: int64 `[pairs]`, where each pair's entries of `visibility` are.
+        softcap: soft cap of the scores, or None.
+        safe_sink_mass: up to this mass on its sinks, a row may be computed from the base output.
+    """
+
+    query: Tensor
+    key: Tensor
+    output: Tensor
+    value: Tensor
+    rows: Tensor
+    heads: Tensor
+    key_heads: Tensor
+    visibility: Visibility
+    mask_rows: Tensor
+    mask_heads: Tensor
+    softcap: float | None
+    safe_sink_mass: float
+
+    @cached_property
+    def real(self) -> Tensor:
+        """False for queries that are padding: bool `[pairs, n]`."""
+        return self.visibility.real[self.mask_rows]
+
+    def blocks(self, elements_per_row: int) -> Iterator[slice]:
+        """Row blocks of bounded size: `pairs * rows * elements_per_row` stays below a constant, or one row at a time."""
+        size = max(1, block_elements(self.query.device) // max(1, self.query.shape[0] * elements_per_row))
+        n = self.query.shape[1]
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    def scores(self, block: slice) -> Tensor:
+        """Scores of a row block over the keys it may see: float32 `[pairs, rows, width]`.
+
+        Keys that a query does not see get a finite number so low that a softmax gives them 0; a row that sees nothing
+        (padding) stays finite.
+        """
+        visibility = self.visibility
+        first_own, after = visibility.first + block.start, visibility.first + block.stop
+        width = min(visibility.keys, after) if visibility.causal else visibility.keys
+        scores = self._cap(self.query[:, block] @ self.key[:, :width].mT)
+        least = torch.finfo(scores.dtype).min / 2
+        if visibility.additive is not None:
+            scores += visibility.additive[self.mask_rows, self.mask_heads, block, :width]
+        if visibility.hidden is not None:
+            return scores.masked_fill_(visibility.hidden[self.mask_rows, self.mask_heads, block, :width], least)
+        # Sums are many times faster than fills with a mask that is broadcast.
+        if block.stop - block.start > 1:
+            own = scores[..., first_own:]
+            own += torch.full(own.shape[-2:], least, dtype=own.dtype, device=own.device).triu(1)
+        if visibility.padding is not None:
+            scores += (visibility.padding[self.mask_rows, None, :width] * least).to(scores.dtype)
+        return scores
+
+    def visible(self, block: slice) -> Tensor:
+        """Which keys the queries of a row block see: bool `[pairs or 1, rows, k]`."""
+        if self.visibility.hidden is not None:
+            return ~self.visibility.hidden[self.mask_rows, self.mask_heads, block]
+        own = torch.arange(block.start, block.stop, device=self.query.device) + self.visibility.first
+        visible = (torch.arange(self.visibility.keys, device=own.device) <= own[:, None])[None]
+        return visible if self.visibility.padding is None else visible & ~self.visibility.padding[self.mask_rows, None]
+
+    def scores_of_keys(self, block: slice, index: Tensor, present: Tensor) -> Tensor:
+        """Scores of a row block over chosen keys: float32 `[pairs, rows, chosen]`, -inf where not seen or not present.
+
+        Args:
+            block: the rows.
+            index: int64 `[pairs, chosen]`, key indices, none of padding.
+            present: bool `[pairs, chosen]`, False for places that hold no key.
+        """
+        chosen = self.key.gather(1, index[..., None].expand(-1, -1, self.key.shape[-1]))
+        scores = self._cap(self.query[:, block] @ chosen.mT)
+        wide = index[:, None].expand(-1, scores.shape[1], -1)
+        if self.visibility.additive is not None:
+            scores = scores + self.visibility.additive[self.mask_rows, self.mask_heads, block].gather(-1, wide)
+        if self.visibility.hidden is None:
+            own = torch.arange(block.start, block.stop, device=index.device) + self.visibility.first
+            hidden = wide > own[:, None]
+        else:
+            hidden = self.visibility.hidden[self.mask_rows[:, None], self.mask_heads[:, None], block, index].mT
+        return scores.masked_fill(hidden | ~present[:, None], -torch.inf)
+
+    def scores_of_queries(self, pair: Tensor, position: Tensor) -> Tensor:
+        """Scores of chosen queries over all keys: `[chosen, rows, k]`, -inf where a key is not seen.
+
+        Args:
+            pair: int64 `[chosen]`.
+            position: int64 `[chosen, rows]`, queries of each of these pairs.
+        """
+        scores = self._cap(self.query[pair[:, None], position] @ self.key[pair].mT)
+        mask = self.mask_rows[pair][:, None], self.mask_heads[pair][:, None], position
+        if self.visibility.additive is not None:
+            scores = scores + self.visibility.additive[mask]
+        if self.visibility.hidden is None:
+            hidden = torch.arange(scores.shape[-1], device=pair.device) > position[..., None] + self.visibility.first
+            if self.visibility.padding is not None:
+                hidden |= self.visibility.padding[self.mask_rows[pair], None]
+        else:
+            hidden = self.visibility.hidden[mask]
+        return scores.masked_fill(hidden, -torch.inf)
+
+    def values_of_keys(self, index: Tensor) -> Tensor:
+        """Values of chosen keys, int64 `[pairs, chosen]`: at least float32 `[pairs, chosen, head_dim]`."""
+        return at_least_float32(self.value[self.rows[:, None], self.key_heads[:, None], index])
+
+    def values_of_pairs(self, pair: Tensor) -> Tensor:
+        """All values of chosen pairs, int64 `[chosen]`: at least float32 `[chosen, k, head_dim]`."""
+        return at_least_float32(self.value[self.rows[pair], self.key_heads[pair]])
+
+    def heavy(self, mass: Tensor, block: slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The rows of a block with so much mass on their sinks that the base output does not do, in batches of bounded size.
+
+        Args:
+            mass: `[pairs, rows, 1]`.
+            block: the rows.
+
+        Returns:
+            Batches of: the pairs that have such rows, int64 `[batch]`; the rows within the block, int64 `[batch, most]`; and
+            whether a row is such a one, bool `[batch, most]`, since pairs have different numbers of them.
+        """
+        if float(mass.max()) <= self.safe_sink_mass:
+            return
+        heavy = (mass.squeeze(-1) > self.safe_sink_mass) & self.real[:, block]
+        counts = heavy.sum(-1)
+        most = int(counts.max())
+        if most == 0:
+            return
+        (some,) = counts.nonzero(as_tuple=True)
+        for pair in some.split(max(1, block_elements(mass.device) // (most * self.key.shape[1]))):
+            is_heavy, row = heavy[pair].to(torch.uint8).topk(most, dim=-1)
+            yield pair, row, is_heavy.bool()
+
+    def _cap(self, scores: Tensor) -> Tensor:
+        return scores if self.softcap is None else torch.tanh(scores / self.softcap) * self.softcap
+
+
+def _take(tensor: Tensor, rows: Tensor, heads: Tensor) -> Tensor:
+    """`tensor[rows, heads]`, without a copy where that is all of it: `[pairs, ...]`.
+
+    Args:
+        tensor: `[batch, heads, ...]`, with as many heads as there are query heads.
+        rows, heads: int64 `[pairs]`, distinct pairs in ascending order.
+    """
+    if len(rows) == tensor.shape[0] * tensor.shape[1]:
+        return tensor.flatten(0, 1)
+    if tensor.is_contiguous():
+        return tensor.flatten(0, 1).index_select(0, rows * tensor.shape[1] + heads)
+    return tensor[rows, heads]
+
+
+def block_elements(device: torch.device) -> int:
+    """How many scores are worked on at once."""
+    return _BLOCK_ELEMENTS.get(device.type, _BLOCK_ELEMENTS_ELSEWHERE)
