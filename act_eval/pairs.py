@@ -298,9 +298,11 @@ class Pairs:
         if most == 0:
             return
         (some,) = counts.nonzero(as_tuple=True)
-        for pair in some.split(max(1, block_elements(mass.device) // (most * self.key.shape[1]))):
+        elements, k = block_elements(mass.device), self.key.shape[1]
+        for pair in some.split(max(1, elements // (most * k))):
             is_heavy, row = heavy[pair].to(torch.uint8).topk(most, dim=-1)
-            yield pair, row, is_heavy.bool()
+            size = max(1, elements // (len(pair) * k))
+            yield from ((pair, *part) for part in zip(row.split(size, -1), is_heavy.bool().split(size, -1), strict=True))
 
     def _cap(self, scores: Tensor) -> Tensor:
         return scores if self.softcap is None else torch.tanh(scores / self.softcap) * self.softcap
