@@ -18,6 +18,7 @@ from act_eval.calibration import at_least_float32
 _BLOCK_ELEMENTS = {"cpu": 2**20}
 _BLOCK_ELEMENTS_ELSEWHERE = 2**26
 _BLOCK_ROWS = 64
+_MASK_ELEMENTS = 2**22
 _SAFE_SINK_MASS = {torch.float32: 0.9, torch.float64: 0.9}
 _SAFE_SINK_MASS_HALF = 0.5
 
@@ -73,18 +74,17 @@ class Visibility:
             attention_mask = (visible & attention_mask[:, None, :].bool())[:, None]
         attention_mask = attention_mask[..., :k]
         if attention_mask.dtype == torch.bool:
-            hidden, additive = ~attention_mask, None
+            visible, additive = attention_mask, None
         else:
-            hidden, additive = attention_mask <= torch.finfo(attention_mask.dtype).min / 2, attention_mask
-        hidden = hidden.expand(query.shape[0], -1, -1, -1)
-        additive = None if additive is None else additive.expand(query.shape[0], -1, -1, -1)
-        real = ~hidden[:, :, torch.arange(n, device=query.device), own].all(1)
-        later = keys > own[:, None]
-        causal = bool((hidden | ~later).all())
-        padding = hidden[:, 0, -1]
-        if additive is None and causal and bool(((hidden == (later | padding[:, None, None])) | ~real[:, None, :, None]).all()):
+            visible, additive = attention_mask > torch.finfo(attention_mask.dtype).min / 2, attention_mask
+            additive = additive.expand(query.shape[0], -1, -1, -1)
+        visible = visible.expand(query.shape[0], -1, -1, -1)
+        real = visible[:, :, torch.arange(n, device=query.device), own].any(1)
+        padding = None if additive is not None else _key_padding(visible, real, first)
+        if padding is not None:
             return cls(None, padding, None, first, k, True, real, bool(real.all()))
-        return cls(hidden, None, additive, first, k, causal, real, bool(real.all()))
+        causal = not bool((visible & (keys > own[:, None])).any())
+        return cls(~visible, None, additive, first, k, causal, real, bool(real.all()))
 
     @cached_property
     def seen_by(self) -> Tensor:
@@ -98,6 +98,25 @@ class Visibility:
         if self.padding is not None:
             seen_by.masked_fill_(self.padding, 0)
         return seen_by[:, None]
+
+
+def _key_padding(visible: Tensor, real: Tensor, first: int) -> Tensor | None:
+    """Which keys are padding, bool `[batch, k]`, if a mask is nothing but causality and padding, and else None.
+
+    Args:
+        visible: bool `[batch, 1 or heads, n, k]`.
+        real: bool `[batch, n]`, False for queries that are padding.
+        first: key index of the first query.
+    """
+    batch, heads, n, k = visible.shape
+    padding = ~visible[:, 0, -1]
+    keys = torch.arange(k, device=visible.device)
+    for rows in torch.arange(first, first + n, device=visible.device).split(max(1, _MASK_ELEMENTS // (batch * heads * k))):
+        block = visible[:, :, rows - first]
+        expected = (keys <= rows[:, None]) & ~padding[:, None, None]
+        if bool(((block != expected) & real[:, None, rows - first, None]).any()):
+            return None
+    return padding
 
 
 @dataclass(frozen=True)
