@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -93,6 +95,15 @@ def act_attention(
     """
     calibration: LayerCalibration = getattr(module, MODULE_ATTRIBUTE)
     return calibration(module, query, key, value, attention_mask, *args, **kwargs)
+
+
+def fused_kernels(call: AttentionCall) -> ModuleType | None:
+    """`act_eval.triton_kernels`, where there is a CUDA device and Triton, and the kernels can do this call."""
+    if not call.query.is_cuda or find_spec("triton") is None:
+        return None
+    from act_eval import triton_kernels
+
+    return triton_kernels if triton_kernels.is_supported(call) else None
 
 
 class LastVisibility:
@@ -249,12 +260,16 @@ class LayerCalibration:
 
     def _prefill(self, call: AttentionCall) -> None:
         rows, heads = self._pairs_of_batch(call.query.shape[0], call.query.device)
-        found = call.query.new_zeros(len(rows), call.key.shape[-2], dtype=torch.bool)
-        for chunk, pairs in call.chunks(rows, heads):
-            found[chunk], log_normalizer = find_prefill_sinks(pairs, self.settings)
-            sinks = SinkKeys.of(found[chunk])
-            if sinks is not None:
-                call.write(pairs, calibrate_prefill(pairs, sinks, log_normalizer, self.settings.beta))
+        triton_kernels = fused_kernels(call)
+        if triton_kernels is not None:
+            found = triton_kernels.find_and_turn_down_sinks(call, rows, heads, self.settings)
+        else:
+            found = call.query.new_zeros(len(rows), call.key.shape[-2], dtype=torch.bool)
+            for chunk, pairs in call.chunks(rows, heads):
+                found[chunk], log_normalizer = find_prefill_sinks(pairs, self.settings)
+                sinks = SinkKeys.of(found[chunk])
+                if sinks is not None:
+                    call.write(pairs, calibrate_prefill(pairs, sinks, log_normalizer, self.settings.beta))
         if self.cache is not None and self.settings.decode == "prefill":
             kept = found.new_zeros(*call.query.shape[:2], found.shape[-1])
             kept[rows, heads] = found

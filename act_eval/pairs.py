@@ -176,7 +176,7 @@ class AttentionCall:
             mask_rows=rows if visibility.real.shape[0] > 1 else torch.zeros_like(rows),
             mask_heads=heads if many_heads else torch.zeros_like(heads),
             softcap=self.softcap,
-            safe_sink_mass=_SAFE_SINK_MASS.get(self.query.dtype, _SAFE_SINK_MASS_HALF),
+            safe_sink_mass=safe_sink_mass(self.query.dtype),
         )
 
 
@@ -339,6 +339,11 @@ def _take(tensor: Tensor, rows: Tensor, heads: Tensor) -> Tensor:
     if tensor.is_contiguous():
         return tensor.flatten(0, 1).index_select(0, rows * tensor.shape[1] + heads)
     return tensor[rows, heads]
+
+
+def safe_sink_mass(dtype: torch.dtype) -> float:
+    """Up to which mass on its sinks a row may be computed from the base output, in a model of that dtype."""
+    return _SAFE_SINK_MASS.get(dtype, _SAFE_SINK_MASS_HALF)
 
 
 def block_elements(device: torch.device) -> int:

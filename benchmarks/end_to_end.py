@@ -20,6 +20,7 @@ from lm_eval.models.huggingface import HFLM
 from models import llama, word_tokenizer, words
 from timing import alternate, machine, ratio, save
 
+from act_eval.attention import CACHE_ATTRIBUTE
 from act_eval.lm import ACTLM
 from act_eval.profiles import HeadProfile
 
@@ -66,11 +67,23 @@ def profile(share: float) -> HeadProfile:
     return HeadProfile({layer: tuple(sorted(h for at, h in chosen if at == layer)) for layer in range(LAYERS)})
 
 
+@torch.no_grad()
+def sinks_per_pair(lm: ACTLM, requests: Sequence[Instance], contexts: int = 8) -> float:
+    """How many sinks a calibrated head has on average in the first contexts of a workload."""
+    counts = []
+    for context in list(dict.fromkeys(request.args[0] for request in requests))[:contexts]:
+        with lm.act(lm.model):
+            cache = lm.model(torch.tensor([lm.tok_encode(context)], device=lm.device), use_cache=True).past_key_values
+        counts += [layer.sinks.sum(-1).float() for layer in getattr(cache, CACHE_ATTRIBUTE).values()]
+    return float(torch.cat(counts).mean())
+
+
 def main(
     workload: Annotated[list[str] | None, typer.Option(help="choices, choices-5-shot, letters, generation; all.")] = None,
     documents: Annotated[int, typer.Option(help="Documents per workload (5-shot: a half).")] = 32,
     repetitions: int = 5,
     batch_size: int = 8,
+    alpha: Annotated[float, typer.Option(help="A key is a sink above alpha / n; the paper's value.")] = 5.0,
     dtype: str = "float32",
     device: str = "cpu",
     write: Annotated[bool, typer.Option(help="Save the table to benchmarks/results.")] = False,
@@ -83,7 +96,7 @@ def main(
     options = {"tokenizer": tokenizer, "batch_size": batch_size, "device": device}
     stock = HFLM(pretrained=model, **options)
     act = {
-        f"act-hf, {share:.0%} of heads": ACTLM(pretrained=model, act_profile=profile(share), **options)
+        f"act-hf, {share:.0%} of heads": ACTLM(pretrained=model, act_profile=profile(share), act_alpha=alpha, **options)
         for share in (0.0, 0.3, 1.0)
     }
     rng = random.Random(1)
@@ -93,17 +106,18 @@ def main(
         "letters": letters(documents * 2, rng),
         "generation": questions(documents, rng),
     }
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    print(f"| workload | {' | '.join(act)} |\n|---|{'---|' * len(act)}")
+    table: dict[str, dict[str, object]] = {}
+    print(f"| workload | {' | '.join(act)} | sinks per head |\n|---|{'---|' * (len(act) + 1)}")
     for name in workload or workloads:
         requests = workloads[name]
         answer = attrgetter(requests[0].request_type)
         systems = {system: partial(answer(lm), requests, disable_tqdm=True) for system, lm in {"hf": stock, **act}.items()}
         times = alternate(systems, repetitions, device)
         ratios = {system: ratio(times[system], times["hf"]) for system in act}
-        table[name] = {system: asdict(value) for system, value in ratios.items()}
-        print(f"| {name} | {' | '.join(map(str, ratios.values()))} |", flush=True)
-    settings = {"documents": documents, "repetitions": repetitions, "batch_size": batch_size, "dtype": dtype}
+        sinks = sinks_per_pair(act["act-hf, 100% of heads"], requests)
+        table[name] = {**{system: asdict(value) for system, value in ratios.items()}, "sinks_per_head": sinks}
+        print(f"| {name} | {' | '.join(map(str, ratios.values()))} | {sinks:.1f} |", flush=True)
+    settings = {"documents": documents, "repetitions": repetitions, "batch_size": batch_size, "alpha": alpha, "dtype": dtype}
     if write:
         save(f"end_to_end-{device}-{dtype}", {"machine": machine(device), "settings": settings, "ratios": table})
 

@@ -5,18 +5,22 @@ python benchmarks/forward.py --help
 
 from __future__ import annotations
 
+import ctypes
 import random
+import resource
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import torch
 import typer
 from models import llama
-from timing import alternate, machine, ratio, save, wait
+from timing import alternate, machine, ratio, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -28,6 +32,19 @@ SHAPES = {
     "llama-2-7b-layer": {"hidden": 4096, "layers": 1, "heads": 32, "intermediate": 11008},
 }
 SHARES = (0.0, 0.3, 1.0)
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure; see `main`."""
+
+    shape: str
+    repetitions: int
+    memory: bool
+    alpha: float
+    dtype: str
+    device: str
 
 
 def profile(share: float, layers: int, heads: int) -> HeadProfile:
@@ -36,20 +53,15 @@ def profile(share: float, layers: int, heads: int) -> HeadProfile:
     return HeadProfile({layer: tuple(sorted(rng.sample(range(heads), round(share * heads)))) for layer in range(layers)})
 
 
-def set_attention(model: PreTrainedModel, name: str) -> None:
-    """Choose the attention implementation of a loaded model."""
-    model.set_attn_implementation(name)
-
-
 def systems(model: PreTrainedModel, run: Callable[[], object], alpha: float) -> dict[str, Callable[[], object]]:
     """What is compared, by name; the first is the reference."""
 
     def plain(attention: str) -> object:
-        set_attention(model, attention)
+        model.set_attn_implementation(attention)
         return run()
 
     def calibrated(act: ACT) -> object:
-        set_attention(model, "sdpa")
+        model.set_attn_implementation("sdpa")
         with act(model):
             return run()
 
@@ -71,14 +83,14 @@ def attention_only(model: PreTrainedModel, hidden: Tensor) -> Callable[[], objec
 
 
 def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Bytes that a run needs on top of what is there before it, at its highest."""
+    """Bytes that a run needs at its highest, on top of what is there before it."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    done, highest = threading.Event(), 0
-    before = _resident_bytes()
+    _give_freed_memory_back()
+    done, highest, before = threading.Event(), 0, _resident_bytes()
 
     def watch() -> None:
         nonlocal highest
@@ -94,48 +106,62 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
     return max(0, highest - before)
 
 
+def _give_freed_memory_back() -> None:
+    """Make glibc map every larger tensor by itself, so that resident memory falls when it is freed."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 2**16)
+    libc.malloc_trim(0)
+
+
 def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def measure(run: Callable[[], object], model: PreTrainedModel, n: int, part: str, settings: Settings) -> dict[str, Any]:
+    """Times of all systems as ratios to sdpa, or their extra peak memory as shares of one eager attention map."""
+    compared = systems(model, run, settings.alpha)
+    row: dict[str, Any] = {"part": part, "n": n}
+    if settings.memory:
+        one_map = model.config.num_attention_heads * n * n * model.dtype.itemsize
+        peaks = {name: peak_memory(system, settings.device) for name, system in compared.items()}
+        extra = {name: (peak - peaks["sdpa"]) / one_map for name, peak in peaks.items()}
+        cells = [f"{share:+.1%}" for share in extra.values()]
+        row |= {"extra_memory": extra, "sdpa_bytes": peaks["sdpa"]}
+    else:
+        times = alternate(compared, settings.repetitions, settings.device)
+        ratios = {name: ratio(seconds, times["sdpa"]) for name, seconds in times.items()}
+        cells = [str(value) for value in ratios.values()]
+        row |= {"ratios": {name: asdict(value) for name, value in ratios.items()}, "sdpa_seconds": median(times["sdpa"])}
+    print(f"| {part} | {n} | {' | '.join(cells[1:])} |", flush=True)
+    return row
 
 
 def main(
     shape: Annotated[str, typer.Option(help=", ".join(SHAPES))] = "llama-2-7b-layer",
     lengths: Annotated[str, typer.Option(help="Tokens, separated by commas.")] = "128,256,512,1024,2048,4096",
     repetitions: int = 5,
-    alpha: float = 5.0,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory instead of time.")] = False,
+    alpha: Annotated[float, typer.Option(help="A key is a sink above alpha / n; the paper's value.")] = 5.0,
     dtype: str = "float32",
     device: str = "cpu",
     write: Annotated[bool, typer.Option(help="Save the table to benchmarks/results.")] = False,
 ) -> None:
-    """Print times as ratios to plain sdpa (median, least-most) and extra peak memory as a share of one eager attention map."""
+    """Print times as ratios to plain sdpa (median, least-most), or extra peak memory as a share of one eager attention map."""
+    settings = Settings(shape, repetitions, memory, alpha, dtype, device)
     model = llama(**SHAPES[shape], dtype=getattr(torch, dtype), device=device)
-    heads = model.config.num_attention_heads
-    element = torch.finfo(getattr(torch, dtype)).bits // 8
-    rows: list[dict[str, Any]] = []
+    names = list(systems(model, lambda: None, alpha))[1:]
+    print(f"| part | n | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
+    rows = []
     for n in map(int, lengths.split(",")):
         torch.manual_seed(n)
         ids = torch.randint(2, 32000, (1, n), device=device)
         with torch.no_grad():
-            hidden = model.model.embed_tokens(ids)
-            runs = {
-                "attention layer": attention_only(model, hidden),
-                "forward": lambda ids=ids: model(ids, use_cache=False, logits_to_keep=1),
-            }
-            for part, run in runs.items():
-                compared = systems(model, run, alpha)
-                times = alternate(compared, repetitions, device)
-                ratios = {name: ratio(times[name], times["sdpa"]) for name in compared}
-                memory = {name: peak_memory(compared[name], device) for name in compared}
-                maps = heads * n * n * element
-                extra = {name: (memory[name] - memory["sdpa"]) / maps for name in compared}
-                rows.append({"part": part, "n": n, "ratios": {name: asdict(value) for name, value in ratios.items()}})
-                rows[-1] |= {"extra_memory": extra, "sdpa_seconds": sorted(times["sdpa"])[repetitions // 2]}
-                cells = " | ".join(f"{ratios[name]}; {extra[name]:+.0%}" for name in list(compared)[1:])
-                print(f"| {part} | {n} | {cells} |", flush=True)
-        wait(device)
-    settings = {"shape": shape, "repetitions": repetitions, "alpha": alpha, "dtype": dtype}
+            layer = attention_only(model, model.model.embed_tokens(ids))
+            forward = partial(model, ids, use_cache=False, logits_to_keep=1)
+            rows += [measure(layer, model, n, "attention layer", settings), measure(forward, model, n, "forward", settings)]
     if write:
-        save(f"forward-{shape}-{device}-{dtype}", {"machine": machine(device), "settings": settings, "rows": rows})
+        name = f"{'memory' if memory else 'forward'}-{shape}-{device}-{dtype}"
+        save(name, {"machine": machine(device), "settings": asdict(settings), "rows": rows})
 
 
 if __name__ == "__main__":

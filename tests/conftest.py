@@ -1,12 +1,15 @@
 """Fixtures: small models from files in this folder, and the optional data named by ACT_EVAL_TEST_DATA."""
 
 import os
+import shutil
 from pathlib import Path
 
 # Before anything reads them:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import torch
