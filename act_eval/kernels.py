@@ -160,19 +160,20 @@ def calibrate_on_cache(pairs: Pairs, sinks: SinkKeys, beta: float) -> Tensor:
 
     Args and returns: as `calibrate_prefill`.
     """
-    k = pairs.key.shape[1]
     sink_values = pairs.values_of_keys(sinks.index)
     calibrated = torch.empty_like(pairs.output)
-    for block in pairs.blocks(k):
+    for block in pairs.blocks(pairs.key.shape[1]):
         weights = pairs.scores(block).softmax(-1)
-        weights = torch.nn.functional.pad(weights, (0, k - weights.shape[-1]))
-        on_sinks = weights.gather(-1, sinks.index[:, None].expand(-1, weights.shape[1], -1)) * sinks.present[:, None]
+        width = weights.shape[-1]
+        index = sinks.index.clamp(max=width - 1)[:, None].expand(-1, weights.shape[1], -1)
+        on_sinks = weights.gather(-1, index) * sinks.present[:, None]
         mass = on_sinks.sum(-1, keepdim=True)
         calibrated[:, block] = _combine(pairs.output[:, block], mass, on_sinks @ sink_values, beta, pairs.safe_sink_mass)
         for pair, row, is_heavy in pairs.heavy(mass, block):
-            is_sink = torch.zeros_like(weights[pair, 0], dtype=torch.bool)
+            is_sink = torch.zeros(len(pair), pairs.key.shape[1], dtype=torch.bool, device=pair.device)
             is_sink.scatter_(-1, sinks.index[pair], sinks.present[pair])
-            rows = redistribute(weights[pair[:, None], row], is_sink[:, None], beta) @ pairs.values_of_pairs(pair)
+            rows = redistribute(weights[pair[:, None], row], is_sink[:, None, :width], beta)
+            rows = rows @ pairs.values_of_pairs(pair)[:, :width]
             calibrated[pair[:, None].expand_as(row)[is_heavy], (row + block.start)[is_heavy]] = rows[is_heavy]
     return calibrated
 

@@ -7,7 +7,7 @@ chunk in blocks of its rows, small enough to stay in a CPU's caches; extra memor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -47,6 +47,7 @@ class Visibility:
     causal: bool
     real: Tensor
     all_real: bool
+    _biases: dict[torch.dtype, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, attention_mask: Tensor | None, query: Tensor, key: Tensor, first: int, window: int | None) -> Visibility:
@@ -85,6 +86,13 @@ class Visibility:
             return cls(None, padding, None, first, k, True, real, bool(real.all()))
         causal = not bool((visible & (keys > own[:, None])).any())
         return cls(~visible, None, additive, first, k, causal, real, bool(real.all()))
+
+    def padding_bias(self, dtype: torch.dtype) -> Tensor:
+        """What to add to the scores of keys so that padding gets no weight: `[batch, k]`."""
+        assert self.padding is not None
+        if dtype not in self._biases:
+            self._biases[dtype] = self.padding.to(dtype) * _least(dtype)
+        return self._biases[dtype]
 
     @cached_property
     def seen_by(self) -> Tensor:
@@ -230,7 +238,7 @@ class Pairs:
         first_own, after = visibility.first + block.start, visibility.first + block.stop
         width = min(visibility.keys, after) if visibility.causal else visibility.keys
         scores = self._cap(self.query[:, block] @ self.key[:, :width].mT)
-        least = torch.finfo(scores.dtype).min / 2
+        least = _least(scores.dtype)
         if visibility.additive is not None:
             scores += visibility.additive[self.mask_rows, self.mask_heads, block, :width]
         if visibility.hidden is not None:
@@ -240,7 +248,7 @@ class Pairs:
             own = scores[..., first_own:]
             own += torch.full(own.shape[-2:], least, dtype=own.dtype, device=own.device).triu(1)
         if visibility.padding is not None:
-            scores += (visibility.padding[self.mask_rows, None, :width] * least).to(scores.dtype)
+            scores += visibility.padding_bias(scores.dtype)[self.mask_rows, None, :width]
         return scores
 
     def visible(self, block: slice) -> Tensor:
@@ -344,6 +352,11 @@ def _take(tensor: Tensor, rows: Tensor, heads: Tensor) -> Tensor:
 def safe_sink_mass(dtype: torch.dtype) -> float:
     """Up to which mass on its sinks a row may be computed from the base output, in a model of that dtype."""
     return _SAFE_SINK_MASS.get(dtype, _SAFE_SINK_MASS_HALF)
+
+
+def _least(dtype: torch.dtype) -> float:
+    """A score so low that a softmax gives it 0, and that two of them still have a finite sum."""
+    return torch.finfo(dtype).min / 2
 
 
 def block_elements(device: torch.device) -> int:
