@@ -77,8 +77,9 @@ class Visibility:
         if attention_mask.dtype == torch.bool:
             visible, additive = attention_mask, None
         else:
-            visible, additive = attention_mask > torch.finfo(attention_mask.dtype).min / 2, attention_mask
-            additive = additive.expand(query.shape[0], -1, -1, -1)
+            visible = attention_mask > torch.finfo(attention_mask.dtype).min / 2
+            adds_nothing = bool(((attention_mask == 0) | ~visible).all())
+            additive = None if adds_nothing else attention_mask.expand(query.shape[0], -1, -1, -1)
         visible = visible.expand(query.shape[0], -1, -1, -1)
         real = visible[:, :, torch.arange(n, device=query.device), own].any(1)
         padding = None if additive is not None else _key_padding(visible, real, first)

@@ -314,6 +314,20 @@ def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch):
     assert all(visibility.hidden is None and visibility.padding is not None for visibility in read)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_masks_that_add_to_the_scores(gqa_model, slope):
+    """As ALiBi does; with slope 0 the mask only hides."""
+    n, settings = 40, SETTINGS[1]
+    distance = torch.arange(n)[:, None] - torch.arange(n)
+    mask = (-slope * distance).masked_fill(distance < 0, torch.finfo(torch.float32).min)[None, None]
+    ids = random_ids(n, seed=31)
+    with naive_act(gqa_model, SOME, settings), torch.no_grad():
+        expected = gqa_model(ids, attention_mask=mask).logits
+    calibrated = logits_of(gqa_model, ids, act_of(settings, SOME), attention_mask=mask)
+    torch.testing.assert_close(calibrated, expected, rtol=0, atol=5e-5)
+    assert (logits_of(gqa_model, ids, attention_mask=mask) - expected).abs().max() > 0.01
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers how many elements the largest new tensor had."""
 
