@@ -58,9 +58,21 @@ def find_prefill_sinks(pairs: Pairs, settings: CalibrationSettings) -> tuple[Ten
     n, first = pairs.query.shape[1], pairs.visibility.first
     if pairs.visibility.all_real and n == means.shape[-1]:
         return find_sinks(means, n, settings), log_normalizer
+    return sinks_of_means(means, pairs.real, first, settings), log_normalizer
+
+
+def sinks_of_means(means: Tensor, real: Tensor, first: int, settings: CalibrationSettings) -> Tensor:
+    """The sinks of a prefill with padding: bool `[pairs, k]`.
+
+    Args:
+        means: `[pairs, k]`, each key's mean attention.
+        real: bool `[pairs, n]`, False for queries that are padding.
+        first: key index of the first query.
+        settings: what to do.
+    """
     real_keys = torch.zeros_like(means, dtype=torch.bool)
-    real_keys[:, first : first + n] = pairs.real
-    return find_sinks(means, pairs.real.sum(-1), settings, real_keys), log_normalizer
+    real_keys[:, first : first + real.shape[-1]] = real
+    return find_sinks(means, real.sum(-1), settings, real_keys)
 
 
 def attention_statistics(pairs: Pairs) -> tuple[Tensor, Tensor]:

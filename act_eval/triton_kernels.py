@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from act_eval.calibration import CalibrationSettings, find_sinks
+from act_eval.calibration import CalibrationSettings
+from act_eval.kernels import SinkKeys, sinks_of_means
 from act_eval.pairs import AttentionCall, safe_sink_mass
 
 _BLOCK = 64
@@ -297,11 +298,9 @@ def calibrate_prefill(
         beta: share that a sink keeps.
         safe_sink_mass: up to this mass on its sinks, a row may be computed from the base output.
     """
-    counts = sinks.sum(-1)
-    most = int(counts.max())
-    if most == 0:
+    keys = SinkKeys.of(sinks)
+    if keys is None:
         return
-    index = sinks.to(torch.uint8).topk(most, dim=-1).indices
     rows, heads = rows.contiguous(), heads.contiguous()
     (query, key, padding, n, k, group, scale, softcap, *strides), options = _common(call)
     by_head = call.output.transpose(1, 2)
@@ -315,11 +314,11 @@ def calibrate_prefill(
         padding,
         log_normalizer,
         sinks,
-        index,
-        counts,
+        keys.index,
+        keys.present.sum(-1),
         n,
         k,
-        most,
+        keys.index.shape[-1],
         group,
         scale,
         softcap,
@@ -382,6 +381,4 @@ def find_prefill_sinks(
     """As `act_eval.kernels.find_prefill_sinks`, for the pairs (`rows[i]`, `heads[i]`) of a call."""
     means, log_normalizer = attention_statistics(call, rows, heads)
     real = call.visibility.real[rows if call.visibility.real.shape[0] > 1 else torch.zeros_like(rows)]
-    real_keys = torch.zeros_like(means, dtype=torch.bool)
-    real_keys[:, : real.shape[1]] = real
-    return find_sinks(means, real.sum(-1), settings, real_keys), log_normalizer
+    return sinks_of_means(means, real, call.visibility.first, settings), log_normalizer
