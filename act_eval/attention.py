@@ -21,9 +21,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from act_eval.calibration import CalibrationSettings
+from act_eval.calibration import CalibrationSettings, calibrate_decode_rows, redistribute
 from act_eval.errors import InputError
-from act_eval.kernels import SinkKeys, calibrate_each_row, calibrate_on_cache, calibrate_prefill, find_prefill_sinks
+from act_eval.kernels import SinkKeys, attend_on_cache, calibrate_prefill, find_prefill_sinks
 from act_eval.pairs import AttentionCall, Visibility
 
 MODULE_ATTRIBUTE = "act_calibration"
@@ -123,6 +123,39 @@ class LastVisibility:
 
 
 @dataclass(frozen=True)
+class ChosenPairs:
+    """Some pairs of a batch row and a query head.
+
+    Attributes:
+        chosen: bool `[batch, heads]`.
+    """
+
+    chosen: Tensor
+
+    @cached_property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(self.chosen.any())
+
+    @cached_property
+    def all(self) -> bool:
+        """Whether all are chosen."""
+        return bool(self.chosen.all())
+
+    @cached_property
+    def indices(self) -> tuple[Tensor, Tensor]:
+        """Row and head index of every pair: two int64 `[pairs]`."""
+        rows, heads = self.chosen.nonzero(as_tuple=True)
+        return rows, heads
+
+    @cached_property
+    def heads(self) -> Tensor | None:
+        """The heads that are chosen in some row, int64 `[some heads]`, or None for all heads."""
+        in_some_row = self.chosen.any(0)
+        return None if bool(in_some_row.all()) else in_some_row.nonzero().squeeze(-1)
+
+
+@dataclass(frozen=True)
 class LayerSinks:
     """The sinks that a prefill found in one layer, kept on the cache that it filled.
 
@@ -136,15 +169,26 @@ class LayerSinks:
     heads: tuple[tuple[int, ...], ...]
 
     @cached_property
-    def pairs(self) -> tuple[Tensor, Tensor]:
-        """Row and head index of every pair that has a sink: two int64 `[pairs]`."""
-        rows, heads = self.sinks.any(-1).nonzero(as_tuple=True)
-        return rows, heads
+    def pairs(self) -> ChosenPairs:
+        """The pairs that decode steps compute anew: those with sinks.
 
-    @cached_property
-    def keys(self) -> SinkKeys | None:
-        """The sinks of `pairs`."""
-        return SinkKeys.of(self.sinks[self.pairs])
+        Where all heads are calibrated and one has sinks, it is all pairs, since the base backend's work can be saved then.
+        """
+        have_sinks = self.sinks.any(-1)
+        if all(len(heads) == self.sinks.shape[1] for heads in self.heads) and bool(have_sinks.any()):
+            return ChosenPairs(torch.ones_like(have_sinks))
+        return ChosenPairs(have_sinks)
+
+    def on_cache(self, dropped: int, keys: int) -> Tensor:
+        """The sinks in the heads of `pairs`, by key index of the cache: bool `[batch, some heads, keys]`.
+
+        Args:
+            dropped: how many of the oldest keys a sliding cache has let go.
+            keys: how many keys the cache and the new tokens have.
+        """
+        sinks = self.sinks if self.pairs.heads is None else self.sinks[:, self.pairs.heads]
+        sinks = sinks[..., dropped:]
+        return torch.nn.functional.pad(sinks, (0, keys - sinks.shape[-1]))
 
 
 def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
@@ -187,7 +231,7 @@ class LayerCalibration:
     cache: Cache | None = None
     cached_length: int = 0
     called: bool = False
-    _pairs: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _pairs: dict[tuple[int, torch.device], ChosenPairs] = field(default_factory=dict)
 
     @property
     def calibrates(self) -> bool:
@@ -222,19 +266,26 @@ class LayerCalibration:
     ) -> tuple[Tensor, Tensor | None]:
         """See `act_attention`."""
         self.called = True
-        output, weights = self.base(module, query, key, value, attention_mask, *args, **kwargs)
         if not self.calibrates:
-            return output, weights
+            return self.base(module, query, key, value, attention_mask, *args, **kwargs)
         if kwargs.get("s_aux") is not None:
             raise NotImplementedError("ACT is not defined yet for attention with learned sink logits (gpt-oss).")
         if attention_mask is not None and not isinstance(attention_mask, Tensor):
             raise NotImplementedError("ACT cannot read the block masks of flex_attention: choose act_base=sdpa or eager.")
+        pairs = self._pairs_to_compute(query)
+        if self.cached_length and pairs.all:
+            output = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+        else:
+            output, weights = self.base(module, query, key, value, attention_mask, *args, **kwargs)
+            if not pairs.any:
+                return output, weights
         with torch.autocast(query.device.type, enabled=False):
-            self._replace_calibrated(output, query, key, value, attention_mask, **kwargs)
+            self._replace_calibrated(pairs, output, query, key, value, attention_mask, **kwargs)
         return output, None
 
     def _replace_calibrated(
         self,
+        pairs: ChosenPairs,
         output: Tensor,
         query: Tensor,
         key: Tensor,
@@ -251,15 +302,12 @@ class LayerCalibration:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         call = AttentionCall(query, key, value, output, visibility, scaling, softcap)
         if self.cached_length == 0:
-            self._prefill(call)
-        elif self.settings.decode == "prefill":
-            self._decode_with_sinks_of_prefill(call, dropped)
+            self._prefill(call, pairs)
         else:
-            for _chunk, pairs in call.chunks(*self._pairs_of_batch(query.shape[0], query.device)):
-                call.write(pairs, calibrate_each_row(pairs, self.settings))
+            self._decode(call, pairs, dropped)
 
-    def _prefill(self, call: AttentionCall) -> None:
-        rows, heads = self._pairs_of_batch(call.query.shape[0], call.query.device)
+    def _prefill(self, call: AttentionCall, calibrated: ChosenPairs) -> None:
+        rows, heads = calibrated.indices
         triton_kernels = fused_kernels(call)
         if triton_kernels is not None:
             found = triton_kernels.find_and_turn_down_sinks(call, rows, heads, self.settings)
@@ -276,26 +324,32 @@ class LayerCalibration:
             layers = self.cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})
             layers[self.layer] = LayerSinks(kept, self.settings, self.heads)
 
-    def _decode_with_sinks_of_prefill(self, call: AttentionCall, dropped: int) -> None:
+    def _decode(self, call: AttentionCall, pairs: ChosenPairs, dropped: int) -> None:
         """`dropped` is how many of the oldest keys a sliding cache has let go."""
-        kept = self._prefill_sinks(call.query.shape[0])
-        sinks = kept.keys
-        if sinks is None:
-            return
-        if dropped:
-            sinks = SinkKeys((sinks.index - dropped).clamp(min=0), sinks.present & (sinks.index >= dropped))
-        for chunk, pairs in call.chunks(*kept.pairs):
-            call.write(pairs, calibrate_on_cache(pairs, sinks[chunk], self.settings.beta))
+        if self.settings.decode == "prefill":
+            sinks = self._prefill_sinks(call.query.shape[0]).on_cache(dropped, call.key.shape[-2])[:, :, None]
+            attended = attend_on_cache(
+                call, pairs.heads, lambda weights, visible: redistribute(weights, sinks, self.settings.beta)
+            )
+        else:
+            attended = attend_on_cache(
+                call, pairs.heads, lambda weights, visible: calibrate_decode_rows(weights, visible, self.settings)
+            )
+        call.write_heads(pairs.heads, attended, None if pairs.all else pairs.chosen)
 
-    def _pairs_of_batch(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Row and head index of every calibrated pair of a batch: two int64 `[pairs]`."""
-        if (batch, device) not in self._pairs:
+    def _pairs_to_compute(self, query: Tensor) -> ChosenPairs:
+        batch, heads = query.shape[:2]
+        if self.cached_length and self.settings.decode == "prefill":
+            return self._prefill_sinks(batch).pairs
+        if (batch, query.device) not in self._pairs:
             if batch % len(self.heads):
                 raise ValueError(f"there are head profiles for {len(self.heads)} rows, but the batch has {batch} rows.")
-            repeats = batch // len(self.heads)
-            index = [(row, head) for row in range(batch) for head in self.heads[row // repeats]]
-            self._pairs[batch, device] = tuple(torch.tensor(index, device=device).unbind(-1))  # type: ignore[assignment]
-        return self._pairs[batch, device]
+            chosen = torch.zeros(len(self.heads), heads, dtype=torch.bool)
+            for row, row_heads in enumerate(self.heads):
+                chosen[row, list(row_heads)] = True
+            chosen = chosen.repeat_interleave(batch // len(self.heads), 0).to(query.device)
+            self._pairs[batch, query.device] = ChosenPairs(chosen)
+        return self._pairs[batch, query.device]
 
     def _prefill_sinks(self, batch: int) -> LayerSinks:
         """The prefill's sinks for a batch that continues it.

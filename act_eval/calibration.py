@@ -157,13 +157,14 @@ def redistribute(attention: Tensor, sinks: Tensor, beta: float) -> Tensor:
     Returns:
         A new map of the same shape and dtype; rows sum to what they summed to.
     """
-    on_sinks = torch.where(sinks, attention, 0)
-    others = torch.where(sinks, 0, attention)
+    on_sinks = attention * sinks.to(attention.dtype)
+    others = attention - on_sinks
     mass = on_sinks.sum(-1, keepdim=True)
     rest = others.sum(-1, keepdim=True)
-    share = others / torch.where(rest > 0, rest, 1)
-    calibrated = beta * on_sinks + others + (1 - beta) * mass * share
-    return torch.where(rest > 0, calibrated, attention)
+    some_rest = rest >= torch.finfo(rest.dtype).tiny
+    scale = 1 + (1 - beta) * mass / rest.where(some_rest, 1)
+    kept = torch.full_like(rest, beta).where(some_rest, 1)
+    return torch.addcmul(others * scale.where(some_rest, 1), on_sinks, kept)
 
 
 def _calibrate_rows_as_published(attention: Tensor, sinks: Tensor, beta: float, first: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ In layers with a sliding window, the mean attention of a key is over the queries
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from act_eval.calibration import CalibrationSettings, calibrate_decode_rows, find_sinks, redistribute
-from act_eval.pairs import Pairs
+from act_eval.calibration import CalibrationSettings, at_least_float32, find_sinks
+from act_eval.pairs import AttentionCall, Pairs, cap, row_blocks
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,6 @@ class SinkKeys:
             return None
         present, index = sinks.to(torch.uint8).topk(most, dim=-1)
         return cls(index, present.bool())
-
-    def __getitem__(self, pairs: slice) -> SinkKeys:
-        return SinkKeys(self.index[pairs], self.present[pairs])
 
 
 def find_prefill_sinks(pairs: Pairs, settings: CalibrationSettings) -> tuple[Tensor, Tensor]:
@@ -167,38 +165,37 @@ def _calibrate_over_other_keys(
     return torch.where(rest > 0, (1 - beta * mass) * over_others + beta * from_sinks, output)
 
 
-def calibrate_on_cache(pairs: Pairs, sinks: SinkKeys, beta: float) -> Tensor:
-    """Calibrated outputs of rows on cached keys, with the sinks that the prefill found, from the base backend's.
+def attend_on_cache(call: AttentionCall, heads: Tensor | None, calibrate_rows: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Outputs of rows on cached keys, from attention weights that are calibrated before they meet the values.
 
-    Args and returns: as `calibrate_prefill`.
+    Args:
+        call: rows of a decode step; its output is not needed.
+        heads: int64 `[chosen]`, or None for all heads.
+        calibrate_rows: from attention weights, at least float32 `[batch, chosen, rows, k]`, and which keys each row sees, bool
+            `[batch or 1, 1 or chosen, rows, k]`, to new weights.
+
+    Returns:
+        At least float32 `[batch, chosen, n, head_dim]`.
     """
-    sink_values = pairs.values_of_keys(sinks.index)
-    calibrated = torch.empty_like(pairs.output)
-    for block in pairs.blocks(pairs.key.shape[1]):
-        weights = pairs.scores(block).softmax(-1)
-        width = weights.shape[-1]
-        index = sinks.index.clamp(max=width - 1)[:, None].expand(-1, weights.shape[1], -1)
-        on_sinks = weights.gather(-1, index) * sinks.present[:, None]
-        mass = on_sinks.sum(-1, keepdim=True)
-        calibrated[:, block] = _combine(pairs.output[:, block], mass, on_sinks @ sink_values, beta, pairs.safe_sink_mass)
-        for pair, row, is_heavy in pairs.heavy(mass, block):
-            is_sink = torch.zeros(len(pair), pairs.key.shape[1], dtype=torch.bool, device=pair.device)
-            is_sink.scatter_(-1, sinks.index[pair], sinks.present[pair])
-            rows = redistribute(weights[pair[:, None], row], is_sink[:, None, :width], beta)
-            rows = rows @ pairs.values_of_pairs(pair)[:, :width]
-            calibrated[pair[:, None].expand_as(row)[is_heavy], (row + block.start)[is_heavy]] = rows[is_heavy]
-    return calibrated
+    query, key, value = call.query, call.key, call.value
+    hidden, bias = call.visibility.hidden_keys, call.visibility.bias
+    if heads is not None:
+        key_heads = heads // (query.shape[1] // key.shape[1])
+        query, key, value = (
+            tensor.index_select(1, some) for tensor, some in ((query, heads), (key, key_heads), (value, key_heads))
+        )
+        if bias.shape[1] > 1:
+            hidden, bias = hidden.index_select(1, heads), bias.index_select(1, heads)
+    query, key, value = at_least_float32(query) * call.scaling, at_least_float32(key), at_least_float32(value)
+    output = query.new_empty(*query.shape[:-1], value.shape[-1])
+    for block in row_blocks(query.shape[-2], query.shape[0] * query.shape[1] * key.shape[-2], query.device):
+        scores = cap(_grouped_matmul(query[:, :, block], key.mT), call.softcap)
+        weights = (scores + bias[:, :, block]).softmax(-1)
+        output[:, :, block] = _grouped_matmul(calibrate_rows(weights, ~hidden[:, :, block]), value)
+    return output
 
 
-def calibrate_each_row(pairs: Pairs, settings: CalibrationSettings) -> Tensor:
-    """Outputs of rows on cached keys, each with the sinks that it finds itself: at least float32 `[pairs, n, head_dim]`.
-
-    See `act_eval.calibration.calibrate_decode_rows`.
-    """
-    calibrated = torch.empty_like(pairs.query)
-    values = pairs.values_of_pairs(torch.arange(len(pairs.rows), device=pairs.rows.device))
-    for block in pairs.blocks(pairs.key.shape[1]):
-        weights = pairs.scores(block).softmax(-1)
-        weights = torch.nn.functional.pad(weights, (0, pairs.key.shape[1] - weights.shape[-1]))
-        calibrated[:, block] = calibrate_decode_rows(weights, pairs.visible(block), settings) @ values
-    return calibrated
+def _grouped_matmul(rows: Tensor, table: Tensor) -> Tensor:
+    """`[batch, heads, n, a]` times `[batch, key/value heads, a, b]`, without a copy of the latter for each query head."""
+    batch, heads, n, _ = rows.shape
+    return (rows.reshape(batch, table.shape[1], -1, rows.shape[-1]) @ table).view(batch, heads, n, -1)

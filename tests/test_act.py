@@ -353,9 +353,9 @@ def test_extra_memory_is_linear(fresh_model, monkeypatch, padded):
         tensors = LargestTensor()
         original = LayerCalibration._prefill
 
-        def watched(self, call, original=original, tensors=tensors):
+        def watched(self, call, pairs, original=original, tensors=tensors):
             with tensors:
-                original(self, call)
+                original(self, call, pairs)
 
         with monkeypatch.context() as patch, torch.no_grad(), ACT("all", alpha=2)(fresh_model):
             patch.setattr(LayerCalibration, "_prefill", watched)
