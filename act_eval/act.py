@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import transformers
 from torch import nn
@@ -64,6 +64,7 @@ class ACT:
     keep: Keep = "first-sink"
     decode: Decode = "prefill"
     base: str | None = None
+    layer_class: ClassVar[type[LayerCalibration]] = LayerCalibration
     calibration: CalibrationSettings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +89,7 @@ class ACT:
         pretrained = pretrained_model(model)
         check_supported(pretrained.config, type(pretrained))
         text_config = pretrained.config.get_text_config()
-        modules = _attention_modules(pretrained, text_config)
+        modules = attention_modules(pretrained)
         if any(hasattr(module, MODULE_ATTRIBUTE) for module in modules):
             raise UnsupportedModelError("the model is inside an ACT context already: leave it before entering another one.")
         heads = self._heads_of_rows(text_config, pretrained.name_or_path)
@@ -101,7 +102,7 @@ class ACT:
         visibility = LastVisibility()
         with ExitStack() as stack:
             for module in modules if name != base else ():
-                layer = LayerCalibration(
+                layer = self.layer_class(
                     layer=module.layer_idx,
                     base=base_attention(module, base),
                     settings=self.calibration,
@@ -153,8 +154,9 @@ def check_supported(config: transformers.PretrainedConfig, model_class: type[tra
         )
 
 
-def _attention_modules(model: transformers.PreTrainedModel, text_config: Any) -> list[Any]:
-    """The self-attention modules of the text decoder, in the order of its layers."""
+def attention_modules(model: transformers.PreTrainedModel) -> list[Any]:
+    """The self-attention modules of the text decoder, in the order of its layers. Raises UnsupportedModelError for none."""
+    text_config = model.config.get_text_config()
     modules = [
         module
         for module in model.modules()

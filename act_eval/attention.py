@@ -272,18 +272,30 @@ class LayerCalibration:
             raise NotImplementedError("ACT is not defined yet for attention with learned sink logits (gpt-oss).")
         if attention_mask is not None and not isinstance(attention_mask, Tensor):
             raise NotImplementedError("ACT cannot read the block masks of flex_attention: choose act_base=sdpa or eager.")
-        pairs = self._pairs_to_compute(query)
+        return self.calibrate(self._pairs_to_compute(query), module, query, key, value, attention_mask, *args, **kwargs)
+
+    def calibrate(
+        self,
+        pairs: ChosenPairs,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The output with some pairs calibrated; the other arguments and what is returned: see `act_attention`."""
         if self.cached_length and pairs.all:
             output = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
         else:
             output, weights = self.base(module, query, key, value, attention_mask, *args, **kwargs)
             if not pairs.any:
                 return output, weights
-        with torch.autocast(query.device.type, enabled=False):
-            self._replace_calibrated(pairs, output, query, key, value, attention_mask, **kwargs)
+        self.replace_calibrated(pairs, output, query, key, value, attention_mask, **kwargs)
         return output, None
 
-    def _replace_calibrated(
+    def replace_calibrated(
         self,
         pairs: ChosenPairs,
         output: Tensor,
@@ -296,15 +308,22 @@ class LayerCalibration:
         sliding_window: int | None = None,
         **_: Any,
     ) -> None:
-        """Write the calibrated pairs' outputs over the base backend's, and keep the sinks of a prefill on its cache."""
+        """Write the calibrated pairs' outputs over the base backend's, and keep the sinks of a prefill on its cache.
+
+        Args:
+            pairs: which ones.
+            output: `[batch, n, heads, head_dim]`.
+            query, key, value, attention_mask, scaling, softcap, sliding_window: as the base backend gets them.
+        """
         dropped = max(0, self.cached_length + query.shape[-2] - key.shape[-2])
         visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         call = AttentionCall(query, key, value, output, visibility, scaling, softcap)
-        if self.cached_length == 0:
-            self._prefill(call, pairs)
-        else:
-            self._decode(call, pairs, dropped)
+        with torch.autocast(query.device.type, enabled=False):
+            if self.cached_length == 0:
+                self._prefill(call, pairs)
+            else:
+                self._decode(call, pairs, dropped)
 
     def _prefill(self, call: AttentionCall, calibrated: ChosenPairs) -> None:
         rows, heads = calibrated.indices

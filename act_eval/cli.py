@@ -114,6 +114,60 @@ def demo(output: Output = Path("act-eval-demo"), limit: Limit = None) -> None:
 
 
 @app.command()
+def search(
+    tasks: Annotated[str, typer.Option(help="Names of multiple-choice tasks or groups, separated by commas.")],
+    output: Output,
+    model_args: Annotated[str, typer.Option(help="As for lm_eval --model act-hf, without act_profile.")] = "",
+    limit: Annotated[int | None, typer.Option(help="Documents per task, of its training split.")] = 100,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Layers to search: all, or such as 2-30,33; all but the first two and the last by default."),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="exact, screened, or auto: exact up to 64 heads.")] = "auto",
+    budget: Annotated[
+        float, typer.Option(help="Of screened mode: exact scores cost at most this share of a full pass for each head.")
+    ] = 0.12,
+    selection: Annotated[str, typer.Option(help="validated, improving or top-k.")] = "validated",
+    k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Solved examples per prompt; each task's own number by default.")
+    ] = None,
+    apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
+    seed: Annotated[int, typer.Option(help="Draws documents and few-shot examples.")] = 1234,
+    batch_size: Annotated[int, typer.Option(help="Rows that run at once.")] = 8,
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
+    include_path: Annotated[str | None, typer.Option(help="A folder with more task configs.")] = None,
+    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+) -> None:
+    """Find the heads whose calibration helps, on training documents. A search that was stopped goes on where it was."""
+    _quiet(verbose)
+
+    from lm_eval.utils import simple_parse_args_string
+
+    from act_eval.search.run import SearchSettings, run_search
+
+    settings = SearchSettings(
+        tasks=tuple(task for task in tasks.split(",") if task),
+        model_args=simple_parse_args_string(model_args),
+        limit=limit,
+        seed=seed,
+        layers=layers,
+        mode=mode,  # type: ignore[arg-type]
+        budget=budget,
+        selection=selection,  # type: ignore[arg-type]
+        k=k,
+        num_fewshot=num_fewshot,
+        apply_chat_template=apply_chat_template,
+        batch_size=batch_size,
+        device=device,
+        include_path=include_path,
+    )
+    result = run_search(settings, output)
+    for line in [*result.summary(), f"wrote {result.profile.size} heads to {output / 'profile.json'}"]:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders with lm-eval's results, searched recursively.")],
     output: Annotated[
@@ -174,11 +228,16 @@ def _seeds(text: str) -> tuple[int, ...]:
         raise InputError(f"--seeds {text!r} is not a list of whole numbers: write them as 0,42,84.") from None
 
 
-def _compare_and_report(settings: dict[str, Any], output: Path, verbose: bool) -> None:
+def _quiet(verbose: bool) -> None:
+    """Warnings as plain lines, and none of lm-eval's own messages unless they are asked for."""
     if not verbose:
         os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+
+
+def _compare_and_report(settings: dict[str, Any], output: Path, verbose: bool) -> None:
+    _quiet(verbose)
 
     from act_eval.compare import ComparisonSettings, run_comparison
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM, ACTArguments
 from act_eval.profiles import HeadProfile
-from act_eval.tasks import explained_dataset_errors, tasks_path
+from act_eval.tasks import explained_dataset_errors, task_manager
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,8 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         InputError: a setting or a task name is wrong, or a dataset cannot be had; raised before the model is loaded.
     """
     variants = _variants(settings)
-    task_manager = _task_manager(settings)
-    tasks = task_manager.match_tasks(list(settings.tasks))
+    manager = task_manager(settings.tasks, settings.include_path)
+    tasks = manager.match_tasks(list(settings.tasks))
     cells = [Cell(task, seed, variant, settings) for variant in variants for seed in settings.seeds for task in tasks]
     output.mkdir(parents=True, exist_ok=True)
     for leftover in output.glob(f"{_UNFINISHED}*"):
@@ -118,7 +118,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     if not missing:
         return
     with explained_dataset_errors():
-        loaded = {task: _load_task(task, task_manager) for task in dict.fromkeys(cell.task for cell in missing)}
+        loaded = {task: _load_task(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
     lm = _load_model(cells[0])
     for number, cell in enumerate(missing, start=1):
         variant = "baseline" if cell.is_baseline else "ACT"
@@ -127,7 +127,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         if lm.arguments != cell.arguments:
             lm.set_act(cell.arguments)
         with explained_dataset_errors():
-            _run_cell(cell, lm, loaded[cell.task], task_manager, output)
+            _run_cell(cell, lm, loaded[cell.task], manager, output)
 
 
 def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
@@ -144,22 +144,9 @@ def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
     return [arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)]
 
 
-def _task_manager(settings: ComparisonSettings) -> TaskManager:
-    """A task manager that knows all tasks of the comparison; lm-eval's own are indexed, slowly, only where they are needed."""
-    if not settings.tasks:
-        raise InputError("no task was named: give the names of lm-eval tasks, separated by commas.")
-    paths = [str(tasks_path()), *([settings.include_path] if settings.include_path else [])]
-    for include_defaults in (False, True):
-        manager = TaskManager(include_path=paths, include_defaults=include_defaults)
-        unknown = [task for task in settings.tasks if not manager.match_tasks([task])]
-        if not unknown:
-            return manager
-    raise InputError(f"there is no task {unknown[0]!r}: `act-eval run ls tasks` lists all of them.")
-
-
-def _load_task(name: str, task_manager: TaskManager) -> list[Task | Group]:
+def _load_task(name: str, manager: TaskManager) -> list[Task | Group]:
     """The task or group of that name, or all tasks of a tag."""
-    loaded = task_manager.load([name])
+    loaded = manager.load([name])
     groups = loaded["groups"]
     return [groups[name]] if name in groups else list(loaded["tasks"].values())
 
@@ -179,7 +166,7 @@ def _load_model(cell: Cell) -> ACTLM:
     return ACTLM(**{"batch_size": cell.settings.batch_size, **device, **cell.model_args})
 
 
-def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Task | Group], task_manager: TaskManager, output: Path) -> None:
+def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Task | Group], manager: TaskManager, output: Path) -> None:
     settings = cell.settings
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)
@@ -194,7 +181,7 @@ def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Task | Group], task_manager: Ta
             log_samples=True,
             evaluation_tracker=tracker,
             apply_chat_template=settings.apply_chat_template,
-            task_manager=task_manager,
+            task_manager=manager,
             random_seed=cell.seed,
             numpy_random_seed=cell.seed,
             torch_random_seed=cell.seed,

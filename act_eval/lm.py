@@ -25,7 +25,7 @@ from act_eval.attention import select_cache_rows
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.profiles import HeadProfile, resolve_profile
-from act_eval.scoring import Answer, Context, Scorer, group_by_context, truncate
+from act_eval.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,16 @@ class ACTLM(HFLM):
 
     # --- scoring
 
+    def encode_request(self, context: str, continuation: str) -> tuple[Tokens, Tokens]:
+        """Token ids of a context and its continuation, cut to the model's window, as `loglikelihood` has them."""
+        if context:
+            context_tokens, tokens = self._encode_pair(context, continuation)
+            return truncate(context_tokens, tokens, self.max_length)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        prefix = [self.prefix_token_id] if tokens[0] != self.prefix_token_id else []
+        tokens = [*prefix, *tokens]
+        return truncate(tokens[:1], tokens[1:], self.max_length)
+
     def _loglikelihood_tokens(
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
@@ -171,19 +181,21 @@ class ACTLM(HFLM):
     def _score_windows(self, windows: Sequence[LoglikelihoodRequest]) -> list[Answer]:
         """Score the windows of `loglikelihood_rolling`, which have no context: each is one prefill block."""
         blocks = [truncate(context, continuation, self.max_length) for _, context, continuation in windows]
-        with self.act(self.model), self._autocast():
-            return self._scorer().score_blocks(blocks)
+        with self.act(self.model), self.autocast():
+            return self.scorer().score_blocks(blocks)
 
     def _score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
-        with self.act(self.model), self._autocast():
-            return self._scorer().score_contexts(contexts, batch_size)
+        with self.act(self.model), self.autocast():
+            return self.scorer().score_contexts(contexts, batch_size)
 
-    def _scorer(self) -> Scorer:
+    def scorer(self) -> Scorer:
+        """Scores batches with this model, with whatever calibration is switched on around it."""
         pad_token_id = self.tokenizer.pad_token_id or 0
         forward_arguments = inspect.signature(pretrained_model(self.model).forward).parameters
         return Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The context for `mixed_precision_dtype`."""
         enabled = self.mixed_precision_dtype is not None
         return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype, enabled=enabled)
 

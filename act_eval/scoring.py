@@ -64,6 +64,21 @@ def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]
 
 
 @dataclass(frozen=True)
+class Prefill:
+    """Contexts that were run in one batch, padded on the left.
+
+    Attributes:
+        mask: int64 `[contexts, length]`, 0 for padding.
+        log_probs: `[contexts, vocabulary]`, of the token after each context.
+        cache: what the model filled, or None.
+    """
+
+    mask: Tensor
+    log_probs: Tensor
+    cache: Any
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Scores batches with one model.
 
@@ -96,49 +111,54 @@ class Scorer:
         """
         flat = [(row, index, tokens) for row, context in enumerate(contexts) for index, tokens in context.continuations]
         longer = sorted((item for item in flat if len(item[2]) > 1), key=lambda item: -len(item[2]))
-        ids, mask = self._pad([context.tokens for context in contexts], side="left")
-        output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=1, use_cache=bool(longer))
-        log_probs = self._log_softmax(output.logits[:, -1])
+        prefill = self.prefill([context.tokens for context in contexts], use_cache=bool(longer))
         rows = torch.tensor([row for row, _, _ in flat], device=self.device)
-        first = torch.tensor([tokens[0] for _, _, tokens in flat], device=self.device)
-        totals = log_probs[rows, first].double()
-        greedy = log_probs.argmax(-1)[rows] == first
+        totals, greedy = self.score_first_tokens(prefill, rows, [tokens for _, _, tokens in flat])
         place = {index: place for place, (_, index, _) in enumerate(flat)}
         for start in range(0, len(longer), batch_size):
             chunk = longer[start : start + batch_size]
             places = torch.tensor([place[index] for _, index, _ in chunk], device=self.device)
-            rest_totals, rest_greedy = self._score_on_cache(
-                output.past_key_values, mask, rows[places], [tokens for _, _, tokens in chunk]
-            )
+            rest_totals, rest_greedy = self.score_rest(prefill, rows[places], [tokens for _, _, tokens in chunk])
             totals[places] += rest_totals
             greedy[places] &= rest_greedy
         answers = zip(totals.tolist(), greedy.tolist(), strict=True)
         return {index: answer for (_, index, _), answer in zip(flat, answers, strict=True)}
 
-    def _score_on_cache(
-        self, cache: Any, context_mask: Tensor, rows: Tensor, continuations: Sequence[Tokens]
-    ) -> tuple[Tensor, Tensor]:
-        """Score all but the first token of continuations, as decode rows.
+    def prefill(self, contexts: Sequence[Tokens], use_cache: bool) -> Prefill:
+        """Run contexts in one batch, without continuations; gradients are kept where they are switched on."""
+        ids, mask = self._pad(contexts, side="left")
+        output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=1, use_cache=use_cache)
+        return Prefill(mask, self._log_softmax(output.logits[:, -1]), output.past_key_values if use_cache else None)
+
+    def score_first_tokens(self, prefill: Prefill, rows: Tensor, continuations: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
+        """Score the first token of continuations.
 
         Args:
-            cache: filled by the contexts.
-            context_mask: int64 `[contexts, length]`.
+            prefill: of the contexts.
             rows: int64 `[continuations]`, the context of each continuation.
-            continuations: token ids, at least two each.
+            continuations: token ids, at least one each.
 
         Returns:
-            Sum of log-probabilities, float64 `[continuations]`, and whether all tokens are greedy, bool `[continuations]`.
+            Log-probability, float64 `[continuations]`, and whether the token is greedy, bool `[continuations]`.
+        """
+        first = torch.tensor([tokens[0] for tokens in continuations], device=self.device)
+        return prefill.log_probs[rows, first].double(), prefill.log_probs.argmax(-1)[rows] == first
+
+    def score_rest(self, prefill: Prefill, rows: Tensor, continuations: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
+        """Score all but the first token of continuations, as decode rows.
+
+        Args and returns: as `score_first_tokens`, with at least two tokens each, and sums of log-probabilities.
         """
         ids, mask = self._pad([tokens[:-1] for tokens in continuations], side="right")
         targets, _ = self._pad([tokens[1:] for tokens in continuations], side="right")
-        lengths = context_mask.sum(-1)[rows]
+        lengths = prefill.mask.sum(-1)[rows]
         positions = lengths[:, None] + torch.arange(ids.shape[1], device=self.device)
         output = self._forward(
             ids,
-            torch.cat([context_mask[rows], mask], dim=-1),
+            torch.cat([prefill.mask[rows], mask], dim=-1),
             positions,
             keep=ids.shape[1],
-            past_key_values=self.select_cache_rows(cache, rows),
+            past_key_values=self.select_cache_rows(prefill.cache, rows),
             use_cache=True,
         )
         return self._sum_targets(output.logits, targets, mask.bool())

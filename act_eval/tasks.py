@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from act_eval.errors import InputError
 
 if TYPE_CHECKING:
-    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.api.task import ConfigurableTask, Task
     from lm_eval.tasks import TaskManager
 
 
@@ -58,6 +58,34 @@ def project_tasks() -> TaskManager:
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(tasks_path()), include_defaults=False)
+
+
+def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskManager:
+    """A task manager that knows some tasks or groups; lm-eval's own are indexed, slowly, only where they are needed.
+
+    Args:
+        names: of lm-eval tasks, groups or tags, or patterns.
+        include_path: folder with more task configs.
+
+    Raises:
+        TaskError: nothing goes by one of the names.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if not names:
+        raise TaskError("no task was named: give the names of lm-eval tasks, separated by commas.")
+    paths = [str(tasks_path()), *([include_path] if include_path else [])]
+    for include_defaults in (False, True):
+        manager = TaskManager(include_path=paths, include_defaults=include_defaults)
+        unknown = [name for name in names if not manager.match_tasks([name])]
+        if not unknown:
+            return manager
+    raise TaskError(f"there is no task {unknown[0]!r}: `act-eval run ls tasks` lists all of them.")
+
+
+def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
+    """The task of that name, or all tasks of a group or tag, by name."""
+    return dict(manager.load([name])["tasks"])
 
 
 def describe_tasks() -> tuple[list[TaskDescription], dict[str, list[str]]]:

@@ -1,0 +1,558 @@
+"""The whole search: documents, estimates, exact scores, selection, and what is written."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from lm_eval.api.task import Task
+from torch import nn
+from tqdm import tqdm
+
+from act_eval.act import ACT, model_shape
+from act_eval.errors import InputError
+from act_eval.lm import ACTLM, ACTArguments
+from act_eval.profiles import HeadProfile
+from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, fingerprint, load_documents
+from act_eval.search.evaluate import Head, HeadEvaluator
+from act_eval.search.selection import (
+    ROUNDS,
+    best_union,
+    mean_and_error,
+    plan_halving,
+    survivors,
+    union_sizes,
+)
+from act_eval.search.store import Arrays, UnitStore
+from act_eval.search.write import write_heads, write_profile, write_unions
+from act_eval.tasks import explained_dataset_errors, load_tasks, task_manager
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["auto", "exact", "screened"]
+Selection = Literal["validated", "improving", "top-k"]
+
+_EXACT_UP_TO = 64
+_LAYERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What to search for, and on what.
+
+    Args:
+        tasks: names of lm-eval tasks or groups.
+        model_args: everything `act-hf` takes, without act_profile.
+        limit: documents per task, of the training split; None for all.
+        seed: draws documents and few-shot examples.
+        layers: layers to look at: "all", or numbers and ranges such as "2-30,33"; None for all but the first two and the last.
+        mode: "exact" scores every head on every document; "screened" estimates all heads and scores the promising ones;
+            "auto" is exact up to 64 heads.
+        budget: of screened mode: cost of its exact part as a share of that of a full pass for each head.
+        selection: "validated": the best heads together, as many as do best on the second half of the documents;
+            "improving": every head that alone raises the accuracy; "top-k": the `k` heads with the greatest margin change.
+        k: for "top-k".
+        num_fewshot: solved examples per prompt, or None for each task's own number.
+        apply_chat_template: use the tokenizer's chat template.
+        batch_size: rows that run at once.
+        device: such as "cuda" or "cpu", or None for cuda where there is one.
+        include_path: folder with more task configs, or None.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+
+    tasks: tuple[str, ...]
+    model_args: Mapping[str, Any]
+    limit: int | None = 100
+    seed: int = 1234
+    layers: str | None = None
+    mode: Mode = "auto"
+    budget: float = 0.12
+    selection: Selection = "validated"
+    k: int | None = None
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+    batch_size: int = 8
+    device: str | None = None
+    include_path: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise InputError("no task was named: give the names of lm-eval tasks, separated by commas.")
+        for name, value, allowed in (("mode", self.mode, Mode), ("selection", self.selection, Selection)):
+            if value not in get_args(allowed):
+                raise InputError(f"--{name} {value!r} is unknown: choose one of {', '.join(get_args(allowed))}.")
+        if (self.selection == "top-k") != (self.k is not None):
+            raise InputError("--k and --selection top-k go together: give both, or neither.")
+        for name, number, least in (("k", self.k, 1), ("limit", self.limit, 1), ("batch-size", self.batch_size, 1)):
+            if number is not None and number < least:
+                raise InputError(f"--{name} must be at least {least}, not {number}.")
+        if not 0 < self.budget <= 1:
+            raise InputError(f"--budget is a share of the cost of all heads, above 0 and at most 1, not {self.budget}.")
+        if self.selection == "validated" and self.limit == 1:
+            raise InputError("--selection validated needs at least 2 documents: raise --limit.")
+        if self.layers not in (None, "all") and not _LAYERS.fullmatch(self.layers):
+            raise InputError(f"--layers {self.layers!r} is not a list of layers: write all, or such as 2-30,33.")
+        if "act_profile" in self.model_args:
+            raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
+        if self.act.calibration.changes_nothing:
+            raise InputError("act_beta=1 changes nothing, so no head could help: choose a lower one.")
+
+    @property
+    def act(self) -> ACT:
+        """The ACT settings. Raises InputError when one is unknown or out of range."""
+        names = ACTArguments.__dataclass_fields__
+        given = {key: value for key, value in self.model_args.items() if key.startswith("act_")}
+        unknown = [key for key in given if key not in names]
+        if unknown:
+            raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
+        return ACTArguments(**{"act_profile": "none", **given}).act(HeadProfile({}))
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        profile: the heads.
+        heads: a row for each head; see `_table`.
+        unions: a row for each number of heads tried together; empty unless validated.
+        full_passes: what it cost, by part, in plain passes over the documents that heads were scored on.
+    """
+
+    profile: HeadProfile
+    heads: pd.DataFrame
+    unions: pd.DataFrame
+    full_passes: dict[str, float]
+
+    def summary(self) -> list[str]:
+        """What to tell the user, in lines."""
+        scored = self.heads[self.heads["documents"] > 0]
+        parts = ", ".join(f"{name} {cost:.1f}" for name, cost in self.full_passes.items() if name != "total" and cost)
+        cost = f"{self.full_passes['total']:.1f} full-pass equivalents ({parts})"
+        lines = [
+            f"{len(scored)} of {len(self.heads)} heads were scored, at a cost of {cost}; one full pass for each head would "
+            f"cost {len(self.heads)}."
+        ]
+        for row in self.unions.to_dict("records"):
+            changes = f"accuracy {100 * row['accuracy_change']:+.2f} points, margin {row['margin_change']:+.4f} nats"
+            lines.append(f"{row['heads']} heads together: {changes}{' (chosen)' if row['chosen'] else ''}")
+        if not self.profile.size:
+            lines.append("No head was chosen: calibration did not help on these documents, and the profile is empty.")
+        return lines
+
+
+def run_search(settings: SearchSettings, output: Path) -> SearchResult:
+    """Search, or go on with a search, and write `profile.json`, `heads.csv` and the heat map to `output`.
+
+    Args:
+        settings: what to search for.
+        output: folder; made when missing.
+
+    Raises:
+        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used.
+    """
+    manager = task_manager(settings.tasks, settings.include_path)
+    with explained_dataset_errors():
+        tasks = {
+            name: task for name in manager.match_tasks(list(settings.tasks)) for name, task in load_tasks(name, manager).items()
+        }
+    splits = {name: calibration_split(task) for name, task in tasks.items()}
+    device = {} if settings.device is None else {"device": settings.device}
+    lm = ACTLM(**{**settings.model_args, **device, "act_profile": "none"})
+    return _Search(settings, lm, tasks, splits, output).run()
+
+
+class _Search:
+    """The state of a running search."""
+
+    def __init__(
+        self, settings: SearchSettings, lm: ACTLM, tasks: Mapping[str, Task], splits: Mapping[str, str], output: Path
+    ) -> None:
+        self.settings, self.lm, self.splits, self.output = settings, lm, dict(splits), output
+        self.processes = PartialState()
+        self.num_layers, self.num_heads = model_shape(lm.config)
+        self.layers = self._layers()
+        self.heads: list[Head] = [(layer, head) for layer in self.layers for head in range(self.num_heads)]
+        self.mode = settings.mode if settings.mode != "auto" else ("exact" if len(self.heads) <= _EXACT_UP_TO else "screened")
+        rendering = DocumentSettings(settings.limit, settings.seed, settings.num_fewshot, settings.apply_chat_template)
+        with explained_dataset_errors():
+            documents = _interleave(load_documents(lm, tasks, rendering), settings.seed)
+        halves = settings.selection == "validated"
+        split_at = (len(documents) + 1) // 2 if halves else len(documents)
+        self.documents, self.validation = documents[:split_at], documents[split_at:]
+        if halves and not self.validation:
+            raise InputError("--selection validated needs at least 2 documents: raise --limit, or choose another selection.")
+        self.evaluator = HeadEvaluator(lm, settings.act, self.layers, settings.batch_size)
+        self.costs: dict[str, float] = {"estimates": 0, "exact": 0, "validation": 0}
+        self.full_pass = 0.0
+        self.store = self._open_store(output)
+
+    def _layers(self) -> tuple[int, ...]:
+        text = self.settings.layers
+        if text is None:
+            layers = set(range(2, self.num_layers - 1))
+        elif text == "all":
+            layers = set(range(self.num_layers))
+        else:
+            ranges = [part.partition("-") for part in text.split(",")]
+            layers = {layer for first, _, last in ranges for layer in range(int(first), int(last or first) + 1)}
+        wrong = [layer for layer in sorted(layers) if not 0 <= layer < self.num_layers]
+        if wrong:
+            raise InputError(f"--layers names layer {wrong[0]}, but the model has layers 0 to {self.num_layers - 1}.")
+        if not layers:
+            raise InputError(
+                f"there is nothing to search: the model has {self.num_layers} layers, and all but the first two and the last "
+                "are searched by default. Give --layers, for example --layers all."
+            )
+        return tuple(sorted(layers))
+
+    def _open_store(self, output: Path) -> UnitStore:
+        act = self.settings.act
+        identity = {
+            "model": {key: str(value) for key, value in self.settings.model_args.items() if not key.startswith("act_")},
+            "weights": _weights_fingerprint(self.lm.model),
+            "act": _act_settings(act),
+            "tasks": self.splits,
+            "documents": fingerprint([*self.documents, *self.validation]),
+            "layers": list(self.layers),
+            "mode": self.mode,
+            "budget": self.settings.budget if self.mode == "screened" else None,
+            "selection": self.settings.selection,
+            "k": self.settings.k,
+            "batch_size": self.settings.batch_size,
+            "versions": _versions(),
+        }
+        needed = 10 * (len(self.heads) + 40) * (len(self.documents) + len(self.validation)) + 2**20
+        if self.processes.is_main_process:
+            UnitStore.open(output, identity, needed)
+        self.processes.wait_for_everyone()
+        return UnitStore.open(output, identity, needed)
+
+    def run(self) -> SearchResult:
+        table = self._exact_table() if self.mode == "exact" else self._screened_table()
+        profile_heads, unions = self._select(table)
+        full_passes = {name: cost / self.full_pass for name, cost in self.costs.items()}
+        full_passes["total"] = sum(full_passes.values())
+        profile = self._profile(profile_heads, table, unions, full_passes)
+        if self.processes.is_main_process:
+            write_heads(table, self.output, self.num_layers, self.num_heads)
+            if len(unions):
+                write_unions(unions, self.output)
+            write_profile(profile, self.output)
+        self.processes.wait_for_everyone()
+        return SearchResult(profile, table, unions, full_passes)
+
+    # --- units of work
+
+    def _run_units(
+        self,
+        stage: str,
+        batches: Sequence[Sequence[CalibrationDocument]],
+        compute: Callable[[Sequence[CalibrationDocument]], Arrays],
+        text: str,
+    ) -> list[Arrays]:
+        """Compute a stage's units, or read them where they are done; each process takes its share, and all get all.
+
+        Args:
+            stage: prefix of the units' names.
+            batches: a unit each.
+            compute: what to do with one.
+            text: of the progress bar.
+        """
+        mine = range(self.processes.process_index, len(batches), self.processes.num_processes)
+        weights = [sum(document.length * len(document.requests) for document in batch) for batch in batches]
+        done = {number: arrays for number in mine if (arrays := self.store.load(f"{stage}-{number}")) is not None}
+        bar = tqdm(
+            total=sum(weights[number] for number in mine),
+            initial=sum(weights[number] for number in done),
+            desc=text,
+            unit="tok",
+            unit_scale=True,
+            disable=not self.processes.is_main_process,
+        )
+        with bar:
+            for number in mine:
+                if number not in done:
+                    done[number] = compute(batches[number])
+                    self.store.save(f"{stage}-{number}", done[number])
+                    bar.update(weights[number])
+        everything: dict[int, Arrays] = {}
+        for part in gather_object([done]):
+            everything |= part
+        return [everything[number] for number in range(len(batches))]
+
+    def _batches(self, documents: Sequence[CalibrationDocument]) -> list[list[CalibrationDocument]]:
+        """Documents of similar length together, longest first, with at most `batch_size` contexts (or one document)."""
+        batches: list[list[CalibrationDocument]] = []
+        room = 0
+        for document in sorted(documents, key=lambda document: -document.length):
+            contexts = len({context for context, _ in document.requests})
+            if contexts > room:
+                batches.append([])
+                room = self.settings.batch_size
+            batches[-1].append(document)
+            room -= contexts
+        return batches
+
+    def _score_heads(
+        self, stage: str, documents: Sequence[CalibrationDocument], heads: Sequence[Head], text: str
+    ) -> tuple[list[CalibrationDocument], np.ndarray, np.ndarray, float]:
+        """Exact scores: the documents in the order of the columns, correct and margin `[1 + heads, documents]`, and the cost.
+
+        Row 0 is without calibration.
+        """
+
+        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
+            scores = self.evaluator.score_heads(batch, heads)
+            return {
+                "correct": np.concatenate([scores.plain.correct[None], scores.calibrated.correct]),
+                "margin": np.concatenate([scores.plain.margin[None], scores.calibrated.margin]),
+                "cost": np.array(scores.cost),
+                "plain_cost": np.array(scores.plain_cost),
+            }
+
+        batches = self._batches(documents)
+        units = self._run_units(stage, batches, compute, text)
+        if stage.startswith("exact"):
+            self.full_pass += sum(float(unit["plain_cost"]) for unit in units) if self.mode == "exact" else 0
+        cost = sum(float(unit["cost"]) for unit in units)
+        correct, margin = (np.concatenate([unit[name] for unit in units], axis=1) for name in ("correct", "margin"))
+        return [document for batch in batches for document in batch], correct, margin, cost
+
+    # --- scores of heads
+
+    def _exact_table(self) -> pd.DataFrame:
+        documents, correct, margin, cost = self._score_heads("exact", self.documents, self.heads, "scoring all heads")
+        self.costs["exact"] = cost
+        changes = {head: (correct[place + 1], margin[place + 1]) for place, head in enumerate(self.heads)}
+        plain = correct[0], margin[0]
+        return self._table({head: (documents, plain, scores) for head, scores in changes.items()})
+
+    def _screened_table(self) -> pd.DataFrame:
+        estimates, shares = self._estimates()
+        costs = np.array([(1 - layer / self.num_layers) for layer, _ in self.heads]) * shares
+        affected = [place for place in np.argsort(-estimates, kind="stable").tolist() if shares[place]]
+        plan = plan_halving(affected, costs, self.settings.budget * len(self.heads))
+        competing = affected[: plan.heads_per_round[0]]
+        scores: dict[int, list[tuple[list[CalibrationDocument], np.ndarray, np.ndarray]]] = {place: [] for place in affected}
+        plain: list[tuple[np.ndarray, np.ndarray]] = []
+        first, spent = 0, 0.0
+        for number, (share, _) in enumerate(ROUNDS):
+            last = len(self.documents) if number == len(ROUNDS) - 1 else first + round(share * len(self.documents))
+            if number and competing:
+                so_far = np.stack([
+                    np.concatenate([margin for _, _, margin in scores[place]]) - np.concatenate([margin for _, margin in plain])
+                    for place in competing
+                ])  # fmt: skip
+                competing = survivors(competing, so_far, plan, number, spent) if so_far.shape[1] else competing
+            if last > first and competing:
+                heads = [self.heads[place] for place in competing]
+                text = f"round {number + 1} of {len(ROUNDS)}: {len(heads)} heads"
+                documents, correct, margin, cost = self._score_heads(f"exact{number}", self.documents[first:last], heads, text)
+                plain.append((correct[0], margin[0]))
+                for row, place in enumerate(competing, start=1):
+                    scores[place].append((documents, correct[row], margin[row]))
+                self.costs["exact"] += cost
+                spent += share * costs[competing].sum()
+            first = last
+        entries = {}
+        for place, rounds in scores.items():
+            if rounds:
+                documents = [document for of_round, _, _ in rounds for document in of_round]
+                base = tuple(np.concatenate([of_round[index] for of_round in plain[: len(rounds)]]) for index in (0, 1))
+                own = tuple(np.concatenate([of_round[index] for of_round in rounds]) for index in (1, 2))
+                entries[self.heads[place]] = (documents, base, own)
+        return self._table(entries, dict(zip(self.heads, estimates, strict=True)), dict(zip(self.heads, shares, strict=True)))
+
+    def _estimates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Estimated mean margin change of every head, and the share of documents in which it has a sink: `[heads]` each."""
+
+        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
+            estimates = self.evaluator.estimate(batch)
+            return {
+                "margin_change": estimates.margin_change,
+                "affected": estimates.affected,
+                "cost": np.array(estimates.cost),
+                "plain_cost": np.array(estimates.full_pass),
+            }
+
+        units = self._run_units("estimate", self._batches(self.documents), compute, "estimating all heads")
+        self.costs["estimates"] = sum(float(unit["cost"]) for unit in units)
+        self.full_pass = sum(float(unit["plain_cost"]) for unit in units)
+        change = np.concatenate([unit["margin_change"] for unit in units], axis=-1)
+        affected = np.concatenate([unit["affected"] for unit in units], axis=-1)
+        return change.mean(-1).flatten(), affected.mean(-1).flatten()
+
+    def _table(
+        self,
+        scores: Mapping[Head, tuple[Sequence[CalibrationDocument], tuple[Any, ...], tuple[Any, ...]]],
+        estimates: Mapping[Head, float] | None = None,
+        shares: Mapping[Head, float] | None = None,
+    ) -> pd.DataFrame:
+        """A row for each head, by layer and head.
+
+        Columns: `documents` it was scored on, pooled `accuracy_change` and `margin_change` with their standard errors `*_se`,
+        in screened mode `estimate` (of the margin change) and `with_sinks` (share of documents), and both changes for
+        each task. Changes are NaN where a head was not scored, and 0 where it has no sink in any document.
+        """
+        rows = []
+        for head in self.heads:
+            row: dict[str, Any] = {"layer": head[0], "head": head[1], "documents": 0}
+            if estimates is not None and shares is not None:
+                row |= {"estimate": estimates[head], "with_sinks": shares[head]}
+            if head in scores:
+                documents, plain, own = scores[head]
+                row |= _changes(documents, plain, own)
+            elif shares is not None and not shares[head]:
+                row |= {"documents": len(self.documents), "accuracy_change": 0.0, "margin_change": 0.0}
+                row |= {"accuracy_se": 0.0, "margin_se": 0.0}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    # --- selection
+
+    def _select(self, table: pd.DataFrame) -> tuple[list[Head], pd.DataFrame]:
+        scored = table[table["documents"] == len(self.documents)].sort_values("margin_change", ascending=False, kind="stable")
+        if self.settings.selection == "improving":
+            chosen = scored[scored["accuracy_change"] > 0]
+        elif self.settings.selection == "top-k":
+            chosen = scored.head(self.settings.k)
+        else:
+            return self._validated(scored[scored["margin_change"] > 0])
+        return _heads_of(chosen), pd.DataFrame()
+
+    def _validated(self, candidates: pd.DataFrame) -> tuple[list[Head], pd.DataFrame]:
+        ranked = _heads_of(candidates)
+        sizes = union_sizes(len(ranked))
+        batches = self._batches(self.validation)
+        documents = [document for batch in batches for document in batch]
+        correct, margin = [], []
+        for size in sizes:
+            profile = _profile_of(ranked[:size])
+
+            def compute(batch: Sequence[CalibrationDocument], profile: HeadProfile = profile) -> Arrays:
+                scores, cost = self.evaluator.score_profile(batch, profile)
+                return {"correct": scores.correct, "margin": scores.margin, "cost": np.array(cost)}
+
+            text = f"validating {size} heads together"
+            units = self._run_units(f"union{size}-{profile.content_hash}", batches, compute, text)
+            self.costs["validation"] += sum(float(unit["cost"]) for unit in units)
+            correct.append(np.concatenate([unit["correct"] for unit in units]))
+            margin.append(np.concatenate([unit["margin"] for unit in units]))
+        plain = correct[0], margin[0]
+        rows = [
+            {"heads": size, **_changes(documents, plain, (correct[place], margin[place]))} for place, size in enumerate(sizes)
+        ]
+        best = best_union(np.stack(correct), np.stack(margin))
+        unions = pd.DataFrame(rows)
+        unions.insert(1, "chosen", [place == best for place in range(len(sizes))])
+        return ranked[: sizes[best]], unions
+
+    def _profile(
+        self, heads: Sequence[Head], table: pd.DataFrame, unions: pd.DataFrame, full_passes: Mapping[str, float]
+    ) -> HeadProfile:
+        settings = self.settings
+        alone = table.set_index(["layer", "head"])[["accuracy_change", "margin_change"]].round(6)
+        scores = {f"{layer}:{head}": alone.loc[(layer, head)].to_dict() for layer, head in heads}
+        provenance: dict[str, Any] = {
+            "source": "act-eval search",
+            "mode": self.mode,
+            "selection": settings.selection if settings.k is None else f"top-{settings.k}",
+            "layers_searched": list(self.layers),
+            "tasks": self.splits,
+            "documents": {"search": len(self.documents), "validation": len(self.validation)},
+            "documents_hash": fingerprint([*self.documents, *self.validation]),
+            "limit": settings.limit,
+            "num_fewshot": settings.num_fewshot,
+            "apply_chat_template": settings.apply_chat_template,
+            "seed": settings.seed,
+            "weights_hash": _weights_fingerprint(self.lm.model),
+            "full_passes": {name: round(cost, 3) for name, cost in full_passes.items()},
+            "heads_alone": scores,
+            "versions": _versions(),
+        }
+        if len(unions):
+            columns = ["heads", "chosen", "accuracy_change", "margin_change"]
+            provenance["heads_together"] = unions[columns].round(6).to_dict("records")
+        name = settings.model_args.get("pretrained")
+        return HeadProfile(
+            _profile_of(heads).heads,
+            model=str(name) if name is not None else "act-eval-demo",
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            settings=_act_settings(settings.act),
+            provenance=provenance,
+        )
+
+
+def _interleave(documents: Sequence[CalibrationDocument], seed: int) -> list[CalibrationDocument]:
+    """Shuffled, with the tasks spread evenly, so that every stretch of the list holds its share of each."""
+    rng = np.random.default_rng(seed)
+    by_task: dict[str, list[CalibrationDocument]] = {}
+    for document in documents:
+        by_task.setdefault(document.task, []).append(document)
+    placed = [
+        ((position + 0.5) / len(of_task), task, of_task[int(index)])
+        for task, of_task in by_task.items()
+        for position, index in enumerate(rng.permutation(len(of_task)))
+    ]
+    return [document for _, _, document in sorted(placed, key=lambda item: item[:2])]
+
+
+def _changes(documents: Sequence[CalibrationDocument], plain: tuple[Any, ...], own: tuple[Any, ...]) -> dict[str, Any]:
+    """Pooled changes with standard errors, and changes for each task."""
+    accuracy = own[0].astype(float) - plain[0].astype(float)
+    margin = own[1] - plain[1]
+    row: dict[str, Any] = {"documents": len(documents)}
+    for name, changes in (("accuracy", accuracy), ("margin", margin)):
+        row[f"{name}_change"], row[f"{name}_se"] = (float(value) for value in mean_and_error(changes))
+    names = np.array([document.task for document in documents])
+    for task in sorted(set(names)):
+        of_task = names == task
+        row[f"accuracy_change_{task}"], row[f"margin_change_{task}"] = accuracy[of_task].mean(), margin[of_task].mean()
+    return row
+
+
+def _heads_of(table: pd.DataFrame) -> list[Head]:
+    return [(int(layer), int(head)) for layer, head in zip(table["layer"], table["head"], strict=True)]
+
+
+def _profile_of(heads: Sequence[Head]) -> HeadProfile:
+    return HeadProfile({layer: tuple(head for at, head in heads if at == layer) for layer in {layer for layer, _ in heads}})
+
+
+def _act_settings(act: ACT) -> dict[str, Any]:
+    return {
+        "beta": act.beta,
+        "threshold": act.threshold,
+        "alpha": act.alpha,
+        "keep": act.keep,
+        "decode": act.decode,
+        "base": act.base,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
+
+
+def _weights_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with the weights: from names, shapes and some numbers of every tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        flat = tensor.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // 1000)].float().cpu().numpy()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,110 @@
+"""Which heads to look at next, and which to calibrate: plain arithmetic on scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+# Share of the documents, and of the heads at the start, that a round of successive halving has.
+ROUNDS = ((0.25, 1.0), (0.25, 0.5), (0.5, 0.25))
+_PLANNED_SHARE_OF_BUDGET = 0.75
+_CLEARLY_WORSE = 0.05
+
+
+@dataclass(frozen=True)
+class HalvingPlan:
+    """How many heads each round is meant to have, and what each head costs.
+
+    Attributes:
+        heads_per_round: planned numbers.
+        costs: float64 `[heads]`, of a head on all documents, in full passes.
+        budget: full passes for all rounds together.
+    """
+
+    heads_per_round: tuple[int, ...]
+    costs: np.ndarray
+    budget: float
+
+
+def plan_halving(order: Sequence[int], costs: np.ndarray, budget: float) -> HalvingPlan:
+    """Choose how many of the most promising heads enter, so that three quarters of the budget are planned for.
+
+    The rest is for heads that a round cannot tell from those that stay.
+
+    Args:
+        order: indices of heads, most promising first.
+        costs: float64 `[heads]`, of a head on all documents, in full passes.
+        budget: full passes.
+    """
+    cumulated = np.cumsum(costs[list(order)])
+    for entering in range(len(order), 0, -1):
+        numbers = tuple(max(1, int(np.ceil(entering * heads_share))) for _, heads_share in ROUNDS)
+        cost = sum(share * cumulated[number - 1] for (share, _), number in zip(ROUNDS, numbers, strict=True))
+        if cost <= _PLANNED_SHARE_OF_BUDGET * budget or entering == 1:
+            return HalvingPlan(numbers, costs, budget)
+    return HalvingPlan((0,) * len(ROUNDS), costs, budget)
+
+
+def survivors(heads: Sequence[int], margin_changes: np.ndarray, plan: HalvingPlan, next_round: int, spent: float) -> list[int]:
+    """The heads that go on to the next round.
+
+    The planned number with the greatest mean change goes on, and after them those that a paired t-test over the documents
+    does not find worse than the last of these (one-sided, 5%), as long as the budget allows.
+
+    Args:
+        heads: that were in the last round.
+        margin_changes: float64 `[heads, documents]`, of all documents so far.
+        plan: of the search.
+        next_round: its number, from 0.
+        spent: full passes spent on rounds so far.
+    """
+    order = np.argsort(-margin_changes.mean(-1), kind="stable")
+    number = min(plan.heads_per_round[next_round], len(order))
+    kept, others = list(order[:number]), order[number:]
+    remaining_share = sum(share for share, _ in ROUNDS[next_round:])
+    planned = spent + sum(
+        share * plan.costs[[heads[place] for place in order[: plan.heads_per_round[later]]]].sum()
+        for later, (share, _) in enumerate(ROUNDS)
+        if later >= next_round
+    )
+    for place in others:
+        planned += remaining_share * plan.costs[heads[place]]
+        if planned > plan.budget or _is_worse(margin_changes[place], margin_changes[order[number - 1]]):
+            break
+        kept.append(place)
+    return [heads[place] for place in kept]
+
+
+def _is_worse(changes: np.ndarray, reference: np.ndarray) -> bool:
+    difference = changes - reference
+    if np.allclose(difference, difference[0], rtol=1e-9, atol=1e-9):
+        return bool(difference.mean() < 0)
+    return bool(stats.ttest_1samp(difference, 0, alternative="less").pvalue < _CLEARLY_WORSE)
+
+
+def mean_and_error(changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the last dimension and its standard error; the error of a single document is NaN."""
+    n = changes.shape[-1]
+    if n < 2:
+        return changes.mean(-1), np.full(changes.shape[:-1], np.nan)
+    return changes.mean(-1), changes.std(-1, ddof=1) / np.sqrt(n)
+
+
+def union_sizes(candidates: int) -> list[int]:
+    """How many of the best heads are tried together: 0, 1, 2, 4, ... and all."""
+    sizes = [0, *(2**power for power in range(candidates.bit_length()))]
+    return [*(size for size in sizes if size < candidates), candidates] if candidates else [0]
+
+
+def best_union(correct: np.ndarray, margin: np.ndarray) -> int:
+    """The place of the union with the highest accuracy, then margin, then the smallest.
+
+    Args:
+        correct: bool `[unions, documents]`, from the smallest union on.
+        margin: float64, of the same shape.
+    """
+    accuracy, mean_margin = correct.mean(-1), margin.mean(-1)
+    return max(range(len(correct)), key=lambda place: (accuracy[place], mean_margin[place], -place))
