@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -341,7 +341,9 @@ class _Search:
         return self._table({head: (documents, plain, scores) for head, scores in changes.items()})
 
     def _screened_table(self) -> pd.DataFrame:
-        estimates, shares = self._estimates()
+        of_documents, affected_documents = self._estimates()
+        estimates, shares = of_documents.mean(-1), affected_documents.mean(-1)
+        places = {id(document): place for place, document in enumerate(self.documents)}
         costs = np.array([(1 - layer / self.num_layers) for layer, _ in self.heads]) * shares
         affected = [place for place in np.argsort(-estimates, kind="stable").tolist() if shares[place]]
         plan = plan_halving(affected, costs, self.settings.budget * len(self.heads))
@@ -352,10 +354,11 @@ class _Search:
         for number, (share, _) in enumerate(ROUNDS):
             last = len(self.documents) if number == len(ROUNDS) - 1 else first + round(share * len(self.documents))
             if number and competing:
-                so_far = np.stack([
-                    np.concatenate([margin for _, _, margin in scores[place]]) - np.concatenate([margin for _, margin in plain])
-                    for place in competing
-                ])  # fmt: skip
+                # Estimates tell documents apart far better than they are right, so they correct for which documents were drawn.
+                exact = np.stack([np.concatenate([margin for _, _, margin in scores[place]]) for place in competing])
+                drawn = [places[id(document)] for documents, _, _ in scores[competing[0]] for document in documents]
+                errors = exact - np.concatenate([margin for _, margin in plain]) - of_documents[competing][:, drawn]
+                so_far = estimates[competing, None] + errors
                 competing = survivors(competing, so_far, plan, number, spent) if so_far.shape[1] else competing
             if last > first and competing:
                 heads = [self.heads[place] for place in competing]
@@ -365,19 +368,21 @@ class _Search:
                 for row, place in enumerate(competing, start=1):
                     scores[place].append((documents, correct[row], margin[row]))
                 self.costs["exact"] += cost
-                spent += share * costs[competing].sum()
+                of_round = cost / self.full_pass - (last - first) / len(self.documents)  # without the plain pass
+                plan = replace(plan, costs=plan.costs * of_round / (share * plan.costs[competing].sum()))
+                spent += of_round
             first = last
         entries = {}
         for place, rounds in scores.items():
             if rounds:
-                documents = [document for of_round, _, _ in rounds for document in of_round]
-                base = tuple(np.concatenate([of_round[index] for of_round in plain[: len(rounds)]]) for index in (0, 1))
-                own = tuple(np.concatenate([of_round[index] for of_round in rounds]) for index in (1, 2))
+                documents = [document for drawn, _, _ in rounds for document in drawn]
+                base = tuple(np.concatenate([part[index] for part in plain[: len(rounds)]]) for index in (0, 1))
+                own = tuple(np.concatenate([part[index] for part in rounds]) for index in (1, 2))
                 entries[self.heads[place]] = (documents, base, own)
         return self._table(entries, dict(zip(self.heads, estimates, strict=True)), dict(zip(self.heads, shares, strict=True)))
 
     def _estimates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Estimated mean margin change of every head, and the share of documents in which it has a sink: `[heads]` each."""
+        """Estimated margin changes, and whether the head has a sink in the document: `[heads, documents]` each."""
 
         def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
             estimates = self.evaluator.estimate(batch)
@@ -388,12 +393,14 @@ class _Search:
                 "plain_cost": np.array(estimates.full_pass),
             }
 
-        units = self._run_units("estimate", self._batches(self.documents), compute, "estimating all heads")
+        batches = self._batches(self.documents)
+        units = self._run_units("estimate", batches, compute, "estimating all heads")
         self.costs["estimates"] = sum(float(unit["cost"]) for unit in units)
         self.full_pass = sum(float(unit["plain_cost"]) for unit in units)
-        change = np.concatenate([unit["margin_change"] for unit in units], axis=-1)
-        affected = np.concatenate([unit["affected"] for unit in units], axis=-1)
-        return change.mean(-1).flatten(), affected.mean(-1).flatten()
+        columns = {id(document): column for column, document in enumerate(document for batch in batches for document in batch)}
+        order = [columns[id(document)] for document in self.documents]
+        change, affected = (np.concatenate([unit[name] for unit in units], axis=-1) for name in ("margin_change", "affected"))
+        return tuple(values.reshape(len(self.heads), -1)[:, order] for values in (change, affected))  # type: ignore[return-value]
 
     def _table(
         self,
@@ -416,8 +423,8 @@ class _Search:
                 documents, plain, own = scores[head]
                 row |= _changes(documents, plain, own)
             elif shares is not None and not shares[head]:
-                row |= {"documents": len(self.documents), "accuracy_change": 0.0, "margin_change": 0.0}
-                row |= {"accuracy_se": 0.0, "margin_se": 0.0}
+                nothing = np.zeros(len(self.documents))
+                row |= _changes(self.documents, (nothing, nothing), (nothing, nothing))
             rows.append(row)
         return pd.DataFrame(rows)
 

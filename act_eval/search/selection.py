@@ -9,9 +9,9 @@ import numpy as np
 from scipy import stats
 
 # Share of the documents, and of the heads at the start, that a round of successive halving has.
-ROUNDS = ((0.25, 1.0), (0.25, 0.5), (0.5, 0.25))
+ROUNDS = ((0.25, 1.0), (0.25, 0.7), (0.5, 0.5))
 _PLANNED_SHARE_OF_BUDGET = 0.75
-_CLEARLY_WORSE = 0.05
+_CLEARLY_WORSE = 0.001
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ def survivors(heads: Sequence[int], margin_changes: np.ndarray, plan: HalvingPla
     """The heads that go on to the next round.
 
     The planned number with the greatest mean change goes on, and after them those that a paired t-test over the documents
-    does not find worse than the last of these (one-sided, 5%), as long as the budget allows.
+    does not find worse than the last of these (one-sided, 0.1%), as long as the budget allows.
 
     Args:
         heads: that were in the last round.
         margin_changes: float64 `[heads, documents]`, of all documents so far.
         plan: of the search.
         next_round: its number, from 0.
-        spent: full passes spent on rounds so far.
+        spent: full passes that the rounds so far have cost.
     """
     order = np.argsort(-margin_changes.mean(-1), kind="stable")
     number = min(plan.heads_per_round[next_round], len(order))
