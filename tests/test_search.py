@@ -30,7 +30,7 @@ from act_eval.search.documents import CalibrationDocument, DocumentSettings, cal
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.resume import DecoderLayers
 from act_eval.search.run import SearchSettings, run_search
-from act_eval.search.selection import ROUNDS, best_union, plan_halving, survivors, union_sizes
+from act_eval.search.selection import ROUNDS, HalvingPlan, choose_union, plan_halving, survivors, union_sizes
 from act_eval.search.store import UnitStore
 from act_eval.tasks import TaskError, load_tasks
 
@@ -222,8 +222,7 @@ class TestSelection:
         assert spent <= budget + 1e-9 or len(kept) == plan.heads_per_round[1]
 
     def test_a_head_that_is_clearly_worse_is_dropped_and_one_that_may_be_better_is_kept(self):
-        plan = plan_halving(range(4), np.full(4, 0.1), 0.4)
-        assert plan.heads_per_round[:2] == (4, 2)
+        plan = HalvingPlan((4, 2, 1), np.full(4, 0.1), 0.4)
         rng = np.random.default_rng(0)
         noise = rng.normal(size=30)
         other = rng.normal(size=30)
@@ -237,10 +236,19 @@ class TestSelection:
         assert union_sizes(4) == [0, 1, 2, 4]
         assert union_sizes(5) == [0, 1, 2, 4, 5]
 
-    def test_best_union_goes_by_accuracy_then_margin_then_size(self):
-        correct = np.array([[True, False], [True, True], [True, True], [True, True]])
-        margin = np.array([[9.0, 9.0], [1.0, 1.0], [2.0, 1.0], [2.0, 1.0]])
-        assert best_union(correct, margin) == 2
+    def test_the_smallest_union_that_is_as_good_as_the_best_is_chosen(self):
+        noise = np.random.default_rng(0).normal(size=20)
+        right = lambda count: np.arange(20) < count  # noqa: E731
+        correct = np.stack([right(10), right(18), right(18), right(12)])
+        assert choose_union(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
+        assert choose_union(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
+        assert choose_union(correct[::-1], np.stack([noise] * 4)) == 1
+        assert choose_union(correct[:1], noise[None]) == 0
+
+    def test_nothing_is_chosen_where_nothing_helps(self):
+        noise = np.random.default_rng(1).normal(size=20)
+        correct = np.tile(noise > 0, (3, 1))
+        assert choose_union(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
 
 
 class TestDocuments:

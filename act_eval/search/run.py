@@ -27,7 +27,7 @@ from act_eval.search.documents import CalibrationDocument, DocumentSettings, cal
 from act_eval.search.evaluate import Head, HeadEvaluator
 from act_eval.search.selection import (
     ROUNDS,
-    best_union,
+    choose_union,
     mean_and_error,
     plan_halving,
     survivors,
@@ -59,7 +59,8 @@ class SearchSettings:
         mode: "exact" scores every head on every document; "screened" estimates all heads and scores the promising ones;
             "auto" is exact up to 64 heads.
         budget: of screened mode: cost of its exact part as a share of that of a full pass for each head.
-        selection: "validated": the best heads together, as many as do best on the second half of the documents;
+        selection: "validated": the best heads together, as few as cannot be told from the best number on the second half of the
+            documents;
             "improving": every head that alone raises the accuracy; "top-k": the `k` heads with the greatest margin change.
         k: for "top-k".
         num_fewshot: solved examples per prompt, or None for each task's own number.
@@ -462,7 +463,7 @@ class _Search:
         rows = [
             {"heads": size, **_changes(documents, plain, (correct[place], margin[place]))} for place, size in enumerate(sizes)
         ]
-        best = best_union(np.stack(correct), np.stack(margin))
+        best = choose_union(np.stack(correct), np.stack(margin))
         unions = pd.DataFrame(rows)
         unions.insert(1, "chosen", [place == best for place in range(len(sizes))])
         return ranked[: sizes[best]], unions

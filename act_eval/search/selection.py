@@ -99,12 +99,22 @@ def union_sizes(candidates: int) -> list[int]:
     return [*(size for size in sizes if size < candidates), candidates] if candidates else [0]
 
 
-def best_union(correct: np.ndarray, margin: np.ndarray) -> int:
-    """The place of the union with the highest accuracy, then margin, then the smallest.
+def choose_union(correct: np.ndarray, margin: np.ndarray) -> int:
+    """The place of the smallest union that cannot be told from the best one.
+
+    The best has the highest accuracy, then margin. A smaller union is as good if neither its accuracy nor its margin lies
+    below the best one's by more than one standard error, paired by document: what is not visible is not worth a head.
 
     Args:
         correct: bool `[unions, documents]`, from the smallest union on.
         margin: float64, of the same shape.
     """
     accuracy, mean_margin = correct.mean(-1), margin.mean(-1)
-    return max(range(len(correct)), key=lambda place: (accuracy[place], mean_margin[place], -place))
+    best = max(range(len(correct)), key=lambda place: (accuracy[place], mean_margin[place], -place))
+    scores = correct.astype(float), margin
+    return next(place for place in range(best + 1) if not any(_is_lower(score[place], score[best]) for score in scores))
+
+
+def _is_lower(score: np.ndarray, best: np.ndarray) -> bool:
+    mean, error = mean_and_error(score - best)
+    return bool(mean < -np.nan_to_num(error))
