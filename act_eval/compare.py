@@ -139,6 +139,9 @@ def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
     arguments = ACTArguments(**{key: value for key, value in settings.model_args.items() if key in names})
     if arguments.act_profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
+    profile = arguments.act_profile
+    if isinstance(profile, str) and Path(profile).is_file() and not HeadProfile.load(profile).size:
+        raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")
     if settings.num_fewshot == 0 and len(settings.seeds) > 1:
         raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")
     return [arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)]

@@ -220,3 +220,10 @@ def test_a_kill_leaves_no_half_written_results(tmp_path):
         (task,) = json.loads(file.read_text())["configs"]
         samples = file.with_name(f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl")
         assert len(samples.read_text().splitlines()) == 12
+
+
+def test_a_profile_without_heads_is_refused(tmp_path, monkeypatch):
+    HeadProfile({}).save(tmp_path / "empty.json")
+    monkeypatch.setattr(ACTLM, "__init__", None)
+    with pytest.raises(InputError, match="names no head"):
+        compare(tmp_path / "results", "--model-args", f"act_profile={tmp_path / 'empty.json'}")
