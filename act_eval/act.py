@@ -74,6 +74,12 @@ class ACT:
         if self.base is not None:
             check_base(self.base)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All arguments but the profile, by name; values that JSON can hold."""
+        names = ("beta", "threshold", "alpha", "keep", "decode", "base")
+        return {name: getattr(self, name) for name in names}
+
     @contextmanager
     def __call__(self, model: nn.Module) -> Iterator[nn.Module]:
         """Calibrate `model` until the block ends.

@@ -242,15 +242,7 @@ class ACTLM(HFLM):
 
     def act_settings(self) -> dict[str, Any]:
         """The settings that answers depend on: all of ACT's, and the profile by content."""
-        return {
-            "beta": self.act.beta,
-            "threshold": self.act.threshold,
-            "alpha": self.act.alpha,
-            "keep": self.act.keep,
-            "decode": self.act.decode,
-            "base": self.act.base,
-            "profile_hash": self.profile.content_hash,
-        }
+        return {**self.act.settings, "profile_hash": self.profile.content_hash}
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and package versions."""

@@ -63,25 +63,15 @@ class ProbeLayer(LayerCalibration):
     outputs: list[Tensor] = field(default_factory=list)
     changes: list[Tensor] = field(default_factory=list)
 
-    def calibrate(
-        self,
-        pairs: ChosenPairs,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
+    def calibrate(self, pairs: ChosenPairs, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """See `LayerCalibration.calibrate`."""
-        output, weights = self.base(module, query, key, value, attention_mask, *args, **kwargs)
+        output, weights = self.base(module, *args, **kwargs)
         if torch.is_grad_enabled() and not output.requires_grad:
             output.requires_grad_()
         with torch.no_grad():
             calibrated = output.detach().clone()
             if pairs.any:
-                self.replace_calibrated(pairs, calibrated, query, key, value, attention_mask, **kwargs)
+                self.replace_calibrated(pairs, calibrated, *args[:4], **kwargs)
             self.outputs.append(output)
             self.changes.append(calibrated - output)
         return output, weights
@@ -418,22 +408,10 @@ class HeadEvaluator:
 
     def _probe(self, layers: Sequence[int]) -> Any:
         profile = HeadProfile.of_layers(layers, self.num_layers, self.num_heads)
-        return Probe(profile, **self._settings())(self._lm.model)
+        return Probe(profile, **self._act.settings)(self._lm.model)
 
     def _act_with(self, profiles: Sequence[HeadProfile]) -> ACT:
-        return ACT(list(profiles), **self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        act = self._act
-        threshold = None if act.alpha is not None else act.threshold
-        return {
-            "beta": act.beta,
-            "threshold": threshold,
-            "alpha": act.alpha,
-            "keep": act.keep,
-            "decode": act.decode,
-            "base": act.base,
-        }
+        return ACT(list(profiles), **self._act.settings)
 
     def _index(self, values: Any) -> Tensor:
         return torch.tensor(list(values), dtype=torch.long, device=self._lm.device)

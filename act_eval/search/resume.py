@@ -31,10 +31,6 @@ class Recording:
     hidden: list[Tensor]
     returned: list[tuple[Any, ...] | None]
 
-    def release(self) -> None:
-        """Forget the hidden states."""
-        self.hidden.clear()
-
 
 @dataclass(frozen=True)
 class DecoderLayers:

@@ -89,8 +89,6 @@ class SearchSettings:
     include_path: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.tasks:
-            raise InputError("no task was named: give the names of lm-eval tasks, separated by commas.")
         for name, value, allowed in (("mode", self.mode, Mode), ("selection", self.selection, Selection)):
             if value not in get_args(allowed):
                 raise InputError(f"--{name} {value!r} is unknown: choose one of {', '.join(get_args(allowed))}.")
@@ -198,6 +196,8 @@ class _Search:
         self.evaluator = HeadEvaluator(lm, settings.act, self.layers, settings.batch_size)
         self.costs: dict[str, float] = {"estimates": 0, "exact": 0, "validation": 0}
         self.full_pass = 0.0
+        self.weights_hash = _weights_fingerprint(lm.model)
+        self.documents_hash = fingerprint(documents)
         self.store = self._open_store(output)
 
     def _layers(self) -> tuple[int, ...]:
@@ -223,10 +223,10 @@ class _Search:
         act = self.settings.act
         identity = {
             "model": {key: str(value) for key, value in self.settings.model_args.items() if not key.startswith("act_")},
-            "weights": _weights_fingerprint(self.lm.model),
-            "act": _act_settings(act),
+            "weights": self.weights_hash,
+            "act": act.settings,
             "tasks": self.splits,
-            "documents": fingerprint([*self.documents, *self.validation]),
+            "documents": self.documents_hash,
             "layers": list(self.layers),
             "mode": self.mode,
             "budget": self.settings.budget if self.mode == "screened" else None,
@@ -236,10 +236,8 @@ class _Search:
             "versions": _versions(),
         }
         needed = 10 * (len(self.heads) + 40) * (len(self.documents) + len(self.validation)) + 2**20
-        if self.processes.is_main_process:
-            UnitStore.open(output, identity, needed)
-        self.processes.wait_for_everyone()
-        return UnitStore.open(output, identity, needed)
+        with self.processes.main_process_first():
+            return UnitStore.open(output, identity, needed)
 
     def run(self) -> SearchResult:
         table = self._exact_table() if self.mode == "exact" else self._screened_table()
@@ -309,10 +307,10 @@ class _Search:
 
     def _score_heads(
         self, stage: str, documents: Sequence[CalibrationDocument], heads: Sequence[Head], text: str
-    ) -> tuple[list[CalibrationDocument], np.ndarray, np.ndarray, float]:
-        """Exact scores: the documents in the order of the columns, correct and margin `[1 + heads, documents]`, and the cost.
+    ) -> tuple[list[CalibrationDocument], np.ndarray, np.ndarray, float, float]:
+        """Exact scores: the documents in the order of the columns, correct and margin `[1 + heads, documents]`, and costs.
 
-        Row 0 is without calibration.
+        Row 0 is without calibration. Costs are those of everything, and those of the plain pass within it.
         """
 
         def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
@@ -326,17 +324,16 @@ class _Search:
 
         batches = self._batches(documents)
         units = self._run_units(stage, batches, compute, text)
-        if stage.startswith("exact"):
-            self.full_pass += sum(float(unit["plain_cost"]) for unit in units) if self.mode == "exact" else 0
-        cost = sum(float(unit["cost"]) for unit in units)
+        cost, plain_cost = (sum(float(unit[name]) for unit in units) for name in ("cost", "plain_cost"))
         correct, margin = (np.concatenate([unit[name] for unit in units], axis=1) for name in ("correct", "margin"))
-        return [document for batch in batches for document in batch], correct, margin, cost
+        return [document for batch in batches for document in batch], correct, margin, cost, plain_cost
 
     # --- scores of heads
 
     def _exact_table(self) -> pd.DataFrame:
-        documents, correct, margin, cost = self._score_heads("exact", self.documents, self.heads, "scoring all heads")
-        self.costs["exact"] = cost
+        documents, correct, margin, self.costs["exact"], self.full_pass = self._score_heads(
+            "exact", self.documents, self.heads, "scoring all heads"
+        )
         changes = {head: (correct[place + 1], margin[place + 1]) for place, head in enumerate(self.heads)}
         plain = correct[0], margin[0]
         return self._table({head: (documents, plain, scores) for head, scores in changes.items()})
@@ -364,12 +361,14 @@ class _Search:
             if last > first and competing:
                 heads = [self.heads[place] for place in competing]
                 text = f"round {number + 1} of {len(ROUNDS)}: {len(heads)} heads"
-                documents, correct, margin, cost = self._score_heads(f"exact{number}", self.documents[first:last], heads, text)
+                documents, correct, margin, cost, plain_cost = self._score_heads(
+                    f"exact{number}", self.documents[first:last], heads, text
+                )
                 plain.append((correct[0], margin[0]))
                 for row, place in enumerate(competing, start=1):
                     scores[place].append((documents, correct[row], margin[row]))
                 self.costs["exact"] += cost
-                of_round = cost / self.full_pass - (last - first) / len(self.documents)  # without the plain pass
+                of_round = (cost - plain_cost) / self.full_pass
                 plan = replace(plan, costs=plan.costs * of_round / (share * plan.costs[competing].sum()))
                 spent += of_round
             first = last
@@ -481,12 +480,12 @@ class _Search:
             "layers_searched": list(self.layers),
             "tasks": self.splits,
             "documents": {"search": len(self.documents), "validation": len(self.validation)},
-            "documents_hash": fingerprint([*self.documents, *self.validation]),
+            "documents_hash": self.documents_hash,
             "limit": settings.limit,
             "num_fewshot": settings.num_fewshot,
             "apply_chat_template": settings.apply_chat_template,
             "seed": settings.seed,
-            "weights_hash": _weights_fingerprint(self.lm.model),
+            "weights_hash": self.weights_hash,
             "full_passes": {name: round(cost, 3) for name, cost in full_passes.items()},
             "heads_alone": scores,
             "versions": _versions(),
@@ -500,7 +499,7 @@ class _Search:
             model=str(name) if name is not None else "act-eval-demo",
             num_layers=self.num_layers,
             num_heads=self.num_heads,
-            settings=_act_settings(settings.act),
+            settings=settings.act.settings,
             provenance=provenance,
         )
 
@@ -539,17 +538,6 @@ def _heads_of(table: pd.DataFrame) -> list[Head]:
 
 def _profile_of(heads: Sequence[Head]) -> HeadProfile:
     return HeadProfile({layer: tuple(head for at, head in heads if at == layer) for layer in {layer for layer, _ in heads}})
-
-
-def _act_settings(act: ACT) -> dict[str, Any]:
-    return {
-        "beta": act.beta,
-        "threshold": act.threshold,
-        "alpha": act.alpha,
-        "keep": act.keep,
-        "decode": act.decode,
-        "base": act.base,
-    }
 
 
 def _versions() -> dict[str, str]:
