@@ -30,6 +30,8 @@ MODULE_ATTRIBUTE = "act_calibration"
 CACHE_ATTRIBUTE = "act_sinks"
 NAME_PREFIX = "act_"
 
+_FEW_PAIRS = 0.1
+
 
 def check_base(base: str) -> None:
     """Raise InputError unless transformers knows an attention backend of that name, with masks."""
@@ -172,10 +174,11 @@ class LayerSinks:
     def pairs(self) -> ChosenPairs:
         """The pairs that decode steps compute anew: those with sinks.
 
-        Where all heads are calibrated and one has sinks, it is all pairs, since the base backend's work can be saved then.
+        Where these are not few, it is all pairs: that saves the base backend's work, and costs less than picking them out of
+        the cache at every step.
         """
         have_sinks = self.sinks.any(-1)
-        if all(len(heads) == self.sinks.shape[1] for heads in self.heads) and bool(have_sinks.any()):
+        if float(have_sinks.float().mean()) >= _FEW_PAIRS:
             return ChosenPairs(torch.ones_like(have_sinks))
         return ChosenPairs(have_sinks)
 
@@ -348,11 +351,11 @@ class LayerCalibration:
         if self.settings.decode == "prefill":
             sinks = self._prefill_sinks(call.query.shape[0]).on_cache(dropped, call.key.shape[-2])[:, :, None]
             attended = attend_on_cache(
-                call, pairs.heads, lambda weights, visible: redistribute(weights, sinks, self.settings.beta)
+                call, pairs.heads, lambda weights, hidden: redistribute(weights, sinks, self.settings.beta)
             )
         else:
             attended = attend_on_cache(
-                call, pairs.heads, lambda weights, visible: calibrate_decode_rows(weights, visible, self.settings)
+                call, pairs.heads, lambda weights, hidden: calibrate_decode_rows(weights, ~hidden, self.settings)
             )
         call.write_heads(pairs.heads, attended, None if pairs.all else pairs.chosen)
 

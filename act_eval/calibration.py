@@ -157,14 +157,12 @@ def redistribute(attention: Tensor, sinks: Tensor, beta: float) -> Tensor:
     Returns:
         A new map of the same shape and dtype; rows sum to what they summed to.
     """
-    on_sinks = attention * sinks.to(attention.dtype)
-    others = attention - on_sinks
+    on_sinks = attention * sinks
     mass = on_sinks.sum(-1, keepdim=True)
-    rest = others.sum(-1, keepdim=True)
-    some_rest = rest >= torch.finfo(rest.dtype).tiny
-    scale = 1 + (1 - beta) * mass / rest.where(some_rest, 1)
-    kept = torch.full_like(rest, beta).where(some_rest, 1)
-    return torch.addcmul(others * scale.where(some_rest, 1), on_sinks, kept)
+    rest = (attention - on_sinks).sum(-1, keepdim=True)
+    least = torch.finfo(rest.dtype).tiny
+    scale = 1 + (1 - beta) * mass / rest.clamp(min=least)
+    return torch.where(rest >= least, attention * torch.where(sinks, beta, scale), attention)
 
 
 def _calibrate_rows_as_published(attention: Tensor, sinks: Tensor, beta: float, first: Tensor) -> Tensor:

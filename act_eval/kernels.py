@@ -171,8 +171,8 @@ def attend_on_cache(call: AttentionCall, heads: Tensor | None, calibrate_rows: C
     Args:
         call: rows of a decode step; its output is not needed.
         heads: int64 `[chosen]`, or None for all heads.
-        calibrate_rows: from attention weights, at least float32 `[batch, chosen, rows, k]`, and which keys each row sees, bool
-            `[batch or 1, 1 or chosen, rows, k]`, to new weights.
+        calibrate_rows: from attention weights, at least float32 `[batch, chosen, rows, k]`, and which keys each row does not
+            see, bool `[batch or 1, 1 or chosen, rows, k]`, to new weights.
 
     Returns:
         At least float32 `[batch, chosen, n, head_dim]`.
@@ -187,12 +187,12 @@ def attend_on_cache(call: AttentionCall, heads: Tensor | None, calibrate_rows: C
         if bias.shape[1] > 1:
             hidden, bias = hidden.index_select(1, heads), bias.index_select(1, heads)
     query, key, value = at_least_float32(query) * call.scaling, at_least_float32(key), at_least_float32(value)
-    output = query.new_empty(*query.shape[:-1], value.shape[-1])
+    outputs = []
     for block in row_blocks(query.shape[-2], query.shape[0] * query.shape[1] * key.shape[-2], query.device):
         scores = cap(_grouped_matmul(query[:, :, block], key.mT), call.softcap)
         weights = (scores + bias[:, :, block]).softmax(-1)
-        output[:, :, block] = _grouped_matmul(calibrate_rows(weights, ~hidden[:, :, block]), value)
-    return output
+        outputs.append(_grouped_matmul(calibrate_rows(weights, hidden[:, :, block]), value))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
 def _grouped_matmul(rows: Tensor, table: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from transformers import (
 from act_eval.act import ACT, UnsupportedModelError
 from act_eval.attention import CACHE_ATTRIBUTE, MODULE_ATTRIBUTE, LayerCalibration, select_cache_rows
 from act_eval.calibration import CalibrationSettings
-from act_eval.pairs import Pairs, Visibility
+from act_eval.pairs import AttentionCall, Pairs, Visibility
 from act_eval.profiles import HeadProfile, ProfileError
 
 ALL = {layer: tuple(range(8)) for layer in range(6)}
@@ -173,6 +173,27 @@ def test_decode_uses_the_sinks_of_the_prompt(gqa_model):
         assert all(layer.sinks.shape == (1, 8, 49) and layer.sinks.any() for layer in sinks.values())
         decoded = gqa_model(ids[:, 49:], past_key_values=output.past_key_values).logits
     assert (decoded - logits_of(gqa_model, ids, act)[:, -1:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("few", [0.0, 2.0], ids=["all pairs", "those with sinks"])
+def test_both_ways_to_decode_equal_the_reference(gqa_model, monkeypatch, few):
+    """A step computes all pairs anew, or only those with sinks; either way it is the map that the definition gives."""
+    monkeypatch.setattr("act_eval.attention._FEW_PAIRS", few)
+    computed = []
+    original = AttentionCall.write_heads
+    monkeypatch.setattr(
+        AttentionCall, "write_heads", lambda call, heads, *args: computed.append(heads) or original(call, heads, *args)
+    )
+    ids, settings = random_ids(60, seed=4, rows=2), CalibrationSettings(beta=0.1, threshold=0.04)
+    with torch.no_grad(), naive_act(gqa_model, SOME, settings):
+        expected = gqa_model(ids[:, :50], use_cache=True)
+        expected = gqa_model(ids[:, 50:], past_key_values=expected.past_key_values).logits
+    with torch.no_grad(), act_of(settings, SOME)(gqa_model):
+        result = gqa_model(ids[:, :50], use_cache=True)
+        result = gqa_model(ids[:, 50:], past_key_values=result.past_key_values).logits
+    torch.testing.assert_close(result, expected, rtol=0, atol=5e-5)
+    assert computed
+    assert all((heads is None) == (few == 0) for heads in computed)
 
 
 @pytest.mark.parametrize("decode", ["prefill", "row"])
