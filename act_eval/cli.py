@@ -144,7 +144,8 @@ def search(
 
     from lm_eval.utils import simple_parse_args_string
 
-    from act_eval.search.run import SearchSettings, run_search
+    from act_eval.search.run import run_search
+    from act_eval.search.settings import SearchSettings
 
     settings = SearchSettings(
         tasks=tuple(task for task in tasks.split(",") if task),

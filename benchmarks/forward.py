@@ -16,15 +16,17 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import torch
 import typer
 from models import llama
-from timing import alternate, machine, ratio, save
+from timing import alternate, machine, ratio, save, wait
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from act_eval import ACT
+from act_eval.attention import LayerCalibration
 from act_eval.profiles import HeadProfile
 
 SHAPES = {
@@ -32,6 +34,7 @@ SHAPES = {
     "llama-2-7b-layer": {"hidden": 4096, "layers": 1, "heads": 32, "intermediate": 11008},
 }
 SHARES = (0.0, 0.3, 1.0)
+CALIBRATED = tuple(f"act {share:.0%}" for share in SHARES if share)
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
@@ -82,6 +85,28 @@ def attention_only(model: PreTrainedModel, hidden: Tensor) -> Callable[[], objec
     return lambda: layer(hidden, position_embeddings=embeddings, attention_mask=None, past_key_values=None)
 
 
+def calibration_seconds(run: Callable[[], object], repetitions: int, device: str) -> float:
+    """Median of the seconds that a run spends on calibrated heads, beyond the base backend; all its layers together.
+
+    On a shared machine this says more than the difference of two long times that are nearly equal.
+    """
+    seconds = [0.0]
+    original = LayerCalibration.replace_calibrated
+
+    def timed(*args: Any, **kwargs: Any) -> None:
+        wait(device)
+        began = time.perf_counter()
+        original(*args, **kwargs)
+        wait(device)
+        seconds[-1] += time.perf_counter() - began
+
+    with patch.object(LayerCalibration, "replace_calibrated", timed):
+        for _ in range(repetitions):
+            run()
+            seconds.append(0.0)
+    return median(seconds[:-1])
+
+
 def peak_memory(run: Callable[[], object], device: str) -> int:
     """Bytes that a run needs at its highest, on top of what is there before it."""
     if device.startswith("cuda"):
@@ -130,8 +155,10 @@ def measure(run: Callable[[], object], model: PreTrainedModel, n: int, part: str
     else:
         times = alternate(compared, settings.repetitions, settings.device)
         ratios = {name: ratio(seconds, times["sdpa"]) for name, seconds in times.items()}
-        cells = [str(value) for value in ratios.values()]
-        row |= {"ratios": {name: asdict(value) for name, value in ratios.items()}, "sdpa_seconds": median(times["sdpa"])}
+        plain = median(times["sdpa"])
+        own = {name: calibration_seconds(compared[name], settings.repetitions, settings.device) / plain for name in CALIBRATED}
+        cells = [*map(str, ratios.values()), *(f"{share:.1%}" for share in own.values())]
+        row |= {"ratios": {name: asdict(value) for name, value in ratios.items()}, "sdpa_seconds": plain, "calibration": own}
     print(f"| {part} | {n} | {' | '.join(cells[1:])} |", flush=True)
     return row
 
@@ -146,10 +173,15 @@ def main(
     device: str = "cpu",
     write: Annotated[bool, typer.Option(help="Save the table to benchmarks/results.")] = False,
 ) -> None:
-    """Print times as ratios to plain sdpa (median, least-most), or extra peak memory as a share of one eager attention map."""
+    """Print times as ratios to plain sdpa (median, least-most), or extra peak memory as a share of one eager attention map.
+
+    With the times comes what calibration itself takes in the calibrated runs, as a share of the plain run.
+    """
     settings = Settings(shape, repetitions, memory, alpha, dtype, device)
     model = llama(**SHAPES[shape], dtype=getattr(torch, dtype), device=device)
     names = list(systems(model, lambda: None, alpha))[1:]
+    if not memory:
+        names += [f"calibration in {name}" for name in CALIBRATED]
     print(f"| part | n | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
     rows = []
     for n in map(int, lengths.split(",")):

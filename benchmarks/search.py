@@ -19,7 +19,8 @@ from timing import machine, save
 from act_eval.lm import ACTLM, ACTArguments
 from act_eval.profiles import HeadProfile
 from act_eval.search.documents import DocumentSettings, load_documents
-from act_eval.search.run import SearchResult, SearchSettings, run_search
+from act_eval.search.run import SearchResult, run_search
+from act_eval.search.settings import SearchSettings
 from act_eval.tasks import load_tasks, task_manager
 
 

@@ -29,8 +29,9 @@ from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.resume import DecoderLayers
-from act_eval.search.run import SearchSettings, run_search
+from act_eval.search.run import run_search
 from act_eval.search.selection import ROUNDS, HalvingPlan, choose_union, plan_halving, survivors, union_sizes
+from act_eval.search.settings import SearchSettings
 from act_eval.search.store import UnitStore
 from act_eval.tasks import TaskError, load_tasks
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +17,9 @@ from lm_eval.api.task import Task
 from torch import nn
 from tqdm import tqdm
 
-from act_eval.act import ACT, model_shape
+from act_eval.act import model_shape
 from act_eval.errors import InputError
-from act_eval.lm import ACTLM, ACTArguments
+from act_eval.lm import ACTLM
 from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, fingerprint, load_documents
 from act_eval.search.evaluate import Head, HeadEvaluator
@@ -33,90 +31,12 @@ from act_eval.search.selection import (
     survivors,
     union_sizes,
 )
+from act_eval.search.settings import SearchSettings
 from act_eval.search.store import Arrays, UnitStore
 from act_eval.search.write import write_heads, write_profile, write_unions
 from act_eval.tasks import explained_dataset_errors, load_tasks, task_manager
 
-logger = logging.getLogger(__name__)
-
-Mode = Literal["auto", "exact", "screened"]
-Selection = Literal["validated", "improving", "top-k"]
-
 _EXACT_UP_TO = 64
-_LAYERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What to search for, and on what.
-
-    Args:
-        tasks: names of lm-eval tasks or groups.
-        model_args: everything `act-hf` takes, without act_profile.
-        limit: documents per task, of the training split; None for all.
-        seed: draws documents and few-shot examples.
-        layers: layers to look at: "all", or numbers and ranges such as "2-30,33"; None for all but the first two and the last.
-        mode: "exact" scores every head on every document; "screened" estimates all heads and scores the promising ones;
-            "auto" is exact up to 64 heads.
-        budget: of screened mode: cost of its exact part as a share of that of a full pass for each head.
-        selection: "validated": the best heads together, as few as cannot be told from the best number on the second half of the
-            documents;
-            "improving": every head that alone raises the accuracy; "top-k": the `k` heads with the greatest margin change.
-        k: for "top-k".
-        num_fewshot: solved examples per prompt, or None for each task's own number.
-        apply_chat_template: use the tokenizer's chat template.
-        batch_size: rows that run at once.
-        device: such as "cuda" or "cpu", or None for cuda where there is one.
-        include_path: folder with more task configs, or None.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
-
-    tasks: tuple[str, ...]
-    model_args: Mapping[str, Any]
-    limit: int | None = 100
-    seed: int = 1234
-    layers: str | None = None
-    mode: Mode = "auto"
-    budget: float = 0.12
-    selection: Selection = "validated"
-    k: int | None = None
-    num_fewshot: int | None = None
-    apply_chat_template: bool = False
-    batch_size: int = 8
-    device: str | None = None
-    include_path: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (("mode", self.mode, Mode), ("selection", self.selection, Selection)):
-            if value not in get_args(allowed):
-                raise InputError(f"--{name} {value!r} is unknown: choose one of {', '.join(get_args(allowed))}.")
-        if (self.selection == "top-k") != (self.k is not None):
-            raise InputError("--k and --selection top-k go together: give both, or neither.")
-        for name, number, least in (("k", self.k, 1), ("limit", self.limit, 1), ("batch-size", self.batch_size, 1)):
-            if number is not None and number < least:
-                raise InputError(f"--{name} must be at least {least}, not {number}.")
-        if not 0 < self.budget <= 1:
-            raise InputError(f"--budget is a share of the cost of all heads, above 0 and at most 1, not {self.budget}.")
-        if self.selection == "validated" and self.limit == 1:
-            raise InputError("--selection validated needs at least 2 documents: raise --limit.")
-        if self.layers not in (None, "all") and not _LAYERS.fullmatch(self.layers):
-            raise InputError(f"--layers {self.layers!r} is not a list of layers: write all, or such as 2-30,33.")
-        if "act_profile" in self.model_args:
-            raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
-        if self.act.calibration.changes_nothing:
-            raise InputError("act_beta=1 changes nothing, so no head could help: choose a lower one.")
-
-    @property
-    def act(self) -> ACT:
-        """The ACT settings. Raises InputError when one is unknown or out of range."""
-        names = ACTArguments.__dataclass_fields__
-        given = {key: value for key, value in self.model_args.items() if key.startswith("act_")}
-        unknown = [key for key in given if key not in names]
-        if unknown:
-            raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
-        return ACTArguments(**{"act_profile": "none", **given}).act(HeadProfile({}))
 
 
 @dataclass(frozen=True)
