@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich import box
@@ -97,20 +97,35 @@ def compare(
         "seeds": _seeds(seeds),
         "include_path": include_path,
     }
-    _compare_and_report(settings, output, verbose)
+    _quiet(verbose)
+
+    from act_eval.compare import ComparisonSettings, run_comparison
+
+    run_comparison(ComparisonSettings(**settings), output, console)
+    _report([output], output)
 
 
 @app.command()
-def demo(output: Output = Path("act-eval-demo"), limit: Limit = None) -> None:
-    """Baseline and ACT on the embedded demo model and its three tasks: offline, on a laptop CPU."""
-    settings = {
-        "tasks": ("demo_sentiment", "demo_topic", "demo_choice"),
-        "model_args": {"act_profile": "all", "act_alpha": 5},
-        "limit": limit,
-        "batch_size": "50",
-        "device": "cpu",
-    }
-    _compare_and_report(settings, output, verbose=False)
+def demo(
+    output: Output = Path("act-eval-demo"),
+    limit: Annotated[int | None, typer.Option(help="Documents per task; all test documents, and 100 to search on.")] = None,
+) -> None:
+    """Search for heads on the embedded demo model, then compare it with ACT, in those heads and in all: offline, on a CPU."""
+    _quiet(verbose=False)
+
+    from act_eval.compare import ComparisonSettings, run_comparison
+    from act_eval.search.run import run_search
+    from act_eval.search.settings import SearchSettings
+
+    tasks, act, heads = ("demo_sentiment", "demo_topic", "demo_choice"), {"act_alpha": 5}, output / "heads"
+    settings = SearchSettings(tasks, act, limit or 100, layers="all", selection="top-k", k=4, batch_size=32, device="cpu")
+    console.print(*run_search(settings, heads).summary(), soft_wrap=True, highlight=False)
+    for profile in ("all", str(heads / "profile.json")):
+        model_args = {"act_profile": profile, **act}
+        run_comparison(
+            ComparisonSettings(tasks=tasks, model_args=model_args, limit=limit, batch_size="50", device="cpu"), output, console
+        )
+    _report([output], output)
 
 
 @app.command()
@@ -235,15 +250,6 @@ def _quiet(verbose: bool) -> None:
         os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-
-
-def _compare_and_report(settings: dict[str, Any], output: Path, verbose: bool) -> None:
-    _quiet(verbose)
-
-    from act_eval.compare import ComparisonSettings, run_comparison
-
-    run_comparison(ComparisonSettings(**settings), output, console)
-    _report([output], output)
 
 
 def _report(folders: list[Path], output: Path) -> None:

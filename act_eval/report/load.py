@@ -94,11 +94,17 @@ def _changes_nothing(act: dict[str, Any]) -> bool:
 
 
 def describe_settings(act: dict[str, Any] | None) -> str:
-    """The ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`."""
+    """The ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`.
+
+    A profile file is named by its last two path components and by its content's hash, since files change.
+    """
     if act is None or _changes_nothing(act):
         return "baseline"
     detection = f"alpha {act['alpha']:g}" if act["alpha"] is not None else f"threshold {act['threshold']:g}"
-    parts = [f"{act['profile']} ({act['num_heads']} heads)", f"beta {act['beta']:g}", detection]
+    profile = act["profile"]
+    if profile.endswith(".json"):
+        profile = f"{'/'.join(Path(profile).parts[-2:])} {act['profile_hash'][:8]}"
+    parts = [f"{profile} ({act['num_heads']} heads)", f"beta {act['beta']:g}", detection]
     parts += [act["keep"]] if act["keep"] != "first-sink" else []
     parts += [f"decode {act['decode']}"] if act["decode"] != "prefill" else []
     return ", ".join(parts)
