@@ -34,8 +34,7 @@ def naive_seconds(settings: SearchSettings, heads: list[tuple[int, int]], batch_
     began = time.perf_counter()
     for profile in ["none", *(HeadProfile({layer: (head,)}) for layer, head in heads)]:
         act = settings.act
-        threshold = None if act.alpha is not None else act.threshold
-        lm.set_act(ACTArguments(profile, act.beta, threshold, act.alpha, act.keep, act.decode, act.base))
+        lm.set_act(ACTArguments(profile, **{f"act_{name}": value for name, value in act.settings.items()}))
         lm._loglikelihood_tokens(requests, disable_tqdm=True)
     return time.perf_counter() - began
 
@@ -100,8 +99,10 @@ def main(
     for key, value in row.items():
         print(f"{key}: {value}")
     if write:
+        act = {key: value for key, value in settings.model_args.items() if key != "pretrained"}
         settings_written = {
-            "model_args": model_args,
+            "model": Path(str(settings.model_args.get("pretrained", "act-eval-demo"))).name,
+            "model_args": act,
             "tasks": tasks,
             "limit": limit,
             "batch_size": batch_size,

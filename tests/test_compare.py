@@ -67,6 +67,21 @@ def test_lm_evals_own_files(finished):
     assert (finished / "comparison.md").is_file()
 
 
+def test_demo_searches_and_compares(tmp_path):
+    output = tmp_path / "demo"
+    first, second = (CliRunner().invoke(cli.app, ["demo", "--limit", "4", "--output", str(output)]) for _ in range(2))
+    assert (first.exception, second.exception) == (None, None)
+    profile = HeadProfile.load(str(output / "heads" / "profile.json"))
+    assert profile.size == 4
+    assert set(profile.provenance["tasks"].values()) == {"train"}
+    assert len(identities(output)) == 9
+    assert {name for _, name in identities(output)} == {"none", "all", str(output / "heads" / "profile.json")}
+    assert "[1/" not in second.output
+    text = (output / "comparison.md").read_text()
+    assert f"heads/profile.json {profile.content_hash[:8]} (4 heads)" in text
+    assert "all (32 heads)" in text
+
+
 def test_seeds_are_averaged(tmp_path):
     arguments = ["compare", "--tasks", "demo_topic", "--limit", "10", "--batch-size", "10", "--device", "cpu", *MODEL_ARGS]
     arguments += ["--num-fewshot", "2", "--seeds", "0,42", "--output", str(tmp_path)]

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -468,42 +469,49 @@ class TestCommand:
 
 
 class TestInterruption:
-    COMMAND = (*SEARCH, *MODEL_ARGS, *SCREENED)
-
-    def start(self, output, *prefix):
-        command = [sys.executable, *prefix, "-m", "act_eval", "search", *self.COMMAND, "-o", str(output)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+    SETTINGS = SearchSettings(
+        DEMO_TASKS, {"act_alpha": 5, "dtype": "float32"}, limit=6, layers="all", mode="screened", batch_size=4, device="cpu"
+    )
 
     @pytest.fixture(scope="class")
-    def uninterrupted(self, tmp_path_factory):
+    def processes(self):
+        """Starts processes that have everything imported, so that killing many is quick."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["act_eval.search.run", "lm_eval.tasks", "transformers"])
+        return context
+
+    def start(self, processes, output):
+        process = processes.Process(target=run_search, args=(self.SETTINGS, output))
+        process.start()
+        return process
+
+    @pytest.fixture(scope="class")
+    def uninterrupted(self, processes, tmp_path_factory):
         output = tmp_path_factory.mktemp("uninterrupted") / "search"
-        process = self.start(output)
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        process = self.start(processes, output)
+        process.join()
+        assert process.exitcode == 0
         return output
 
-    def test_killed_five_times_gives_the_same(self, uninterrupted, tmp_path):
+    def test_killed_five_times_gives_the_same(self, processes, uninterrupted, tmp_path):
         output = tmp_path / "search"
         total = len(list((uninterrupted / "units").glob("*.npz")))
-        moments = sorted(random.Random(0).sample(range(1, total - 1), 5))
-        for moment in moments:
-            process = self.start(output)
-            while process.poll() is None and len(list((output / "units").glob("[!.]*.npz"))) < moment:
+        for moment in sorted(random.Random(0).sample(range(1, total - 1), 5)):
+            process = self.start(processes, output)
+            while process.is_alive() and len(list((output / "units").glob("[!.]*.npz"))) < moment:
                 time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            process.stderr.close()
+            process.kill()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
             assert not (output / "profile.json").exists()
-        process = self.start(output)
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        process = self.start(processes, output)
+        process.join()
+        assert process.exitcode == 0
         assert_same_files(uninterrupted, output)
 
-    def test_two_processes_give_the_same(self, uninterrupted, tmp_path):
-        output = tmp_path / "search"
-        launch = (
-            "-m",
+    def test_two_processes_give_the_same(self, tmp_path):
+        """Both as users start them."""
+        launch = [
             "accelerate.commands.launch",
             "--cpu",
             "--num_processes",
@@ -512,9 +520,13 @@ class TestInterruption:
             "1",
             "--mixed_precision",
             "no",
-        )
-        process = self.start(output, *launch, "--dynamo_backend", "no")
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
-        assert_same_files(uninterrupted, output)
-        assert json.loads((output / "search.json").read_text()) == json.loads((uninterrupted / "search.json").read_text())
+        ]
+        prefixes = {"one": [], "two": ["-m", *launch, "--dynamo_backend", "no"]}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        for name, prefix in prefixes.items():
+            command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *SCREENED]
+            result = subprocess.run([*command, "-o", tmp_path / name], capture_output=True, text=True, env=environment)
+            assert result.returncode == 0, result.stderr
+        assert_same_files(tmp_path / "one", tmp_path / "two")
+        one, two = (json.loads((tmp_path / name / "search.json").read_text()) for name in prefixes)
+        assert one == two
