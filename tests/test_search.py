@@ -299,6 +299,16 @@ class TestDocuments:
         documents = load_documents(demo_lm, {"demo_topic": task}, DocumentSettings(None, 1))
         assert len(documents) == 10
 
+    def test_the_seed_draws_the_examples(self, demo_lm, demo_tasks):
+        def contexts(seed, shots):
+            tasks = load_tasks("demo_sentiment", demo_tasks)
+            documents = load_documents(demo_lm, tasks, DocumentSettings(None, seed, shots))
+            return [document.requests[0][0] for document in documents]
+
+        assert contexts(1, 0) == contexts(2, 0)
+        assert contexts(1, 2) == contexts(1, 2)
+        assert contexts(1, 2) != contexts(2, 2)
+
     def test_few_shot_examples_do_not_hold_the_document_itself(self, demo_lm, demo_tasks):
         (task,) = load_tasks("demo_topic", demo_tasks).values()
         task.dataset["train"] = task.dataset["train"].select(range(4))
