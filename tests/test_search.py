@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM, ACTArguments
 from act_eval.profiles import HeadProfile
+from act_eval.search import run
 from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.resume import DecoderLayers
@@ -102,6 +105,13 @@ def all_heads(lm):
 
 
 class TestExactScores:
+    @pytest.fixture(autouse=True)
+    def _passes_are_resumed(self, caplog, request):
+        """No test is about the fallback to whole passes, which would hide mistakes, but one."""
+        yield
+        warned = any("cannot be resumed" in record.getMessage() for record in caplog.get_records("call"))
+        assert warned == ("cannot_be_resumed" in request.node.name)
+
     def assert_equal_naive(self, lm, act, documents, heads, batch_size=8):
         scores = evaluator(lm, act, batch_size=batch_size).score_heads(documents, heads)
         plain_correct, plain_margin = naive_scores(lm, act, documents, "none")
@@ -160,14 +170,13 @@ class TestExactScores:
         lm = ACTLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(MODEL_PATH), act_profile="none", device="cpu")
         self.assert_equal_naive(lm, ACT("none", beta=0.1, threshold=0.06), random_documents(5, 3), all_heads(lm))
 
-    def test_a_model_that_cannot_be_resumed_runs_whole_passes(self, gqa_lm, caplog, monkeypatch):
+    def test_a_model_that_cannot_be_resumed_runs_whole_passes(self, gqa_lm, monkeypatch):
         def resume_wrongly(self, index, hidden, recording, original=DecoderLayers.resume_at):
             return original(self, index, hidden + 1, recording)
 
         monkeypatch.setattr(DecoderLayers, "resume_at", resume_wrongly)
         act, documents, heads = ACT("none", threshold=0.04), random_documents(3, 4), all_heads(gqa_lm)[::7]
         self.assert_equal_naive(gqa_lm, act, documents, heads)
-        assert "cannot be resumed" in caplog.text
 
     def test_the_model_is_left_as_it_was(self, gqa_lm):
         documents, ids = random_documents(2, 5), random_ids(30, seed=1)
@@ -445,13 +454,16 @@ class TestCommand:
         with pytest.raises(InputError, match=words):
             search(finished, *SCREENED, *extra)
 
-    def test_changed_weights_are_refused(self, finished, tmp_path):
+    def test_changed_weights_are_refused(self, tmp_path):
         model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
+        AutoTokenizer.from_pretrained(MODEL_PATH).save_pretrained(tmp_path / "model")
+        arguments = (*SCREENED, "--limit", "2", "--model-args", f"pretrained={tmp_path / 'model'},act_alpha=5,dtype=float32")
+        model.save_pretrained(tmp_path / "model")
+        search(tmp_path / "search", *arguments)
         model.lm_head.weight.data *= 1.01
         model.save_pretrained(tmp_path / "model")
-        AutoTokenizer.from_pretrained(MODEL_PATH).save_pretrained(tmp_path / "model")
-        with pytest.raises(InputError, match=r"another (model|weights)"):
-            search(finished, *SCREENED, "--model-args", f"pretrained={tmp_path / 'model'},act_alpha=5,dtype=float32")
+        with pytest.raises(InputError, match="another weights"):
+            search(tmp_path / "search", *arguments)
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -475,6 +487,13 @@ class TestCommand:
         with pytest.raises(InputError, match=words):
             search(tmp_path, *arguments)
 
+    @pytest.mark.parametrize("limit", ["2", "3"])
+    def test_few_documents(self, tmp_path, limit):
+        search(tmp_path, "--mode", "screened", "--budget", "0.5", "--limit", limit)
+        table = pd.read_csv(tmp_path / "heads.csv")
+        assert (table["documents"] == table["documents"].max()).any()
+        assert table["documents"].max() == int(limit)
+
     def test_selections(self, tmp_path):
         settings = {"tasks": ("demo_topic",), "model_args": {"act_alpha": 5, "dtype": "float32"}, "limit": 6, "device": "cpu"}
         result = run_search(SearchSettings(**settings, layers="1-2", selection="top-k", k=3), tmp_path / "top")
@@ -493,6 +512,24 @@ class TestCommand:
             [sys.executable, "-m", "act_eval", "search", "--help"], capture_output=True, text=True, check=True
         )
         assert "Find the heads" in answer.stdout
+
+
+def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
+    settings = SearchSettings(DEMO_TASKS, {"act_alpha": 5}, limit=8, batch_size=2, mode="exact", selection="improving")
+    processes = SimpleNamespace(process_index=1, num_processes=3, is_main_process=False, main_process_first=nullcontext)
+    monkeypatch.setattr(run, "PartialState", lambda: processes)
+    monkeypatch.setattr(run, "ACTLM", lambda **_: demo_lm)
+    shares = []
+
+    def gather(parts):
+        shares.append([sorted(part) for part in parts])
+        raise InterruptedError
+
+    monkeypatch.setattr(run, "gather_object", gather)
+    with pytest.raises(InterruptedError):
+        run_search(settings, tmp_path / "search")
+    assert shares == [[[1, 4, 7, 10]]]
+    assert len(list((tmp_path / "search" / "units").glob("*.npz"))) == 4
 
 
 class TestInterruption:

@@ -271,13 +271,13 @@ class _Search:
         first, spent = 0, 0.0
         for number, (share, _) in enumerate(ROUNDS):
             last = len(self.documents) if number == len(ROUNDS) - 1 else first + round(share * len(self.documents))
-            if number and competing:
+            if plain and competing:
                 # Estimates tell documents apart far better than they are right, so they correct for which documents were drawn.
                 exact = np.stack([np.concatenate([margin for _, _, margin in scores[place]]) for place in competing])
                 drawn = [places[id(document)] for documents, _, _ in scores[competing[0]] for document in documents]
                 errors = exact - np.concatenate([margin for _, margin in plain]) - of_documents[competing][:, drawn]
                 so_far = estimates[competing, None] + errors
-                competing = survivors(competing, so_far, plan, number, spent) if so_far.shape[1] else competing
+                competing = survivors(competing, so_far, plan, number, spent)
             if last > first and competing:
                 heads = [self.heads[place] for place in competing]
                 text = f"round {number + 1} of {len(ROUNDS)}: {len(heads)} heads"
