@@ -256,7 +256,9 @@ def _report(folders: list[Path], output: Path) -> None:
     from act_eval.report.tables import print_table
     from act_eval.report.write import write_report
 
-    comparison, paths = write_report(folders, output)
-    print_table(comparison, console)
-    for path in paths:
+    report = write_report(folders, output)
+    print_table(report.comparison, console)
+    for note in report.notes:
+        console.print(f"not compared: {note}", soft_wrap=True, highlight=False)
+    for path in report.paths:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)

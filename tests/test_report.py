@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from act_eval.report.load import ReportError, load
+from act_eval.report.pairing import pair
 from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
 from act_eval.report.write import write_report
 
@@ -31,20 +32,27 @@ def write_run(
     beta=0.4,
     shots=0,
     seed=1234,
+    metric="acc",
+    model_args="pretrained=some/model",
+    samples=None,
+    stock=False,
     **act,
 ):
-    """A results file and its samples, as lm-eval writes them."""
+    """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all)."""
     date = next(dates)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"beta": beta, "threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill", "num_heads": heads}
-    config = {"model": "act-hf", "limit": limit, "fewshot_seed": seed, "act": {**settings, "profile": "all", **act}}
+    config = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
+    if not stock:
+        config["act"] = {**settings, "profile": "all", "profile_hash": "0" * 16, **act}
     results = {
         "model_name": model,
         "config": config,
         "configs": {task: {}},
         "versions": {task: version},
         "n-shot": {task: shots},
-        "results": {task: {}},
+        "results": {task: {f"{metric},none": float(np.mean(values)), f"{metric}_stderr,none": 0.1, "alias": task}},
+        "n-samples": {task: {"original": 10_000, "effective": len(values)}},
     }
     (folder / f"results_{date}.json").write_text(json.dumps(results))
     lines = [
@@ -53,13 +61,20 @@ def write_run(
             "doc_hash": f"d{index}",
             "prompt_hash": f"{prompt}{index}",
             "target_hash": f"t{index}",
-            "metrics": ["acc", "text"],
-            "acc": value,
+            "filter": "none",
+            "metrics": [metric, "text"],
+            metric: value,
             "text": "not a number",
         }
         for index, value in enumerate(values)
-    ]
-    (folder / f"samples_{task}_{date}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ][:samples]
+    if samples != 0:
+        (folder / f"samples_{task}_{date}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return date
+
+
+def compared(*folders):
+    return compare(pair(load(folders)))
 
 
 BASELINE = [1.0] * 60 + [0.0] * 40
@@ -80,7 +95,7 @@ class TestSeeds:
         return tmp_path
 
     def test_mean_and_spread(self, folder):
-        (row,) = [row for _, row in compare(*load([folder])).iterrows()]
+        (row,) = [row for _, row in compared(folder).iterrows()]
         assert (row["seeds"], row["n"], row["num_fewshot"]) == (3, 4, 4)
         assert row["baseline"] == pytest.approx(np.mean(self.BASELINES))
         assert row["act"] == pytest.approx(np.mean(self.ACTS))
@@ -98,19 +113,19 @@ class TestSeeds:
 
     def test_a_seed_on_one_side_alone_is_left_out(self, folder):
         write_run(folder, [1.0] * 4, shots=4, seed=99, prompt="seed99-", heads=32)
-        assert compare(*load([folder])).iloc[0]["seeds"] == 3
+        assert compared(folder).iloc[0]["seeds"] == 3
 
     def test_different_shots_are_not_averaged(self, folder):
         write_run(folder, [0.0] * 4, shots=2, seed=0)
         write_run(folder, [1.0] * 4, shots=2, seed=0, heads=32)
-        table = compare(*load([folder])).set_index("num_fewshot")
+        table = compared(folder).set_index("num_fewshot")
         assert table["seeds"].to_dict() == {2: 1, 4: 3}
         assert table.loc[2, "delta"] == 1
 
     def test_without_examples_the_seed_decides_nothing(self, tmp_path):
         write_run(tmp_path, [1.0, 0.0], seed=1)
         write_run(tmp_path, [1.0, 1.0], seed=2, heads=32)
-        row = compare(*load([tmp_path])).iloc[0]
+        row = compared(tmp_path).iloc[0]
         assert (row["seeds"], row["delta"]) == (1, 0.5)
 
 
@@ -118,7 +133,7 @@ class TestCompare:
     def test_known_numbers(self, tmp_path):
         write_run(tmp_path, BASELINE)
         write_run(tmp_path, ACT, heads=32)
-        row = compare(*load([tmp_path])).iloc[0]
+        row = compared(tmp_path).iloc[0]
         assert (row["n"], row["baseline"], row["act"]) == (100, 0.6, 0.75)
         assert row["delta"] == pytest.approx(0.15)
         assert (row["both"], row["only_baseline"], row["only_act"], row["neither"]) == (50, 10, 25, 15)
@@ -131,7 +146,7 @@ class TestCompare:
         write_run(tmp_path, [0.0] * 4)
         write_run(tmp_path, [1.0] * 4, heads=2)
         write_run(tmp_path, [1.0, 1.0, 0.0, 0.0])
-        table = compare(*load([tmp_path]))
+        table = compared(tmp_path)
         assert table[["baseline", "act"]].to_numpy().tolist() == [[0.5, 1.0]]
 
     def test_settings_and_models_stay_apart(self, tmp_path):
@@ -139,7 +154,7 @@ class TestCompare:
             write_run(tmp_path / model, [0.0, 1.0], model=model)
             write_run(tmp_path / model, [1.0, 1.0], model=model, heads=2)
             write_run(tmp_path / model, [1.0, 0.0], model=model, heads=2, beta=0.1)
-        table = compare(*load([tmp_path / "a", tmp_path / "b"]))
+        table = compared(tmp_path / "a", tmp_path / "b")
         deltas = table.set_index(["model", "settings"])["delta"].to_dict()
         names = {beta: f"all (2 heads), beta {beta}, threshold 0.1" for beta in (0.1, 0.4)}
         assert deltas == {(model, names[beta]): delta for model in "ab" for beta, delta in ((0.1, 0.0), (0.4, 0.5))}
@@ -147,7 +162,7 @@ class TestCompare:
     def test_beta_one_is_a_baseline(self, tmp_path):
         write_run(tmp_path, [0.0, 1.0], heads=32, beta=1)
         write_run(tmp_path, [1.0, 1.0], heads=32)
-        assert len(compare(*load([tmp_path]))) == 1
+        assert len(compared(tmp_path)) == 1
 
     @pytest.mark.parametrize(
         ("baseline", "act", "reason"),
@@ -155,20 +170,117 @@ class TestCompare:
             ({}, {"prompt": "q"}, "different prompts"),
             ({}, {"version": 2}, "version 1 to 2"),
             ({"values": [1.0]}, {}, "different documents"),
-            ({}, {"limit": 5}, "no calibrated run has a baseline"),
-            ({}, {"task": "other"}, "no calibrated run has a baseline"),
+            ({}, {"limit": 5}, "no baseline of the same model"),
+            ({}, {"task": "other"}, "no baseline of the same model"),
         ],
     )
     def test_what_must_not_be_compared(self, tmp_path, baseline, act, reason):
         write_run(tmp_path, **{"values": [0.0, 1.0], **baseline})
         write_run(tmp_path, **{"values": [0.0, 1.0], "heads": 2, **act})
         with pytest.raises(ReportError, match=reason):
-            compare(*load([tmp_path]))
+            compared(tmp_path)
+
+    def test_a_stock_run_is_a_baseline(self, tmp_path):
+        write_run(tmp_path, BASELINE, stock=True)
+        write_run(tmp_path, ACT, heads=32, model_args={"pretrained": "some/model", "act_profile": "all", "device": "cpu"})
+        (row,) = compared(tmp_path).to_dict("records")
+        assert (row["baseline"], row["act"], row["num_heads"]) == (0.6, 0.75, 32)
+
+    def test_other_model_arguments_are_refused(self, tmp_path):
+        write_run(tmp_path, BASELINE, model_args="pretrained=some/model,dtype=float16")
+        write_run(tmp_path, ACT, heads=32)
+        with pytest.raises(
+            ReportError, match=r"model arguments .* \(dtype=float16,pretrained=some/model; pretrained=some/model\)"
+        ):
+            compared(tmp_path)
+
+    def test_other_metrics_are_refused(self, tmp_path):
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32, metric="exact_match")
+        with pytest.raises(ReportError, match=r"different metrics \(acc \(none\); exact_match \(none\)\)"):
+            compared(tmp_path)
+
+    def test_a_refusal_leaves_the_rest(self, tmp_path):
+        for task, prompt in (("good", "p"), ("bad", "q")):
+            write_run(tmp_path, BASELINE, task=task)
+            write_run(tmp_path, ACT, heads=32, task=task, prompt=prompt)
+        write_run(tmp_path, BASELINE, task="lonely")
+        report = write_report([tmp_path], tmp_path / "report")
+        assert report.comparison["task"].tolist() == ["good"]
+        assert [("bad" in note, "lonely" in note) for note in report.notes] == [(True, False), (False, True)]
+        text = (tmp_path / "report" / "comparison.md").read_text()
+        assert all(f"- {note}" in text for note in report.notes)
+
+    def test_the_newest_complete_run_wins_and_the_rest_are_listed(self, tmp_path):
+        older = write_run(tmp_path, [0.0] * 100)
+        write_run(tmp_path, BASELINE)
+        truncated = write_run(tmp_path, [1.0] * 100, samples=60)
+        write_run(tmp_path, ACT, heads=32)
+        pairing = pair(load([tmp_path]))
+        assert compare(pairing).iloc[0]["baseline"] == 0.6
+        assert len(pairing.notes) == 2
+        assert any(older in note and "newer" in note for note in pairing.notes)
+        assert any(truncated in note and "60 of 100" in note for note in pairing.notes)
+
+    @pytest.mark.parametrize("samples", [0, 30])
+    def test_runs_without_all_samples_are_unpaired(self, tmp_path, samples):
+        write_run(tmp_path, BASELINE, samples=samples)
+        write_run(tmp_path, ACT, heads=32)
+        report = write_report([tmp_path], tmp_path / "report")
+        (row,) = report.comparison.to_dict("records")
+        assert (row["paired"], row["baseline"], row["act"], row["n"]) == (False, 0.6, 0.75, 100)
+        assert row["delta"] == pytest.approx(0.15)
+        assert np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
+        assert "unpaired" in (tmp_path / "report" / "comparison.md").read_text()
+        assert any("samples" in note for note in report.notes)
+
+    def test_two_baselines_show_the_noise(self, tmp_path):
+        write_run(tmp_path, BASELINE, stock=True)
+        write_run(tmp_path, [1.0, *BASELINE[:60], *BASELINE[61:]])
+        write_run(tmp_path, ACT, heads=32)
+        report = write_report([tmp_path], tmp_path / "report")
+        (row,) = report.comparison.to_dict("records")
+        assert row["baseline"] == 0.61
+        assert row["noise"] == pytest.approx(0.01)
+        assert "| noise |" in " ".join((tmp_path / "report" / "comparison.md").read_text().split())
+
+    def test_holm(self, tmp_path):
+        changes = {"a": 1, "b": 6, "c": 12}
+        for task, number in changes.items():
+            write_run(tmp_path, [0.0] * 40, task=task)
+            write_run(tmp_path, [1.0] * number + [0.0] * (40 - number), task=task, heads=32)
+        table = compared(tmp_path).set_index("task")
+        p = {task: 2 * 0.5**number for task, number in changes.items()}
+        assert table["p"].to_dict() == pytest.approx(p)
+        assert table["p_holm"].to_dict() == pytest.approx({"c": 3 * p["c"], "b": 2 * p["b"], "a": p["a"]})
+
+    def test_folders_in_any_order_and_twice_change_nothing(self, tmp_path):
+        for name in "abc":
+            write_run(tmp_path / name, BASELINE, task=name)
+            write_run(tmp_path / name, ACT, heads=32, task=name)
+        folders = [tmp_path / name for name in "abc"]
+        for other in (folders[::-1], [tmp_path], [tmp_path, *folders]):
+            pd.testing.assert_frame_equal(compared(*other), compared(*folders))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_scores_that_are_no_numbers(self, tmp_path, value):
+        write_run(tmp_path, [1.0, value])
+        with pytest.raises(ReportError, match=r"acc of document 1 is (nan|inf) \(line 2 of .*samples_demo"):
+            load([tmp_path])
+
+    def test_settings_that_are_missing(self, tmp_path):
+        write_run(tmp_path, [1.0], heads=32)
+        (file,) = tmp_path.glob("results_*")
+        content = json.loads(file.read_text())
+        del content["config"]["act"]["keep"]
+        file.write_text(json.dumps(content))
+        with pytest.raises(ReportError, match="does not say what ACT's keep was"):
+            load([tmp_path])
 
     def test_unreadable_files(self, tmp_path):
         with pytest.raises(ReportError, match="no folder"):
             load([tmp_path / "missing"])
-        with pytest.raises(ReportError, match="no runs"):
+        with pytest.raises(ReportError, match="no results"):
             load([tmp_path])
         for text in ("{", "[]", "{}"):
             (tmp_path / "results_x.json").write_text(text)
@@ -193,6 +305,26 @@ class TestStatistics:
         assert result["high"] >= result["delta"] - 1e-12
         assert 0 < result["p"] <= 1
 
+    @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+    def test_swapping_negates(self, pairs):
+        baseline, act = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+        one, other = paired_statistics(baseline, act), paired_statistics(act, baseline)
+        assert one["delta"] == -other["delta"]
+        assert one["p"] == other["p"]
+        assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]), abs=2 / len(pairs))
+
+    def test_hand_computed(self):
+        flips = paired_statistics(np.zeros(6), np.ones(6))
+        assert (flips["delta"], flips["low"], flips["high"], flips["p"]) == (1, 1, 1, 2 / 64)
+        single = paired_statistics(np.ones(1), np.zeros(1))
+        assert (single["n"], single["delta"], single["p"]) == (1, -1, 1)
+
+    def test_few_values_are_bootstrapped_like_many(self, monkeypatch):
+        difference = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=300)
+        quick = bootstrap_interval(difference)
+        monkeypatch.setattr("act_eval.report.statistics._FEW_VALUES", 0)
+        assert quick == pytest.approx(bootstrap_interval(difference), abs=0.005)
+
     def test_nothing_changed(self):
         assert exact_mcnemar(0, 0) == 1
         assert bootstrap_interval(np.zeros(10)) == (0, 0)
@@ -214,7 +346,8 @@ class TestStatistics:
 def test_report_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)
-    comparison, paths = write_report([tmp_path / "runs"], tmp_path / "report")
+    report = write_report([tmp_path / "runs"], tmp_path / "report")
+    comparison, paths = report.comparison, report.paths
     assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "improvement.png", "improvement.svg"]
     markdown = paths[0].read_text()
     assert "| demo | acc | 0 | 100 | 0.600 | 0.750 | +0.150 |" in " ".join(markdown.split())
@@ -227,6 +360,6 @@ def test_report_files(tmp_path):
 def test_the_same_runs_give_the_same_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)
-    first, second = (write_report([tmp_path / "runs"], tmp_path / name)[1] for name in "ab")
+    first, second = (write_report([tmp_path / "runs"], tmp_path / name).paths for name in "ab")
     for left, right in zip(first, second, strict=True):
         assert left.read_bytes() == right.read_bytes()

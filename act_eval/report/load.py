@@ -1,99 +1,121 @@
-"""Read lm-eval's results and samples into two tables."""
+"""Read lm-eval's results and samples into tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from act_eval.errors import InputError
 
-RUN_COLUMNS = ("run", "date", "model", "settings", "is_baseline", "task", "version", "num_fewshot", "seed", "limit")
-SAMPLE_COLUMNS = ("run", "task", "metric", "doc_id", "doc_hash", "prompt_hash", "target_hash", "value")
+RUN_COLUMNS = {
+    "file": "str",
+    "samples_file": "object",
+    "date": "str",
+    "model": "str",
+    "model_args": "str",
+    "settings": "str",
+    "is_baseline": "bool",
+    "num_heads": "Int64",
+    "task": "str",
+    "version": "object",
+    "num_fewshot": "Int64",
+    "seed": "Int64",
+    "limit": "Float64",
+    "documents": "Int64",
+}
+SAMPLE_COLUMNS = {
+    "run": "int32",
+    "line": "int32",
+    "filter": "category",
+    "metric": "category",
+    "doc_id": "int64",
+    "doc_hash": "uint64",
+    "prompt_hash": "uint64",
+    "target_hash": "uint64",
+    "value": "float64",
+}
+SCORE_COLUMNS = {"run": "int32", "filter": "str", "metric": "str", "value": "float64", "standard_error": "float64"}
+
+_HASHES = ("doc_hash", "prompt_hash", "target_hash")
+_ACT_KEYS = ("beta", "threshold", "alpha", "keep", "decode", "profile", "profile_hash", "num_heads")
+_NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
 
 
 class ReportError(InputError):
     """Results that cannot be read or must not be compared."""
 
 
-def load(folders: Iterable[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read every run below some folders.
+@dataclass(frozen=True)
+class Results:
+    """What lm-eval wrote.
 
-    A run is one `results_<date>.json`; its samples are the files of the same date beside it. Two runs may share a folder,
-    since lm-eval names folders by checkpoint only: the ACT settings in the results tell them apart.
+    Attributes:
+        runs: a row for each results file and task (`RUN_COLUMNS`). `samples_file` is None where there are no samples;
+            `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line; `is_baseline`
+            whether nothing was calibrated; `seed` that of the few-shot sampler, missing without few-shot examples, where it
+            decides nothing; `documents` how many were evaluated.
+        samples: a row for each run, document and metric that is a number (`SAMPLE_COLUMNS`). `run` is the index of `runs`;
+            hashes are 64 bits of lm-eval's; `line` is where the sample stands in its file, from 1.
+        scores: a row for each run and metric: what lm-eval itself computed (`SCORE_COLUMNS`).
+        groups: names of tasks, by the lm-eval group that they were run in.
+    """
+
+    runs: pd.DataFrame
+    samples: pd.DataFrame
+    scores: pd.DataFrame
+    groups: Mapping[str, tuple[str, ...]]
+
+
+def load(folders: Iterable[Path]) -> Results:
+    """Read every run below some folders, in an order that depends on the files' contents and names alone.
+
+    A run is one task of one `results_<date>.json`; its samples are in the file of the same task and date beside it. Runs may
+    share a folder, since lm-eval names folders by checkpoint only: the settings in the results tell them apart.
 
     Args:
         folders: where to look, recursively.
 
-    Returns:
-        `runs`, a row per run and task (`RUN_COLUMNS`): `run` is the path of the results file, `settings` the ACT settings in
-        one line, `is_baseline` whether nothing was calibrated, `seed` that of the few-shot sampler (None without few-shot
-        examples, where it decides nothing). `samples`, a row per run, task, metric and document
-        (`SAMPLE_COLUMNS`), for every metric that is a number per document.
-
     Raises:
-        ReportError: a folder does not exist, or no run with samples is in any of them, or a file is not what lm-eval writes.
+        ReportError: a folder does not exist, there is no run in any of them, a file is not what lm-eval writes, or a score is
+            not a number.
     """
-    runs: list[dict[str, Any]] = []
-    samples: list[dict[str, Any]] = []
+    files: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
-        for file in sorted(folder.rglob("results_*.json")):
-            results = _read_json(file)
-            for run in _runs(file, results):
-                samples_file = file.with_name(f"samples_{run['task']}_{run['date']}.jsonl")
-                if samples_file.is_file():
-                    runs.append(run)
-                    samples += _samples(samples_file, run)
+        files |= dict.fromkeys(file.resolve() for file in folder.rglob("results_*.json"))
+    runs: list[dict[str, Any]] = []
+    samples: list[pd.DataFrame] = []
+    scores: list[dict[str, Any]] = []
+    groups: dict[str, set[str]] = {}
+    for file in sorted(files, key=lambda file: (file.name, str(file))):
+        results = _read_json(file)
+        for group, members in _groups(results).items():
+            groups.setdefault(group, set()).update(members)
+        for run in _runs(file, results):
+            number = len(runs)
+            runs.append(run)
+            scores += _scores(number, results["results"].get(run["task"], {}))
+            if run["samples_file"] is not None:
+                samples.append(_read_samples(Path(run["samples_file"]), number))
     if not runs:
-        raise ReportError(
-            "no runs with samples were found: run lm_eval with --log_samples and --output_path, or act-eval compare."
-        )
-    return pd.DataFrame(runs, columns=list(RUN_COLUMNS)), pd.DataFrame(samples, columns=list(SAMPLE_COLUMNS))
+        raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
+    return Results(
+        _table(runs, RUN_COLUMNS),
+        _concatenated(samples),
+        _table(scores, SCORE_COLUMNS),
+        {group: tuple(sorted(members)) for group, members in sorted(groups.items())},
+    )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{file} cannot be read as JSON ({error}): delete it and run that evaluation again.") from error
-    if (
-        not isinstance(content, dict)
-        or not isinstance(content.get("config"), dict)
-        or not isinstance(content.get("configs"), dict)
-    ):
-        raise ReportError(f"{file} is not a results file of lm-eval.")
-    return content
-
-
-def _runs(file: Path, results: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    config = results["config"]
-    act = config.get("act")
-    for task in results["configs"]:
-        num_fewshot = results.get("n-shot", {}).get(task)
-        yield {
-            "run": str(file),
-            "date": file.stem.removeprefix("results_"),
-            "model": results.get("model_name") or config.get("model"),
-            "settings": describe_settings(act),
-            "is_baseline": act is None or _changes_nothing(act),
-            "task": task,
-            "version": results.get("versions", {}).get(task),
-            "num_fewshot": num_fewshot,
-            "seed": config.get("fewshot_seed") if num_fewshot else None,
-            "limit": config.get("limit"),
-        }
-
-
-def _changes_nothing(act: dict[str, Any]) -> bool:
-    return act["num_heads"] == 0 or (act["beta"] == 1 and act["decode"] != "official")
-
-
-def describe_settings(act: dict[str, Any] | None) -> str:
+def describe_settings(act: Mapping[str, Any] | None) -> str:
     """The ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`.
 
     A profile file is named by its last two path components and by its content's hash, since files change.
@@ -101,7 +123,7 @@ def describe_settings(act: dict[str, Any] | None) -> str:
     if act is None or _changes_nothing(act):
         return "baseline"
     detection = f"alpha {act['alpha']:g}" if act["alpha"] is not None else f"threshold {act['threshold']:g}"
-    profile = act["profile"]
+    profile = str(act["profile"])
     if profile.endswith(".json"):
         profile = f"{'/'.join(Path(profile).parts[-2:])} {act['profile_hash'][:8]}"
     parts = [f"{profile} ({act['num_heads']} heads)", f"beta {act['beta']:g}", detection]
@@ -110,16 +132,135 @@ def describe_settings(act: dict[str, Any] | None) -> str:
     return ", ".join(parts)
 
 
-def _samples(file: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+def read_samples(file: Path, lines: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """Some samples of a file, whole, by line number from 1."""
+    wanted = set(lines)
+    with file.open(encoding="utf-8") as content:
+        return {number: json.loads(line) for number, line in enumerate(content, start=1) if number in wanted}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{file} cannot be read as JSON ({error}): delete it and run that evaluation again.") from error
+    parts = ("config", "configs", "results")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in parts):
+        raise ReportError(f"{file} is not a results file of lm-eval.")
+    act = content["config"].get("act")
+    missing = [key for key in _ACT_KEYS if act is not None and key not in act]
+    if missing:
+        raise ReportError(f"{file} does not say what ACT's {missing[0]} was: run that evaluation again.")
+    return content
+
+
+def _groups(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The tasks below each group, those of its subgroups too."""
+    members: Mapping[str, list[str]] = results.get("group_subtasks") or {}
+
+    def below(name: str) -> Iterator[str]:
+        for member in members.get(name, []):
+            yield from below(member) if members.get(member) else [member]
+
+    return {name: list(below(name)) for name in members if members[name]}
+
+
+def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    config = results["config"]
+    act = config.get("act")
+    date = file.stem.removeprefix("results_")
+    for task in results["configs"]:
+        num_fewshot = results.get("n-shot", {}).get(task)
+        samples_file = file.with_name(f"samples_{task}_{date}.jsonl")
+        yield {
+            "file": str(file),
+            "samples_file": str(samples_file) if samples_file.is_file() else None,
+            "date": date,
+            "model": str(results.get("model_name") or config.get("model")),
+            "model_args": _arguments_of_the_model(config.get("model_args")),
+            "settings": describe_settings(act),
+            "is_baseline": act is None or _changes_nothing(act),
+            "num_heads": 0 if act is None else act["num_heads"],
+            "task": task,
+            "version": results.get("versions", {}).get(task),
+            "num_fewshot": num_fewshot,
+            "seed": config.get("fewshot_seed") if num_fewshot else None,
+            "limit": config.get("limit"),
+            "documents": results.get("n-samples", {}).get(task, {}).get("effective"),
+        }
+
+
+def _arguments_of_the_model(model_args: Any) -> str:
+    """Those of `--model_args` that answers depend on, besides ACT's, sorted; lm-eval writes them as a text or a table."""
+    if isinstance(model_args, str):
+        model_args = dict(part.partition("=")[::2] for part in model_args.split(",") if part)
+    kept = {key: value for key, value in (model_args or {}).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
+    return ",".join(f"{key}={value}" for key, value in sorted(kept.items()))
+
+
+def _changes_nothing(act: Mapping[str, Any]) -> bool:
+    return act["num_heads"] == 0 or (act["beta"] == 1 and act["decode"] != "official")
+
+
+def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for key, value in results.items():
+        metric, comma, filter_name = key.partition(",")
+        if comma and not metric.endswith("_stderr") and isinstance(value, (int, float)):
+            error = results.get(f"{metric}_stderr,{filter_name}")
+            error = error if isinstance(error, (int, float)) else None
+            yield {"run": run, "filter": filter_name, "metric": metric, "value": value, "standard_error": error}
+
+
+def _read_samples(file: Path, run: int) -> pd.DataFrame:
+    """The samples of one file; names of filters and metrics are texts still."""
+    lines, filters, metrics, values = [], [], [], []
+    identities: list[tuple[int, str, str, str]] = []
+    with file.open(encoding="utf-8") as content:
+        for number, line in enumerate(content, start=1):
             try:
                 sample = json.loads(line)
-                identity = {key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")}
-                metrics = sample["metrics"]
+                doc_hash, prompt_hash, target_hash = (str(sample[name]) for name in _HASHES)
+                identity = int(sample["doc_id"]), doc_hash, prompt_hash, target_hash
+                names = sample["metrics"]
+                scores = [(name, sample[name]) for name in names if type(sample.get(name)) in (bool, int, float)]
             except (ValueError, KeyError, TypeError) as error:
-                raise ReportError(f"line {number} of {file} is not a sample of lm-eval ({error!r}).") from error
-            for metric in metrics:
-                value = sample.get(metric)
-                if isinstance(value, (bool, int, float)):
-                    yield {"run": run["run"], "task": run["task"], "metric": metric, **identity, "value": float(value)}
+                raise ReportError(
+                    f"line {number} of {file} is not a sample of lm-eval ({error!r}): run that evaluation again."
+                ) from error
+            for name, value in scores:
+                if not math.isfinite(value):
+                    raise ReportError(f"{name} of document {identity[0]} is {value} (line {number} of {file}): run it again.")
+                lines.append(number)
+                filters.append(sample.get("filter", "none"))
+                metrics.append(name)
+                values.append(value)
+                identities.append(identity)
+    doc_ids, *hashes = zip(*identities, strict=True) if identities else ((), (), (), ())
+    return pd.DataFrame(
+        {
+            "run": np.full(len(lines), run, dtype="int32"),
+            "line": np.array(lines, dtype="int32"),
+            "filter": pd.Categorical(filters),
+            "metric": pd.Categorical(metrics),
+            "doc_id": np.array(doc_ids, dtype="int64"),
+            **{
+                name: pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
+                for name, texts in zip(_HASHES, hashes, strict=True)
+            },
+            "value": np.array(values, dtype="float64"),
+        }
+    )
+
+
+def _concatenated(samples: list[pd.DataFrame]) -> pd.DataFrame:
+    if not samples:
+        return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in SAMPLE_COLUMNS.items()})
+    for column in ("filter", "metric"):
+        names = sorted({name for table in samples for name in table[column].cat.categories})
+        for table in samples:
+            table[column] = table[column].cat.set_categories(names)
+    return pd.concat(samples, ignore_index=True)
+
+
+def _table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(columns)).astype(dict(columns))

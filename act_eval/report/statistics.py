@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from act_eval.report.load import ReportError
+from act_eval.report.pairing import Pairing
 
 COMPARISON_COLUMNS = (
     "model",
     "settings",
+    "num_heads",
     "task",
-    "metric",
     "num_fewshot",
+    "limit",
+    "filter",
+    "metric",
     "seeds",
+    "paired",
     "n",
     "baseline",
     "act",
@@ -29,75 +34,48 @@ COMPARISON_COLUMNS = (
     "only_act",
     "neither",
     "p",
+    "p_holm",
+    "noise",
 )
 BOOTSTRAP_RESAMPLES = 10_000
 SEED = 0
 
-_CELL = ["model", "settings", "is_baseline", "task", "num_fewshot", "seed", "limit"]
-_HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
+_CELL = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
+_NOISE_CELL = [column for column in _CELL if column not in ("settings", "num_heads")]
+_FAMILY = ["model", "settings"]
+_FEW_VALUES = 50
 
 
-def compare(runs: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
-    """Compare each calibrated run with the baseline of the same model, task, few-shot count, seed and limit.
+def compare(pairing: Pairing) -> pd.DataFrame:
+    """Compare calibrated runs with their baselines.
 
-    The newest run of a cell counts. Documents are matched by id, and their hashes must agree. Runs that differ in the seed of
-    the few-shot sampler alone are averaged per document.
+    Runs that differ in the seed of the few-shot sampler alone are averaged per document.
 
     Args:
-        runs, samples: what `load` returned.
+        pairing: what `pairing.pair` returned.
 
     Returns:
-        A row per model, settings, task, few-shot count and metric (`COMPARISON_COLUMNS`): means, the difference `delta` with
-        its paired bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1 per document the 2 x 2 counts and the
-        exact McNemar p (NaN otherwise). `seeds` is the number of seeds averaged; `baseline_sd`, `act_sd` and `delta_sd` are
-        the standard deviations over seeds (sample; NaN for one seed).
-
-    Raises:
-        ReportError: there is nothing to compare, or two runs that should be compared saw different documents, prompts,
-            targets or task versions.
+        A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by these:
+        means, the difference `delta` with its paired bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1
+        per document the 2 x 2 counts and the exact McNemar `p`, with `p_holm` corrected over the rows of the same model and
+        settings. `seeds` is the number of seeds averaged; `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations
+        over seeds (sample; missing for one seed). `noise` is the absolute difference of two baseline runs, where there are two.
+        Where `paired` is False, one of the runs has no samples, and all but means and difference is missing.
     """
-    newest = runs.sort_values("date").groupby(_CELL, dropna=False).tail(1)
-    baselines = newest[newest["is_baseline"]]
-    calibrated = newest[~newest["is_baseline"]]
-    keys = ["model", "task", "num_fewshot", "seed", "limit"]
-    pairs = calibrated.merge(baselines, on=keys, suffixes=("", "_baseline"), how="inner")
-    if pairs.empty:
-        raise ReportError(
-            "no calibrated run has a baseline of the same model, task, few-shot count, seed and limit: "
-            "run both, for example with act-eval compare."
-        )
     rows = []
-    cell = ["model", "settings", "task", "num_fewshot"]
-    for _, seeds in pairs.groupby([*cell, "limit"], dropna=False):
-        values = pd.concat([_paired_values(pair, samples) for _, pair in seeds.iterrows()], ignore_index=True)
-        for metric, metric_values in values.groupby("metric", sort=False):
-            statistics = {**seed_spread(metric_values), **paired_statistics(*_mean_over_seeds(metric_values))}
-            rows.append({**seeds.iloc[0][cell], "metric": metric, **statistics})
-    table = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
-    return table.sort_values(["model", "settings", "task", "metric"], ignore_index=True)
-
-
-def _paired_values(pair: pd.Series, samples: pd.DataFrame) -> pd.DataFrame:
-    """The two values of each document and metric: columns metric, doc_id, seed, baseline, act."""
-    if pair["version"] != pair["version_baseline"]:
-        raise ReportError(
-            f"{pair['task']} changed from version {pair['version_baseline']} to {pair['version']} between the two runs: "
-            "run both again."
-        )
-    sides = []
-    for column in ("run_baseline", "run"):
-        side = samples[(samples["run"] == pair[column]) & (samples["task"] == pair["task"])]
-        if side.duplicated(["metric", "doc_id"]).any():
-            raise ReportError(f"{pair['task']} has several samples per document (filters), which this report cannot pair yet.")
-        sides.append(side)
-    merged = sides[0].merge(sides[1], on=["metric", "doc_id"], how="outer", suffixes=("_baseline", "_act"), indicator=True)
-    if (merged["_merge"] != "both").any():
-        raise ReportError(f"baseline and ACT saw different documents of {pair['task']}: run both with the same --limit.")
-    for column, name in _HASHES.items():
-        if (merged[f"{column}_baseline"] != merged[f"{column}_act"]).any():
-            raise ReportError(f"baseline and ACT saw different {name} of {pair['task']}: run both in the same way.")
-    values = merged.rename(columns={"value_baseline": "baseline", "value_act": "act"}).assign(seed=pair["seed"])
-    return values[["metric", "doc_id", "seed", "baseline", "act"]]
+    for key, values in pairing.values.groupby(_CELL, dropna=False, observed=True):
+        statistics = {**seed_spread(values), **paired_statistics(*_mean_over_seeds(values))}
+        rows.append({**dict(zip(_CELL, key, strict=True)), "paired": True, **statistics})
+    for key, scores in pairing.unpaired.groupby(_CELL, dropna=False, observed=True):
+        means = scores[["baseline", "act"]].mean()
+        means["delta"] = means["act"] - means["baseline"]
+        rows.append({**dict(zip(_CELL, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
+    table = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS)).sort_values(_CELL, ignore_index=True)
+    for _, family in table[table["p"].notna()].groupby(_FAMILY):
+        table.loc[family.index, "p_holm"] = multipletests(family["p"], method="holm")[1]
+    noise = pairing.noise.groupby(_NOISE_CELL, dropna=False, observed=True)[["baseline", "act"]].mean()
+    noise = (noise["act"] - noise["baseline"]).abs().rename("noise").reset_index()
+    return table.drop(columns="noise").merge(noise, on=_NOISE_CELL, how="left") if len(noise) else table
 
 
 def _mean_over_seeds(values: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +93,11 @@ def seed_spread(values: pd.DataFrame) -> dict[str, float]:
     Returns:
         `seeds` (how many) and the sample standard deviations of `COMPARISON_COLUMNS`, NaN for one seed.
     """
-    means = values.groupby("seed", dropna=False)[["baseline", "act"]].mean()
+    return _spread(values.groupby("seed", dropna=False)[["baseline", "act"]].mean())
+
+
+def _spread(means: pd.DataFrame) -> dict[str, float]:
+    """`seed_spread`, from a row for each seed."""
     return {
         "seeds": len(means),
         "baseline_sd": float(means["baseline"].std()),
@@ -131,8 +113,8 @@ def paired_statistics(baseline: np.ndarray, act: np.ndarray) -> dict[str, float]
         baseline, act: float `[documents]`, in the same order.
 
     Returns:
-        The columns of `COMPARISON_COLUMNS` from `n` on. The interval is the percentile bootstrap of the mean difference over
-        documents (10,000 resamples, fixed seed).
+        The columns of `COMPARISON_COLUMNS` from `n` to `p` that are not about seeds. The interval is the percentile bootstrap
+        of the mean difference over documents (10,000 resamples, fixed seed).
     """
     difference = act - baseline
     low, high = bootstrap_interval(difference)
@@ -161,10 +143,16 @@ def paired_statistics(baseline: np.ndarray, act: np.ndarray) -> dict[str, float]
 
 def bootstrap_interval(difference: np.ndarray) -> tuple[float, float]:
     """The 95% percentile bootstrap interval of a mean; the mean itself where all values are equal."""
-    if len(np.unique(difference)) == 1:
-        return float(difference[0]), float(difference[0])
+    rng, n = np.random.default_rng(SEED), len(difference)
+    values, counts = np.unique(difference, return_counts=True)
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    if len(values) <= _FEW_VALUES:  # how often each value is drawn is multinomial, which is far quicker than drawing documents
+        means = rng.multinomial(n, counts / n, size=BOOTSTRAP_RESAMPLES) @ values / n
+        low, high = np.quantile(means, (0.025, 0.975))
+        return float(low), float(high)
     interval = stats.bootstrap(
-        (difference,), np.mean, n_resamples=BOOTSTRAP_RESAMPLES, method="percentile", batch=100, rng=np.random.default_rng(SEED)
+        (difference,), np.mean, n_resamples=BOOTSTRAP_RESAMPLES, method="percentile", batch=100, rng=rng
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
