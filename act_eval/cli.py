@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from act_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from act_eval.report.build import ReportOptions
 
 app = typer.Typer(
     help="Does calibrating attention sinks (ACT) help your language model on your tasks?",
@@ -189,9 +192,28 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the report; the first folder by default.")
     ] = None,
+    metric: Annotated[str, typer.Option(help="Only these metrics, separated by commas.")] = "",
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Only rows where a column matches a pattern: task=mmlu_*, filter=strict-match. Repeat."),
+    ] = None,
+    group_by: Annotated[str, typer.Option(help="What is averaged: tasks of each group, tag, all or none.")] = "group",
+    style: Annotated[str | None, typer.Option(help="A matplotlib style, by name or as a file, for the plots.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON and nothing else; no file is written.")
+    ] = False,
 ) -> None:
-    """Tables and a plot of what ACT changed, from results that are there."""
-    _report(folders, output or folders[0])
+    """Tables, plots and a page of what ACT changed, from results that are there."""
+    from act_eval.report.build import ReportOptions, make_report
+    from act_eval.report.machine_readable import to_json
+
+    patterns = dict(_column_pattern(text) for text in filters or [])
+    metrics = tuple(name for name in metric.split(",") if name)
+    options = ReportOptions(metrics, patterns, group_by)  # type: ignore[arg-type]
+    if json:
+        print(to_json(make_report(folders, options)), end="")
+    else:
+        _report(folders, output or folders[0], options, style)
 
 
 @app.command()
@@ -252,13 +274,21 @@ def _quiet(verbose: bool) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
 
-def _report(folders: list[Path], output: Path) -> None:
-    from act_eval.report.tables import print_table
+def _column_pattern(text: str) -> tuple[str, str]:
+    column, equals, pattern = text.partition("=")
+    if not equals:
+        raise InputError(f"--filter {text!r} is not COLUMN=PATTERN: write it as task=mmlu_*.")
+    return column, pattern
+
+
+def _report(folders: list[Path], output: Path, options: ReportOptions | None = None, style: str | None = None) -> None:
+    from act_eval.report.build import make_report
+    from act_eval.report.tables import print_tables
     from act_eval.report.write import write_report
 
-    report = write_report(folders, output)
-    print_table(report.comparison, console)
+    report = make_report(folders, options)
+    print_tables(report, console)
     for note in report.notes:
         console.print(f"not compared: {note}", soft_wrap=True, highlight=False)
-    for path in report.paths:
+    for path in write_report(report, output, style):
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from act_eval.report.build import make_report
 from act_eval.report.load import ReportError, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
@@ -58,9 +59,15 @@ def write_run(
     lines = [
         {
             "doc_id": index,
+            "doc": {"text": f"text {index}"},
             "doc_hash": f"d{index}",
             "prompt_hash": f"{prompt}{index}",
             "target_hash": f"t{index}",
+            "target": "1",
+            "arguments": {
+                f"gen_args_{choice}": {"arg_0": f"prompt {index}", "arg_1": f" {choice}"} for choice in ("no", "yes")
+            },
+            "filtered_resps": [["-1.5", "False"], [str(-2.0 + value), "False"]],
             "filter": "none",
             "metrics": [metric, "text"],
             metric: value,
@@ -75,6 +82,12 @@ def write_run(
 
 def compared(*folders):
     return compare(pair(load(folders)))
+
+
+def written(folder, output):
+    """The report of a folder, and the paths of its files by name."""
+    report = make_report([folder])
+    return report, {path.name: path for path in write_report(report, output)}
 
 
 BASELINE = [1.0] * 60 + [0.0] * 40
@@ -106,7 +119,7 @@ class TestSeeds:
         assert pd.isna(row["p"])
 
     def test_table_shows_the_spread(self, folder, tmp_path):
-        write_report([folder], tmp_path / "report")
+        written(folder, tmp_path / "report")
         text = (tmp_path / "report" / "comparison.md").read_text()
         assert "| 4 | 0.500 ± 0.250 | 0.667 ± 0.144 | +0.167 ± 0.144 |" in " ".join(text.split())
         assert "means over 3 few-shot seeds" in text
@@ -205,7 +218,7 @@ class TestCompare:
             write_run(tmp_path, BASELINE, task=task)
             write_run(tmp_path, ACT, heads=32, task=task, prompt=prompt)
         write_run(tmp_path, BASELINE, task="lonely")
-        report = write_report([tmp_path], tmp_path / "report")
+        report, _ = written(tmp_path, tmp_path / "report")
         assert report.comparison["task"].tolist() == ["good"]
         assert [("bad" in note, "lonely" in note) for note in report.notes] == [(True, False), (False, True)]
         text = (tmp_path / "report" / "comparison.md").read_text()
@@ -226,7 +239,7 @@ class TestCompare:
     def test_runs_without_all_samples_are_unpaired(self, tmp_path, samples):
         write_run(tmp_path, BASELINE, samples=samples)
         write_run(tmp_path, ACT, heads=32)
-        report = write_report([tmp_path], tmp_path / "report")
+        report, _ = written(tmp_path, tmp_path / "report")
         (row,) = report.comparison.to_dict("records")
         assert (row["paired"], row["baseline"], row["act"], row["n"]) == (False, 0.6, 0.75, 100)
         assert row["delta"] == pytest.approx(0.15)
@@ -238,7 +251,7 @@ class TestCompare:
         write_run(tmp_path, BASELINE, stock=True)
         write_run(tmp_path, [1.0, *BASELINE[:60], *BASELINE[61:]])
         write_run(tmp_path, ACT, heads=32)
-        report = write_report([tmp_path], tmp_path / "report")
+        report, _ = written(tmp_path, tmp_path / "report")
         (row,) = report.comparison.to_dict("records")
         assert row["baseline"] == 0.61
         assert row["noise"] == pytest.approx(0.01)
@@ -346,20 +359,22 @@ class TestStatistics:
 def test_report_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)
-    report = write_report([tmp_path / "runs"], tmp_path / "report")
-    comparison, paths = report.comparison, report.paths
-    assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "improvement.png", "improvement.svg"]
-    markdown = paths[0].read_text()
+    report, paths = written(tmp_path / "runs", tmp_path / "report")
+    plots = [f"{name}.{kind}" for name in ("improvement", "scatter", "heat_map") for kind in ("png", "svg")]
+    texts = ["comparison.md", "comparison.csv", "comparison.tex", "report.json", "report.html"]
+    assert list(paths) == [*texts, *plots]
+    markdown = paths["comparison.md"].read_text()
     assert "| demo | acc | 0 | 100 | 0.600 | 0.750 | +0.150 |" in " ".join(markdown.split())
-    pd.testing.assert_frame_equal(pd.read_csv(paths[1]), comparison, check_dtype=False)
-    assert paths[2].read_bytes().startswith(b"\x89PNG")
-    texts = [element.text for element in ElementTree.parse(paths[3]).iter("{http://www.w3.org/2000/svg}text")]
+    pd.testing.assert_frame_equal(pd.read_csv(paths["comparison.csv"]), report.comparison, check_dtype=False)
+    assert paths["improvement.png"].read_bytes().startswith(b"\x89PNG")
+    texts = [element.text for element in ElementTree.parse(paths["improvement.svg"]).iter("{http://www.w3.org/2000/svg}text")]
     assert "demo" in texts
 
 
 def test_the_same_runs_give_the_same_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)
-    first, second = (write_report([tmp_path / "runs"], tmp_path / name).paths for name in "ab")
-    for left, right in zip(first, second, strict=True):
-        assert left.read_bytes() == right.read_bytes()
+    (_, first), (_, second) = (written(tmp_path / "runs", tmp_path / name) for name in "ab")
+    assert list(first) == list(second)
+    for name, path in first.items():
+        assert path.read_bytes() == second[name].read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,8 @@ RUN_COLUMNS = {
     "seed": "Int64",
     "limit": "Float64",
     "documents": "Int64",
+    "cluster_field": "object",
+    "arguments": "object",
 }
 SAMPLE_COLUMNS = {
     "run": "int32",
@@ -39,12 +42,16 @@ SAMPLE_COLUMNS = {
     "doc_hash": "uint64",
     "prompt_hash": "uint64",
     "target_hash": "uint64",
+    "cluster": "category",
     "value": "float64",
 }
 SCORE_COLUMNS = {"run": "int32", "filter": "str", "metric": "str", "value": "float64", "standard_error": "float64"}
 
+CLUSTER_FIELDS = ("subject", "title")
+
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _ACT_KEYS = ("beta", "threshold", "alpha", "keep", "decode", "profile", "profile_hash", "num_heads")
+_LONGEST_PROFILE = 20
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
 
 
@@ -60,17 +67,24 @@ class Results:
         runs: a row for each results file and task (`RUN_COLUMNS`). `samples_file` is None where there are no samples;
             `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line; `is_baseline`
             whether nothing was calibrated; `seed` that of the few-shot sampler, missing without few-shot examples, where it
-            decides nothing; `documents` how many were evaluated.
+            decides nothing; `documents` how many were evaluated; `cluster_field` which field of the documents says what
+            belongs together, the first of `CLUSTER_FIELDS` that they have (MMLU's subject, SQuAD's title), or None;
+            `arguments` the whole `config` of the results file.
         samples: a row for each run, document and metric that is a number (`SAMPLE_COLUMNS`). `run` is the index of `runs`;
-            hashes are 64 bits of lm-eval's; `line` is where the sample stands in its file, from 1.
+            hashes are 64 bits of lm-eval's; `line` is where the sample stands in its file, from 1; `cluster` the value of the
+            cluster field, missing without one.
         scores: a row for each run and metric: what lm-eval itself computed (`SCORE_COLUMNS`).
         groups: names of tasks, by the lm-eval group that they were run in.
+        tags: names of tasks, by the tags in their configs.
+        lower_is_better: task and metric, where lm-eval says so.
     """
 
     runs: pd.DataFrame
     samples: pd.DataFrame
     scores: pd.DataFrame
     groups: Mapping[str, tuple[str, ...]]
+    tags: Mapping[str, tuple[str, ...]]
+    lower_is_better: frozenset[tuple[str, str]]
 
 
 def load(folders: Iterable[Path]) -> Results:
@@ -86,39 +100,50 @@ def load(folders: Iterable[Path]) -> Results:
         ReportError: a folder does not exist, there is no run in any of them, a file is not what lm-eval writes, or a score is
             not a number.
     """
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
-        files |= dict.fromkeys(file.resolve() for file in folder.rglob("results_*.json"))
+        files |= {file.resolve(): file for file in folder.rglob("results_*.json")}
     runs: list[dict[str, Any]] = []
     samples: list[pd.DataFrame] = []
     scores: list[dict[str, Any]] = []
     groups: dict[str, set[str]] = {}
-    for file in sorted(files, key=lambda file: (file.name, str(file))):
+    tags: dict[str, set[str]] = {}
+    lower_is_better: set[tuple[str, str]] = set()
+    for _, file in sorted(files.items(), key=lambda names: (names[0].name, str(names[0]))):
         results = _read_json(file)
         for group, members in _groups(results).items():
             groups.setdefault(group, set()).update(members)
+        for task, config in results["configs"].items():
+            for tag in _as_list(config.get("tag")):
+                tags.setdefault(tag, set()).add(task)
+        for task, metrics in results.get("higher_is_better", {}).items():
+            lower_is_better |= {(task, metric) for metric, higher in metrics.items() if higher is False}
         for run in _runs(file, results):
             number = len(runs)
             runs.append(run)
             scores += _scores(number, results["results"].get(run["task"], {}))
             if run["samples_file"] is not None:
-                samples.append(_read_samples(Path(run["samples_file"]), number))
+                run["cluster_field"], table = _read_samples(Path(run["samples_file"]), number)
+                samples.append(table)
     if not runs:
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
     return Results(
         _table(runs, RUN_COLUMNS),
         _concatenated(samples),
         _table(scores, SCORE_COLUMNS),
-        {group: tuple(sorted(members)) for group, members in sorted(groups.items())},
+        _sorted(groups),
+        _sorted(tags),
+        frozenset(lower_is_better),
     )
 
 
 def describe_settings(act: Mapping[str, Any] | None) -> str:
     """The ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`.
 
-    A profile file is named by its last two path components and by its content's hash, since files change.
+    A profile file is named by its last two path components and by its content's hash, since files change; a long list of
+    heads by its beginning and its hash.
     """
     if act is None or _changes_nothing(act):
         return "baseline"
@@ -126,6 +151,8 @@ def describe_settings(act: Mapping[str, Any] | None) -> str:
     profile = str(act["profile"])
     if profile.endswith(".json"):
         profile = f"{'/'.join(Path(profile).parts[-2:])} {act['profile_hash'][:8]}"
+    elif len(profile) > _LONGEST_PROFILE:
+        profile = f"{profile[: _LONGEST_PROFILE - 3]}... {act['profile_hash'][:8]}"
     parts = [f"{profile} ({act['num_heads']} heads)", f"beta {act['beta']:g}", detection]
     parts += [act["keep"]] if act["keep"] != "first-sink" else []
     parts += [f"decode {act['decode']}"] if act["decode"] != "prefill" else []
@@ -136,7 +163,8 @@ def read_samples(file: Path, lines: Iterable[int]) -> dict[int, dict[str, Any]]:
     """Some samples of a file, whole, by line number from 1."""
     wanted = set(lines)
     with file.open(encoding="utf-8") as content:
-        return {number: json.loads(line) for number, line in enumerate(content, start=1) if number in wanted}
+        numbered = itertools.islice(enumerate(content, start=1), max(wanted, default=0))
+        return {number: json.loads(line) for number, line in numbered if number in wanted}
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -165,6 +193,14 @@ def _groups(results: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: list(below(name)) for name in members if members[name]}
 
 
+def _as_list(value: Any) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _sorted(members: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(sorted(tasks)) for name, tasks in sorted(members.items())}
+
+
 def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     config = results["config"]
     act = config.get("act")
@@ -187,6 +223,8 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "seed": config.get("fewshot_seed") if num_fewshot else None,
             "limit": config.get("limit"),
             "documents": results.get("n-samples", {}).get(task, {}).get("effective"),
+            "cluster_field": None,
+            "arguments": config,
         }
 
 
@@ -211,9 +249,10 @@ def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"run": run, "filter": filter_name, "metric": metric, "value": value, "standard_error": error}
 
 
-def _read_samples(file: Path, run: int) -> pd.DataFrame:
-    """The samples of one file; names of filters and metrics are texts still."""
-    lines, filters, metrics, values = [], [], [], []
+def _read_samples(file: Path, run: int) -> tuple[str | None, pd.DataFrame]:
+    """The cluster field of the documents of one file, and its samples."""
+    lines, filters, metrics, values, clusters = [], [], [], [], []
+    cluster_field: str | None = None
     identities: list[tuple[int, str, str, str]] = []
     with file.open(encoding="utf-8") as content:
         for number, line in enumerate(content, start=1):
@@ -223,10 +262,14 @@ def _read_samples(file: Path, run: int) -> pd.DataFrame:
                 identity = int(sample["doc_id"]), doc_hash, prompt_hash, target_hash
                 names = sample["metrics"]
                 scores = [(name, sample[name]) for name in names if type(sample.get(name)) in (bool, int, float)]
+                doc = sample["doc"]
             except (ValueError, KeyError, TypeError) as error:
                 raise ReportError(
                     f"line {number} of {file} is not a sample of lm-eval ({error!r}): run that evaluation again."
                 ) from error
+            fields = doc if isinstance(doc, dict) else {}
+            if number == 1:
+                cluster_field = next((name for name in CLUSTER_FIELDS if isinstance(fields.get(name), str)), None)
             for name, value in scores:
                 if not math.isfinite(value):
                     raise ReportError(f"{name} of document {identity[0]} is {value} (line {number} of {file}): run it again.")
@@ -234,9 +277,10 @@ def _read_samples(file: Path, run: int) -> pd.DataFrame:
                 filters.append(sample.get("filter", "none"))
                 metrics.append(name)
                 values.append(value)
+                clusters.append(fields.get(cluster_field))
                 identities.append(identity)
     doc_ids, *hashes = zip(*identities, strict=True) if identities else ((), (), (), ())
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "run": np.full(len(lines), run, dtype="int32"),
             "line": np.array(lines, dtype="int32"),
@@ -247,15 +291,17 @@ def _read_samples(file: Path, run: int) -> pd.DataFrame:
                 name: pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
                 for name, texts in zip(_HASHES, hashes, strict=True)
             },
+            "cluster": pd.Categorical(clusters),
             "value": np.array(values, dtype="float64"),
         }
     )
+    return cluster_field, table
 
 
 def _concatenated(samples: list[pd.DataFrame]) -> pd.DataFrame:
     if not samples:
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in SAMPLE_COLUMNS.items()})
-    for column in ("filter", "metric"):
+    for column in ("filter", "metric", "cluster"):
         names = sorted({name for table in samples for name in table[column].cat.categories})
         for table in samples:
             table[column] = table[column].cat.set_categories(names)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,18 @@ import pandas as pd
 from act_eval.report.load import ReportError, Results
 
 PAIR_COLUMNS = ("model", "settings", "num_heads", "task", "num_fewshot", "limit", "seed", "filter", "metric")
-VALUE_COLUMNS = (*PAIR_COLUMNS, "doc_id", "baseline", "act", "run_baseline", "run_act", "line_baseline", "line_act")
+VALUE_COLUMNS = (
+    *PAIR_COLUMNS,
+    "doc_id",
+    "cluster_field",
+    "cluster",
+    "baseline",
+    "act",
+    "run_baseline",
+    "run_act",
+    "line_baseline",
+    "line_act",
+)
 UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "act")
 
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
@@ -32,12 +44,45 @@ class Pairing:
         noise: like `values`, for the two newest baselines of a cell, where there are two: how much runs differ that should
             not; the older one stands as `baseline`.
         notes: what was not compared, and why, a sentence each.
+        lower_is_better: task and metric, where lm-eval says so.
     """
 
     values: pd.DataFrame
     unpaired: pd.DataFrame
     noise: pd.DataFrame
     notes: tuple[str, ...]
+    lower_is_better: frozenset[tuple[str, str]] = frozenset()
+
+    def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
+        """Only some metrics (all by default), and rows whose columns match patterns.
+
+        Args:
+            metrics: names of metrics.
+            patterns: by a column of `PAIR_COLUMNS`, a shell-style pattern such as `mmlu_*`; case matters.
+
+        Raises:
+            ReportError: there is no such column, or nothing is left.
+        """
+        for column in patterns or {}:
+            if column not in PAIR_COLUMNS:
+                raise ReportError(f"--filter {column}=...: there is no such column; choose one of {', '.join(PAIR_COLUMNS)}.")
+        parts = {"values": self.values, "unpaired": self.unpaired, "noise": self.noise}
+        there = sorted({str(metric) for table in (self.values, self.unpaired) for metric in table["metric"].unique()})
+        for metric in metrics:
+            if metric not in there:
+                raise ReportError(f"--metric {metric}: no run has it; there are {', '.join(there)}.")
+        for name, table in parts.items():
+            kept = table["metric"].isin(metrics or there)
+            for column, pattern in (patterns or {}).items():
+                if name != "noise" or column not in ("settings", "num_heads"):
+                    matches = {value: fnmatchcase(_text(value), pattern) for value in table[column].unique()}
+                    kept &= table[column].map(matches).astype(bool)
+            parts[name] = table[kept]
+        if parts["values"].empty and parts["unpaired"].empty:
+            raise ReportError(
+                f"nothing is left of the results with --filter {dict(patterns or {})} and --metric {list(metrics)}."
+            )
+        return replace(self, values=parts["values"], unpaired=parts["unpaired"], noise=parts["noise"])
 
 
 def pair(results: Results) -> Pairing:
@@ -85,6 +130,7 @@ def pair(results: Results) -> Pairing:
         _concatenated(unpaired, UNPAIRED_COLUMNS),
         _concatenated(noise, VALUE_COLUMNS),
         tuple(notes),
+        results.lower_is_better,
     )
 
 
@@ -129,8 +175,9 @@ def _paired(baseline: pd.Series, act: pd.Series, samples: Mapping[Any, pd.DataFr
     for column, name in _HASHES.items():
         if (merged[f"{column}_baseline"] != merged[f"{column}_act"]).any():
             raise ReportError(f"{_name(act)}: baseline and ACT saw different {name}: run both in the same way.")
-    merged = merged.rename(columns={"value_baseline": "baseline", "value_act": "act"})
-    return merged.assign(**{column: act[column] for column in PAIR_COLUMNS if column not in merged})[list(VALUE_COLUMNS)]
+    merged = merged.rename(columns={"value_baseline": "baseline", "value_act": "act", "cluster_act": "cluster"})
+    of_the_run = {column: act[column] for column in (*PAIR_COLUMNS, "cluster_field") if column not in merged}
+    return merged.assign(**of_the_run)[list(VALUE_COLUMNS)]
 
 
 def _unpaired(baseline: pd.Series, act: pd.Series, scores: pd.DataFrame) -> pd.DataFrame:
@@ -162,3 +209,7 @@ def _what_is_missing(run: pd.Series) -> str:
 
 def _concatenated(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)

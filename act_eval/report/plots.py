@@ -1,16 +1,38 @@
-"""Plots of the comparison, as PNG and SVG."""
+"""Plots of a report, in one style: readable in grey and by colour-blind people.
+
+Every function takes tables of a report and returns a figure, or None where the tables have nothing to show. Plots show scores
+between 0 and 1 alone, such as accuracy and F1, as percentages.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib
+import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from act_eval.report.build import ALL_TASKS, Report
+from act_eval.report.load import ReportError
+from act_eval.report.tables import differs, labels
 
 COLOUR_BETTER = "#0072B2"
 COLOUR_WORSE = "#D55E00"
+SERIES = (
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+    ("#000000", "X"),
+)
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -19,45 +41,247 @@ STYLE = {
     "svg.hashsalt": "act-eval",
     "figure.constrained_layout.use": True,
 }
+_TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
+_LONGEST_LINE = 30
+_GREY = "#333333"
+_DELTA_LABEL = "ACT - baseline, percentage points"
 
 
-def plot_improvement(comparison: pd.DataFrame, folder: Path) -> list[Path]:
-    """Bar chart of the difference per task with 95% intervals: `improvement.png` and `improvement.svg`.
-
-    A panel for each ACT setting. Bars are sorted; worse and better differ in colour (safe for colour-blind readers) and in
-    hatching (readable in grey).
+def plots(report: Report, style: str | None = None) -> Mapping[str, Figure]:
+    """Every plot that the report has data for, by the name of its file.
 
     Args:
-        comparison: what `statistics.compare` returned.
-        folder: where to write; must exist.
+        report: what to plot.
+        style: name of a matplotlib style or path of a style sheet, on top of this module's.
 
-    Returns:
-        The paths of the two files.
+    Raises:
+        ReportError: there is no such style.
     """
-    panels = sorted((rows for _, rows in comparison.groupby("settings")), key=lambda rows: -rows["delta"].mean())
-    varying = [column for column in ("metric", "model", "num_fewshot") if comparison[column].nunique() > 1]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 0.8 + sum(0.45 + 0.3 * len(rows) for rows in panels)))
-        ratios = [len(rows) + 0.5 for rows in panels]
-        all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-        for axes, rows in zip(all_axes, panels, strict=True):
-            _plot_panel(axes, rows.sort_values("delta", ignore_index=True), varying)
-        all_axes[-1].set_xlabel("ACT - baseline, percentage points (95% interval, paired)")
-        paths = [folder / "improvement.png", folder / "improvement.svg"]
-        figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None})
+    with _style(style):
+        figures = {
+            "improvement": plot_improvement(report.comparison),
+            "scatter": plot_scatter(report.comparison),
+            "heat_map": plot_heat_map(report.comparison),
+            "number_of_heads": plot_number_of_heads(report.comparison, report.groups),
+            "subjects": plot_subjects(report.subjects),
+        }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def write_plots(report: Report, folder: Path, style: str | None = None) -> list[Path]:
+    """Write every plot as PNG and SVG into a folder that exists; the same report gives the same bytes. See `plots`."""
+    paths = []
+    for name, figure in plots(report, style).items():
+        paths += [folder / f"{name}.png", folder / f"{name}.svg"]
+        with _style(style):
+            figure.savefig(paths[-2], dpi=200, metadata={"Software": None})
+            figure.savefig(paths[-1], metadata={"Date": None})
     return paths
 
 
-def _plot_panel(axes: Axes, rows: pd.DataFrame, varying: list[str]) -> None:
-    labels = [", ".join(str(row[column]) for column in ("task", *varying)) for _, row in rows.iterrows()]
+def _style(style: str | None) -> AbstractContextManager[None]:
+    if style is not None and style not in matplotlib.style.available and not Path(style).is_file():
+        raise ReportError(f"--style {style}: matplotlib has no such style and there is no such file.")
+    return matplotlib.style.context([STYLE] if style is None else [STYLE, style])
+
+
+def plot_improvement(comparison: pd.DataFrame) -> Figure | None:
+    """Bars of the difference per task with 95% intervals, sorted, a panel for each ACT setting.
+
+    Worse and better differ in colour and in hatching.
+
+    Args:
+        comparison: see `statistics.compare`.
+    """
+    comparison = _shares(comparison)
+    if comparison.empty:
+        return None
+    panels = sorted((rows for _, rows in comparison.groupby("settings")), key=lambda rows: -rows["delta"].mean())
+    figure = Figure(figsize=(6.4, 0.8 + sum(0.6 + 0.3 * len(rows) for rows in panels)))
+    names = labels(comparison, "task", (*_TELLING_APART, "model"))
+    ratios = [len(rows) + 0.5 for rows in panels]
+    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    for axes, rows in zip(all_axes, panels, strict=True):
+        rows = rows.sort_values("delta")
+        _plot_bars(axes, names[rows.index], rows)
+        axes.set_title(_wrapped(rows["settings"].iloc[0]), fontsize="medium", loc="left")
+    all_axes[-1].set_xlabel(f"{_DELTA_LABEL} (95% interval, paired)")
+    return figure
+
+
+def plot_scatter(comparison: pd.DataFrame) -> Figure | None:
+    """Baseline against ACT, a point per model and task, with the diagonal; a colour and a marker for each ACT setting.
+
+    Points that differ from the baseline significantly are filled and have labels.
+
+    Args:
+        comparison: see `statistics.compare`.
+    """
+    comparison = _shares(comparison)
+    if comparison.empty:
+        return None
+    figure = Figure(figsize=(5.2, 5.4))
+    axes = figure.subplots()
+    values = comparison[["baseline", "act"]].to_numpy() * 100
+    margin = max(1.0, 0.08 * (values.max() - values.min()))
+    ends = max(0.0, values.min() - margin), min(100.0, values.max() + margin)
+    axes.plot(ends, ends, color=_GREY, linewidth=0.8, zorder=1)
+    names = labels(comparison, "task", (*_TELLING_APART, "model"))
+    for number, (settings, rows) in enumerate(comparison.groupby("settings")):
+        colour, marker = SERIES[number % len(SERIES)]
+        for significant, fill in ((True, colour), (False, "none")):
+            points = rows[differs(rows) == significant]
+            label = settings if significant == bool(differs(rows).any()) else None
+            axes.scatter(
+                points["baseline"] * 100,
+                points["act"] * 100,
+                marker=marker,
+                edgecolor=colour,
+                facecolor=fill,
+                label=label,
+                zorder=2,
+                clip_on=False,
+            )
+        for index, row in rows[differs(rows)].iterrows():
+            right = row["baseline"] * 100 < np.mean(ends)
+            axes.annotate(
+                names[index],
+                (row["baseline"] * 100, row["act"] * 100),
+                xytext=(6 if right else -6, 0),
+                textcoords="offset points",
+                ha="left" if right else "right",
+                va="center",
+                fontsize="small",
+            )
+    axes.set(xlabel="baseline, %", ylabel="ACT, %", xlim=ends, ylim=ends, aspect="equal")
+    figure.legend(
+        loc="outside upper left", fontsize="small", frameon=False, title="filled: significant", title_fontsize="small"
+    )
+    return figure
+
+
+def plot_heat_map(comparison: pd.DataFrame) -> Figure | None:
+    """Differences in percentage points, models and ACT settings down, tasks across; a star marks significance.
+
+    The colour scale is symmetric around zero, and every cell says its number.
+
+    Args:
+        comparison: see `statistics.compare`.
+    """
+    comparison = _shares(comparison)
+    if comparison.empty:
+        return None
+    rows = comparison.assign(
+        row=comparison["settings"]
+        if comparison["model"].nunique() == 1
+        else comparison["model"] + "\n" + comparison["settings"],
+        column=labels(comparison, "task", _TELLING_APART),
+        star=differs(comparison).map({True: "*", False: ""}),
+    )
+    deltas, stars = (rows.pivot(index="row", columns="column", values=name) for name in ("delta", "star"))
+    values = deltas.to_numpy(float) * 100
+    limit = np.nanmax(np.abs(values)) or 1
+    figure = Figure(
+        figsize=(max(4.8, 3.4 + 0.62 * values.shape[1]), 1.5 + 0.5 * values.shape[0] + 0.07 * max(map(len, deltas)))
+    )
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if abs(value) > 0.65 * limit else "black"
+            text = f"{value:+.1f}{stars.iat[row, column]}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
+    axes.set_xticks(range(len(deltas.columns)), deltas.columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(deltas)), [_wrapped(name) for name in deltas.index])
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label=_DELTA_LABEL.replace(", ", ",\n"))
+    return figure
+
+
+def plot_number_of_heads(comparison: pd.DataFrame, groups: pd.DataFrame) -> Figure | None:
+    """Difference against the number of calibrated heads with 95% intervals, where there are two numbers or more.
+
+    A line per model and metric, of the average over all tasks, or of the one task that there is.
+
+    Args:
+        comparison: see `statistics.compare`.
+        groups: see `statistics.macro_averages`.
+    """
+    rows = groups[groups["group"] == ALL_TASKS] if (groups["group"] == ALL_TASKS).any() else groups
+    rows = _shares(comparison.rename(columns={"task": "group"}) if rows.empty else rows)
+    if rows["num_heads"].nunique() < 2:
+        return None
+    varying = [name for name in ("model", "group", "metric", "filter", "num_fewshot") if rows[name].nunique(dropna=False) > 1]
+    figure = Figure(figsize=(5.6, 3.4))
+    axes = figure.subplots()
+    for number, (name, line) in enumerate(rows.groupby(varying, dropna=False) if varying else [((), rows)]):
+        colour, marker = SERIES[number % len(SERIES)]
+        line = line.sort_values(["num_heads", "settings"])
+        errors = [(line["delta"] - line["low"]) * 100, (line["high"] - line["delta"]) * 100]
+        heads = line["num_heads"].astype(float)
+        label = ", ".join(map(str, name)) or None
+        axes.errorbar(
+            heads,
+            line["delta"] * 100,
+            yerr=errors,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            capsize=3,
+            linewidth=1,
+            label=label,
+        )
+    axes.axhline(0, color=_GREY, linewidth=0.8)
+    what = "" if "group" in varying else f"{rows['group'].iloc[0]}: "
+    axes.set(xlabel="calibrated heads", ylabel=f"{what}{_DELTA_LABEL}".replace(", ", ",\n"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if varying:
+        axes.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def plot_subjects(subjects: pd.DataFrame) -> Figure | None:
+    """Difference per subject (MMLU) with 95% intervals, sorted, a panel beside the other for each ACT setting.
+
+    Args:
+        subjects: see `statistics.by_subject`.
+    """
+    subjects = _shares(subjects)
+    if subjects.empty:
+        return None
+    names = [name for name in ("model", "settings", "metric", "num_fewshot") if subjects[name].nunique(dropna=False) > 1]
+    panels = [rows for _, rows in subjects.groupby(["model", "settings", "metric", "num_fewshot"], dropna=False)]
+    order = subjects.groupby("subject", observed=True)["delta"].mean().sort_values(kind="stable").index
+    figure = Figure(figsize=(2.2 + 2.8 * len(panels), 1.0 + 0.2 * len(order)))
+    for axes, rows in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        rows = rows.set_index("subject").reindex(order)
+        _plot_bars(axes, [f"{subject} ({n:.0f})" for subject, n in rows["n"].items()], rows)
+        title = "\n".join(str(rows[name].dropna().iloc[0]) for name in names)
+        axes.set_title(_wrapped(title), fontsize="small", loc="left")
+        axes.set_xlabel(_DELTA_LABEL.replace(", ", ",\n"))
+        axes.margins(y=0.01)
+    return figure
+
+
+def _plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame) -> None:
+    """Horizontal bars of `delta` with the interval `low` to `high`, in percentage points."""
     better = rows["delta"] >= 0
     colours = better.map({True: COLOUR_BETTER, False: COLOUR_WORSE}).tolist()
     errors = [(rows["delta"] - rows["low"]) * 100, (rows["high"] - rows["delta"]) * 100]
-    bars = axes.barh(labels, rows["delta"] * 100, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor="#333333")
+    bars = axes.barh(list(labels), rows["delta"] * 100, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor=_GREY)
     for bar, is_better in zip(bars, better, strict=True):
         bar.set_hatch("" if is_better else "///")
     axes.use_sticky_edges = False
     axes.margins(x=0.06)
-    axes.axvline(0, color="#333333", linewidth=0.8)
-    axes.set_title(rows["settings"].iloc[0], fontsize=9, loc="left")
+    axes.axvline(0, color=_GREY, linewidth=0.8)
+
+
+def _shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose scores are shares of 1, where more is better."""
+    scores = rows[["baseline", "act"]].astype(float)
+    shares = ((scores >= 0) & (scores <= 1)).all(axis=1)
+    return rows[shares & rows["higher_is_better"]] if "higher_is_better" in rows else rows[shares]
+
+
+def _wrapped(text: str) -> str:
+    return text.replace(", beta", ",\nbeta") if len(text) > _LONGEST_LINE else text

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
+import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -18,6 +21,7 @@ COMPARISON_COLUMNS = (
     "limit",
     "filter",
     "metric",
+    "higher_is_better",
     "seeds",
     "paired",
     "n",
@@ -29,6 +33,9 @@ COMPARISON_COLUMNS = (
     "delta_sd",
     "low",
     "high",
+    "standard_error",
+    "clusters",
+    "clustered_standard_error",
     "both",
     "only_baseline",
     "only_act",
@@ -37,6 +44,27 @@ COMPARISON_COLUMNS = (
     "p_holm",
     "noise",
 )
+GROUP_COLUMNS = (
+    "model",
+    "settings",
+    "num_heads",
+    "group",
+    "num_fewshot",
+    "limit",
+    "filter",
+    "metric",
+    "higher_is_better",
+    "tasks",
+    "of_tasks",
+    "n",
+    "baseline",
+    "act",
+    "delta",
+    "low",
+    "high",
+)
+_OF_SUBJECTS = ("model", "settings", "num_heads", "num_fewshot", "limit", "filter", "metric", "subject")
+SUBJECT_COLUMNS = (*_OF_SUBJECTS, "n", "baseline", "act", "delta", "low", "high")
 BOOTSTRAP_RESAMPLES = 10_000
 SEED = 0
 
@@ -58,19 +86,28 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by these:
         means, the difference `delta` with its paired bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1
         per document the 2 x 2 counts and the exact McNemar `p`, with `p_holm` corrected over the rows of the same model and
-        settings. `seeds` is the number of seeds averaged; `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations
-        over seeds (sample; missing for one seed). `noise` is the absolute difference of two baseline runs, where there are two.
-        Where `paired` is False, one of the runs has no samples, and all but means and difference is missing.
+        settings. `standard_error` is that of the difference; `clustered_standard_error` is robust to documents of one cluster
+        (MMLU's subjects, SQuAD's articles, `clusters` of them) depending on each other. `seeds` is the number of seeds
+        averaged; `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations over seeds (sample; missing for one seed).
+        `noise` is the absolute difference of two baseline runs, where there are two. `higher_is_better` is what lm-eval says
+        of the metric. Where `paired` is False, one of the runs has no samples, and all but means and difference is missing.
     """
     rows = []
     for key, values in pairing.values.groupby(_CELL, dropna=False, observed=True):
-        statistics = {**seed_spread(values), **paired_statistics(*_mean_over_seeds(values))}
+        documents = _mean_over_seeds(values)
+        statistics = {
+            **seed_spread(values),
+            **paired_statistics(documents["baseline"].to_numpy(), documents["act"].to_numpy()),
+            **standard_errors(values),
+        }
         rows.append({**dict(zip(_CELL, key, strict=True)), "paired": True, **statistics})
     for key, scores in pairing.unpaired.groupby(_CELL, dropna=False, observed=True):
         means = scores[["baseline", "act"]].mean()
         means["delta"] = means["act"] - means["baseline"]
         rows.append({**dict(zip(_CELL, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
     table = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS)).sort_values(_CELL, ignore_index=True)
+    names = zip(table["task"], table["metric"], strict=True)
+    table["higher_is_better"] = [name not in pairing.lower_is_better for name in names]
     for _, family in table[table["p"].notna()].groupby(_FAMILY):
         table.loc[family.index, "p_holm"] = multipletests(family["p"], method="holm")[1]
     noise = pairing.noise.groupby(_NOISE_CELL, dropna=False, observed=True)[["baseline", "act"]].mean()
@@ -78,10 +115,86 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     return table.drop(columns="noise").merge(noise, on=_NOISE_CELL, how="left") if len(noise) else table
 
 
-def _mean_over_seeds(values: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Baseline and ACT of each document."""
-    means = values.groupby("doc_id")[["baseline", "act"]].mean()
-    return means["baseline"].to_numpy(), means["act"].to_numpy()
+def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Average over the tasks of each group, every task with the same weight.
+
+    Args:
+        pairing: what `pairing.pair` returned.
+        groups: names of tasks by name of group.
+
+    Returns:
+        A row per model, settings, group, few-shot count, limit, filter and metric (`GROUP_COLUMNS`): how many of the group's
+        `tasks` there are (of `of_tasks`), `n` documents in all, means over tasks, and the 95% interval of the difference, a
+        percentile bootstrap over documents within each task. Unpaired tasks are not counted, and there is no row for one
+        task, nor for tasks that an earlier group has averaged.
+    """
+    cell = [column for column in _CELL if column != "task"]
+    rows = []
+    for key, values in pairing.values.groupby(cell, dropna=False, observed=True):
+        tasks = {task: _mean_over_seeds(of_task) for task, of_task in values.groupby("task")}
+        resampled = {
+            task: bootstrap_means((documents["act"] - documents["baseline"]).to_numpy(), (SEED, number))
+            for number, (task, documents) in enumerate(tasks.items())
+        }
+        averaged: list[set[str]] = []
+        for group, members in groups.items():
+            there = [task for task in members if task in tasks]
+            if len(there) > 1 and set(there) not in averaged:
+                averaged.append(set(there))
+                means = pd.DataFrame([tasks[task].mean() for task in there]).mean()
+                low, high = _interval(np.mean([resampled[task] for task in there], axis=0))
+                counts = {"tasks": len(there), "of_tasks": len(members), "n": sum(len(tasks[task]) for task in there)}
+                delta = means["act"] - means["baseline"]
+                numbers = {**counts, **means, "delta": delta, "low": low, "high": high}
+                lower = all((task, key[-1]) in pairing.lower_is_better for task in there)
+                rows.append({**dict(zip(cell, key, strict=True)), "group": group, "higher_is_better": not lower, **numbers})
+    order = [column for column in GROUP_COLUMNS if column in (*cell, "group")]
+    return pd.DataFrame(rows, columns=list(GROUP_COLUMNS)).sort_values(order, ignore_index=True)
+
+
+def by_subject(pairing: Pairing) -> pd.DataFrame:
+    """Compare per subject, for tasks whose documents have one (MMLU), over all of these tasks.
+
+    Returns:
+        A row per model, settings, few-shot count, limit, filter, metric and subject (`SUBJECT_COLUMNS`), with the numbers that
+        `compare` gives for tasks.
+    """
+    values = pairing.values[pairing.values["cluster_field"] == "subject"]
+    cell = [column for column in (*_CELL, "cluster") if column != "task"]
+    rows = []
+    for key, of_subject in values.groupby(cell, dropna=False, observed=True):
+        documents = _mean_over_seeds(of_subject, ["task", "doc_id"])
+        statistics = paired_statistics(documents["baseline"].to_numpy(), documents["act"].to_numpy())
+        rows.append({**dict(zip(cell, key, strict=True)), "subject": key[-1], **statistics})
+    return pd.DataFrame(rows, columns=list(SUBJECT_COLUMNS))
+
+
+def _mean_over_seeds(values: pd.DataFrame, document: Sequence[str] = ("doc_id",)) -> pd.DataFrame:
+    """Baseline and ACT of each document, in these columns."""
+    return values.groupby(list(document))[["baseline", "act"]].mean()
+
+
+def standard_errors(values: pd.DataFrame) -> dict[str, float]:
+    """Of the mean difference of one task and metric: plain, and robust to clusters of documents.
+
+    Args:
+        values: a row per document and seed, with columns doc_id, cluster, baseline, act.
+
+    Returns:
+        `standard_error` (NaN for one document); where documents fall into several clusters, also their number `clusters`
+        and `clustered_standard_error`.
+    """
+    documents = values.groupby("doc_id").agg({"baseline": "mean", "act": "mean", "cluster": "first"})
+    difference = documents["act"] - documents["baseline"]
+    clusters = documents["cluster"].nunique()
+    result = {
+        "standard_error": float(np.std(difference, ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
+    }
+    if documents["cluster"].isna().any() or clusters < 2:
+        return result
+    codes = documents["cluster"].astype("category").cat.codes.to_numpy()
+    fit = sm.OLS(difference.to_numpy(), np.ones(len(difference))).fit(cov_type="cluster", cov_kwds={"groups": codes})
+    return {**result, "clusters": clusters, "clustered_standard_error": float(fit.bse[0])}
 
 
 def seed_spread(values: pd.DataFrame) -> dict[str, float]:
@@ -143,18 +256,26 @@ def paired_statistics(baseline: np.ndarray, act: np.ndarray) -> dict[str, float]
 
 def bootstrap_interval(difference: np.ndarray) -> tuple[float, float]:
     """The 95% percentile bootstrap interval of a mean; the mean itself where all values are equal."""
-    rng, n = np.random.default_rng(SEED), len(difference)
+    return _interval(bootstrap_means(difference, SEED))
+
+
+def bootstrap_means(difference: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
+    """The means of 10,000 samples drawn with replacement, float `[resamples]`."""
+    rng, n = np.random.default_rng(seed), len(difference)
     values, counts = np.unique(difference, return_counts=True)
     if len(values) == 1:
-        return float(values[0]), float(values[0])
+        return np.full(BOOTSTRAP_RESAMPLES, values[0])
     if len(values) <= _FEW_VALUES:  # how often each value is drawn is multinomial, which is far quicker than drawing documents
-        means = rng.multinomial(n, counts / n, size=BOOTSTRAP_RESAMPLES) @ values / n
-        low, high = np.quantile(means, (0.025, 0.975))
-        return float(low), float(high)
-    interval = stats.bootstrap(
+        return rng.multinomial(n, counts / n, size=BOOTSTRAP_RESAMPLES) @ values / n
+    resampled = stats.bootstrap(
         (difference,), np.mean, n_resamples=BOOTSTRAP_RESAMPLES, method="percentile", batch=100, rng=rng
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    )
+    return resampled.bootstrap_distribution
+
+
+def _interval(means: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def exact_mcnemar(only_baseline: int, only_act: int) -> float:

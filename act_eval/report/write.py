@@ -1,47 +1,46 @@
-"""The whole report: read runs, compare, write tables and plots."""
+"""Write a report: tables, plots, page and JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from act_eval.report.load import load
-from act_eval.report.pairing import pair
-from act_eval.report.plots import plot_improvement
-from act_eval.report.statistics import compare
-from act_eval.report.tables import write_tables
+from act_eval.report.build import Report
+from act_eval.report.machine_readable import to_json
+from act_eval.report.page import page
+from act_eval.report.plots import write_plots
+from act_eval.report.tables import latex, markdown
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a report says, and where it is.
-
-    Attributes:
-        comparison: see `statistics.compare`.
-        notes: what was not compared, and why.
-        paths: the files that were written.
-    """
-
-    comparison: pd.DataFrame
-    notes: tuple[str, ...]
-    paths: list[Path]
-
-
-def write_report(folders: Iterable[Path], output: Path) -> Report:
-    """Compare all runs below some folders and write tables and plots.
+def write_report(report: Report, output: Path, style: str | None = None) -> list[Path]:
+    """Write `comparison.md`, `.csv` and `.tex`, `groups.csv` and `subjects.csv` where there are any, plots, `report.json`
+    and `report.html`.
 
     Args:
-        folders: where results are looked for, recursively.
-        output: folder for the report; made when missing.
+        report: see `build.make_report`.
+        output: folder for the files; made when missing.
+        style: a matplotlib style for the plots, see `plots.write_plots`.
+
+    Returns:
+        The paths of the files.
 
     Raises:
-        ReportError: see `load` and `pair`.
+        ReportError: there is no such style.
     """
-    pairing = pair(load(folders))
-    comparison = compare(pairing)
     output.mkdir(parents=True, exist_ok=True)
-    paths = [*write_tables(comparison, pairing.notes, output), *plot_improvement(comparison, output)]
-    return Report(comparison, pairing.notes, paths)
+    plots = write_plots(report, output, style)
+    figures = {path.stem: path for path in plots if path.suffix == ".svg"}
+    texts = {
+        "comparison.md": markdown(report),
+        "comparison.csv": report.comparison.to_csv(index=False),
+        "comparison.tex": latex(report),
+        "groups.csv": report.groups.to_csv(index=False) if len(report.groups) else None,
+        "subjects.csv": report.subjects.to_csv(index=False) if len(report.subjects) else None,
+        "report.json": to_json(report),
+        "report.html": page(report, figures),
+    }
+    paths = []
+    for name, text in texts.items():
+        if text is not None:
+            paths.append(output / name)
+            paths[-1].write_text(text, encoding="utf-8")
+    return [*paths, *plots]

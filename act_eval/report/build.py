@@ -1,0 +1,93 @@
+"""The whole report in memory: runs, comparison, averages, and the documents that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import pandas as pd
+
+from act_eval.report.flips import Flips, find_flips
+from act_eval.report.load import ReportError, Results, load
+from act_eval.report.pairing import pair
+from act_eval.report.statistics import by_subject, compare, macro_averages
+
+ALL_TASKS = "all tasks"
+GroupBy = Literal["group", "tag", "all", "none"]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What goes into a report.
+
+    Attributes:
+        metrics: names of metrics; all by default.
+        patterns: by a column of the comparison, a shell-style pattern that its values must match (`{"task": "mmlu_*"}`).
+        group_by: what is averaged: the tasks of each lm-eval group and all tasks (`group`), of each tag and all tasks (`tag`),
+            all tasks alone (`all`), or nothing (`none`).
+        most_flips: how many documents that changed are kept, shared evenly by the rows of the comparison.
+    """
+
+    metrics: tuple[str, ...] = ()
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    group_by: GroupBy = "group"
+    most_flips: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.group_by not in get_args(GroupBy):
+            raise ReportError(f"--group-by {self.group_by}: choose one of {', '.join(get_args(GroupBy))}.")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says.
+
+    Attributes:
+        runs: every run that was read, see `load.Results`.
+        comparison: a row per model, settings, task and metric, see `statistics.compare`.
+        groups: macro averages, see `statistics.macro_averages`.
+        subjects: per subject, see `statistics.by_subject`; empty where documents have none.
+        flips: the documents whose outcome changed, see `flips.find_flips`.
+        notes: what was not compared, and why.
+    """
+
+    runs: pd.DataFrame
+    comparison: pd.DataFrame
+    groups: pd.DataFrame
+    subjects: pd.DataFrame
+    flips: Flips
+    notes: tuple[str, ...]
+
+
+def make_report(folders: Iterable[Path], options: ReportOptions | None = None) -> Report:
+    """Read all runs below some folders and compare calibrated runs with their baselines.
+
+    Args:
+        folders: where results are looked for, recursively.
+        options: what goes in; everything by default.
+
+    Raises:
+        ReportError: see `load.load` and `pairing.pair`; a metric, column or grouping that does not exist.
+    """
+    options = options or ReportOptions()
+    results = load(folders)
+    pairing = pair(results).select(options.metrics, options.patterns)
+    return Report(
+        runs=results.runs,
+        comparison=compare(pairing),
+        groups=macro_averages(pairing, _groups(results, set(pairing.values["task"]), options.group_by)),
+        subjects=by_subject(pairing),
+        flips=find_flips(pairing, results.runs, options.most_flips),
+        notes=pairing.notes,
+    )
+
+
+def _groups(results: Results, tasks: set[str], group_by: GroupBy) -> dict[str, tuple[str, ...]]:
+    """The tasks that are averaged, by name; all tasks too, where there are several that no group holds alone."""
+    named = {"group": results.groups, "tag": results.tags}.get(group_by, {})
+    groups = {name: members for name, members in named.items() if len(tasks & set(members)) > 1}
+    if group_by != "none" and len(tasks) > 1 and not any(tasks == set(members) for members in groups.values()):
+        groups[ALL_TASKS] = tuple(sorted(tasks))
+    return groups

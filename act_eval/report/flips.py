@@ -1,0 +1,134 @@
+"""The documents whose outcome calibration changed, with what both runs answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from act_eval.report.load import ReportError, read_samples
+from act_eval.report.pairing import Pairing
+
+FLIP_COLUMNS = (
+    "model",
+    "settings",
+    "task",
+    "num_fewshot",
+    "seed",
+    "filter",
+    "metric",
+    "doc_id",
+    "change",
+    "prompt",
+    "gold",
+    "answer_baseline",
+    "answer_act",
+    "margin_baseline",
+    "margin_act",
+)
+_CELL = ["model", "settings", "task", "num_fewshot", "limit", "filter", "metric"]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Documents that one run had right and the other had wrong.
+
+    Attributes:
+        documents: a row for each (`FLIP_COLUMNS`). `change` is `gained` where ACT is right and `lost` where the baseline is;
+            `margin_*`, for multiple choice, is the log-probability of the gold choice minus that of the best other, in nats.
+        total: how many there are in all; more than rows where some were left out.
+    """
+
+    documents: pd.DataFrame
+    total: int
+
+
+def find_flips(pairing: Pairing, runs: pd.DataFrame, most: int) -> Flips:
+    """Read the documents whose outcome, 0 or 1, differs between baseline and ACT.
+
+    Args:
+        pairing: what `pairing.pair` returned.
+        runs: `load.Results.runs`, which says where the samples are.
+        most: how many documents are read at most, the first of each row of the comparison.
+
+    Raises:
+        ReportError: a sample does not hold what lm-eval writes.
+    """
+    values = pairing.values
+    outcomes = values["baseline"].isin((0, 1)) & values["act"].isin((0, 1))
+    changed = values[outcomes & (values["baseline"] != values["act"])].sort_values([*_CELL, "doc_id", "seed"])
+    cells = changed.groupby(_CELL, dropna=False, observed=True, sort=False)
+    kept = cells.head(max(1, most // max(1, cells.ngroups))).head(most)
+    sides = {side: _samples(kept, side, runs) for side in ("baseline", "act")}
+    rows = []
+    for _, flip in kept.iterrows():
+        baseline, act = (sides[side][flip[f"run_{side}"], flip[f"line_{side}"]] for side in ("baseline", "act"))
+        try:
+            contents = _contents(baseline, act, flip["metric"])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            file = runs.loc[flip["run_act"], "samples_file"]
+            reason = (
+                f"document {flip['doc_id']} of {flip['task']} has no requests and answers as lm-eval writes them ({error!r})"
+            )
+            raise ReportError(f"{reason}, in {file} or in its baseline: run both again.") from error
+        change = "gained" if flip["act"] > flip["baseline"] else "lost"
+        rows.append({**flip[[column for column in FLIP_COLUMNS if column in flip]], "change": change, **contents})
+    return Flips(pd.DataFrame(rows, columns=list(FLIP_COLUMNS)), len(changed))
+
+
+def _samples(flips: pd.DataFrame, side: str, runs: pd.DataFrame) -> dict[tuple[int, int], dict[str, Any]]:
+    """Samples by run and line."""
+    samples: dict[tuple[int, int], dict[str, Any]] = {}
+    for run in sorted(set(flips[f"run_{side}"])):
+        lines = flips.loc[flips[f"run_{side}"] == run, f"line_{side}"]
+        of_run = read_samples(Path(str(runs.loc[run, "samples_file"])), lines)
+        samples |= {(run, line): sample for line, sample in of_run.items()}
+    return samples
+
+
+def _contents(baseline: Mapping[str, Any], act: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """Prompt, gold, answers and margins, as far as the samples of lm-eval tell."""
+    arguments = [list(request.values()) for request in baseline["arguments"].values()]
+    # Mutual information adds a request without context for each choice:
+    arguments = [request for request in arguments if request[0] != ""] or arguments
+    prompts = [str(request[0]) for request in arguments]
+    if not _is_multiple_choice(baseline):
+        answers = {f"answer_{side}": _text(sample["filtered_resps"]) for side, sample in (("baseline", baseline), ("act", act))}
+        margins = {"margin_baseline": math.nan, "margin_act": math.nan}
+        return {"prompt": prompts[0], "gold": _text(baseline["target"]), **answers, **margins}
+    endings = [str(request[1]) for request in arguments]
+    choices = [ending.strip() for ending in (endings if len(set(prompts)) == 1 else prompts)]
+    gold = _gold_choice(baseline["target"], choices)
+    contents: dict[str, Any] = {"prompt": prompts[0] if len(set(prompts)) == 1 else f"... {endings[0].strip()}"}
+    contents["gold"] = _text(baseline["target"]) if gold is None else choices[gold]
+    for side, sample in (("baseline", baseline), ("act", act)):
+        scores = [float(response[0]) for response in sample["filtered_resps"]][: len(choices)]
+        lengths = [len(choice) if metric == "acc_norm" else 1 for choice in choices]
+        answer = max(range(len(choices)), key=lambda choice: scores[choice] / lengths[choice])
+        contents[f"answer_{side}"] = choices[answer]
+        others = [score for choice, score in enumerate(scores) if choice != gold]
+        contents[f"margin_{side}"] = scores[gold] - max(others) if gold is not None and others else math.nan
+    return contents
+
+
+def _is_multiple_choice(sample: Mapping[str, Any]) -> bool:
+    """Whether each request was scored: lm-eval then keeps a log-likelihood and whether it is greedy."""
+    responses = sample["filtered_resps"]
+    return len(responses) > 1 and all(isinstance(response, list) and len(response) == 2 for response in responses)
+
+
+def _gold_choice(target: Any, choices: list[str]) -> int | None:
+    """The index of the right choice; None where there is none or several."""
+    text = str(target).strip()
+    if text.isdecimal():  # lm-eval takes digits for an index, also where choices are digits
+        return int(text) if int(text) < len(choices) else None
+    return choices.index(text) if text in choices else None
+
+
+def _text(value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    return " | ".join(_text(each) if isinstance(each, list) else str(each) for each in values)

@@ -1,0 +1,50 @@
+"""The report as JSON, under a schema with a version: `schema.json` beside this module."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+from act_eval import __version__
+from act_eval.report.build import Report
+
+SCHEMA_VERSION = 1
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON text: numbers at full precision, what is missing as null.
+
+    `schema_version` grows when a field is renamed, removed or changes its meaning; new fields alone do not change it.
+    """
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "act_eval_version": __version__,
+        "comparison": _records(report.comparison),
+        "groups": _records(report.groups),
+        "subjects": _records(report.subjects),
+        "runs": _records(report.runs),
+        "flips": {"total": report.flips.total, "documents": _records(report.flips.documents)},
+        "notes": list(report.notes),
+    }
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that `to_json` follows."""
+    return json.loads(resources.files(__package__).joinpath("schema.json").read_text(encoding="utf-8"))
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    """A value of a table as JSON has it: whole numbers as integers, missing ones as null."""
+    if isinstance(value, (dict, list, str)) or value is None:
+        return value
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

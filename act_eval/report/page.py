@@ -1,0 +1,54 @@
+"""The report as one HTML page that needs no network: tables, plots, settings, and the documents that changed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from act_eval import __version__
+from act_eval.report.build import Report
+from act_eval.report.tables import report_notes, report_tables
+
+PLOT_TITLES = {
+    "improvement": "Difference per task",
+    "scatter": "Baseline against ACT",
+    "heat_map": "Differences, models x tasks",
+    "number_of_heads": "Difference against the number of calibrated heads",
+    "subjects": "Difference per subject",
+}
+
+
+def page(report: Report, plots: Mapping[str, Path]) -> str:
+    """The page, as HTML. Texts from results, such as prompts and answers, are escaped.
+
+    Args:
+        report: what to show.
+        plots: SVG files, by name of plot.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("act_eval.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("page.html").render(
+        version=__version__,
+        tables=[(table.title, table.texts, table.bold, table.left) for table in report_tables(report)],
+        notes=report_notes(report),
+        not_compared=report.notes,
+        plots=[(PLOT_TITLES[name], base64.b64encode(path.read_bytes()).decode()) for name, path in plots.items()],
+        runs=[_run(run) for _, run in report.runs.iterrows()],
+        flips=report.flips.documents.astype(object).where(report.flips.documents.notna(), None).to_dict("records"),
+        total_flips=report.flips.total,
+    )
+
+
+def _run(run: pd.Series) -> dict[str, object]:
+    """What the page says of a run: short facts, and the whole configuration as JSON."""
+    shots = "" if pd.isna(run["num_fewshot"]) else f"{run['num_fewshot']}"
+    documents = "" if pd.isna(run["documents"]) else f"{run['documents']}"
+    facts = {"model": run["model"], "settings": run["settings"], "task": run["task"], "shots": shots}
+    facts |= {"n": documents, "date": run["date"], "model arguments": run["model_args"]}
+    return {"facts": facts, "arguments": json.dumps(run["arguments"], indent=1, sort_keys=True)}
