@@ -182,7 +182,8 @@ class TestCompare:
         [
             ({}, {"prompt": "q"}, "different prompts"),
             ({}, {"version": 2}, "version 1 to 2"),
-            ({"values": [1.0]}, {}, "different documents"),
+            ({"values": [1.0]}, {}, r"different documents \(ACT alone: 1\): run"),
+            ({"values": [1.0] * 9}, {}, r"different documents \(baseline alone: 2, 3, 4, 5, 6, ... \(7 documents\)\): run"),
             ({}, {"limit": 5}, "no baseline of the same model"),
             ({}, {"task": "other"}, "no baseline of the same model"),
         ],
@@ -249,13 +250,16 @@ class TestCompare:
 
     def test_two_baselines_show_the_noise(self, tmp_path):
         write_run(tmp_path, BASELINE, stock=True)
-        write_run(tmp_path, [1.0, *BASELINE[:60], *BASELINE[61:]])
+        write_run(tmp_path, [0.0, *BASELINE[1:60], 1.0, 1.0, *BASELINE[62:]])
         write_run(tmp_path, ACT, heads=32)
         report, _ = written(tmp_path, tmp_path / "report")
         (row,) = report.comparison.to_dict("records")
         assert row["baseline"] == 0.61
         assert row["noise"] == pytest.approx(0.01)
-        assert "| noise |" in " ".join((tmp_path / "report" / "comparison.md").read_text().split())
+        assert row["noise_changed"] == 3
+        text = " ".join((tmp_path / "report" / "comparison.md").read_text().split())
+        assert "| noise |" in text
+        assert "| 0.010 (3 changed) |" in text
 
     def test_holm(self, tmp_path):
         changes = {"a": 1, "b": 6, "c": 12}
@@ -280,6 +284,14 @@ class TestCompare:
         write_run(tmp_path, [1.0, value])
         with pytest.raises(ReportError, match=r"acc of document 1 is (nan|inf) \(line 2 of .*samples_demo"):
             load([tmp_path])
+
+    def test_averages_that_are_no_numbers(self, tmp_path):
+        write_run(tmp_path, BASELINE, samples=0)
+        write_run(tmp_path, ACT, heads=32)
+        file = min(tmp_path.glob("results_*"))
+        file.write_text(file.read_text().replace('"acc,none": 0.6', '"acc,none": NaN'))
+        with pytest.raises(ReportError, match=r"a score in .*results_.* is not a number"):
+            pair(load([tmp_path]))
 
     def test_settings_that_are_missing(self, tmp_path):
         write_run(tmp_path, [1.0], heads=32)

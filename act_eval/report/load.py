@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from act_eval.errors import InputError
 
@@ -111,7 +112,8 @@ def load(folders: Iterable[Path]) -> Results:
     groups: dict[str, set[str]] = {}
     tags: dict[str, set[str]] = {}
     lower_is_better: set[tuple[str, str]] = set()
-    for _, file in sorted(files.items(), key=lambda names: (names[0].name, str(names[0]))):
+    in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
+    for file in tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False):
         results = _read_json(file)
         for group, members in _groups(results).items():
             groups.setdefault(group, set()).update(members)

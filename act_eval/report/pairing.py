@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from act_eval.report.load import ReportError, Results
@@ -30,6 +31,7 @@ _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
 _CELL = [*_SAME, "model_args", "settings", "is_baseline"]
 _SAMPLE = ["filter", "metric", "doc_id"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
+_DOCUMENTS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,10 @@ def _paired(baseline: pd.Series, act: pd.Series, samples: Mapping[Any, pd.DataFr
         names = [", ".join(f"{metric} ({name})" for metric, name in side) or "none" for side in metrics]
         raise ReportError(f"{_name(act)}: baseline and ACT have different metrics ({names[0]}; {names[1]}): run both again.")
     merged = sides[0].merge(sides[1], on=_SAMPLE, how="outer", suffixes=("_baseline", "_act"), indicator=True)
-    if (merged["_merge"] != "both").any():
-        raise ReportError(f"{_name(act)}: baseline and ACT saw different documents: run both with the same --limit.")
+    missing = [_documents(merged.loc[merged["_merge"] == side, "doc_id"]) for side in ("left_only", "right_only")]
+    if any(missing):
+        alone = "; ".join(f"{side} alone: {ids}" for side, ids in zip(("baseline", "ACT"), missing, strict=True) if ids)
+        raise ReportError(f"{_name(act)}: baseline and ACT saw different documents ({alone}): run both with the same --limit.")
     for column, name in _HASHES.items():
         if (merged[f"{column}_baseline"] != merged[f"{column}_act"]).any():
             raise ReportError(f"{_name(act)}: baseline and ACT saw different {name}: run both in the same way.")
@@ -185,8 +189,17 @@ def _unpaired(baseline: pd.Series, act: pd.Series, scores: pd.DataFrame) -> pd.D
     merged = sides[0].merge(sides[1], on=["filter", "metric"], suffixes=("_baseline", "_act"))
     if merged.empty:
         raise ReportError(f"{_name(act)}: baseline and ACT have no metric in common.")
+    if not np.isfinite(merged[["value_baseline", "value_act"]].to_numpy(float)).all():
+        raise ReportError(f"{_name(act)}: a score in {baseline['file']} or {act['file']} is not a number: run both again.")
     merged = merged.rename(columns={"value_baseline": "baseline", "value_act": "act"}).assign(n=act["documents"])
     return merged.assign(**{column: act[column] for column in PAIR_COLUMNS if column not in merged})[list(UNPAIRED_COLUMNS)]
+
+
+def _documents(ids: pd.Series) -> str:
+    """Some ids of documents and how many there are; empty for none."""
+    unique = sorted(set(ids))
+    shown = ", ".join(map(str, unique[:_DOCUMENTS_SHOWN]))
+    return shown if len(unique) <= _DOCUMENTS_SHOWN else f"{shown}, ... ({len(unique)} documents)"
 
 
 def _name(run: pd.Series) -> str:

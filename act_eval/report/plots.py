@@ -154,9 +154,8 @@ def plot_scatter(comparison: pd.DataFrame) -> Figure | None:
                 fontsize="small",
             )
     axes.set(xlabel="baseline, %", ylabel="ACT, %", xlim=ends, ylim=ends, aspect="equal")
-    figure.legend(
-        loc="outside upper left", fontsize="small", frameon=False, title="filled: significant", title_fontsize="small"
-    )
+    legend = {"loc": "outside upper left", "fontsize": "small", "frameon": False, "alignment": "left"}
+    figure.legend(**legend, title="filled: significant", title_fontsize="small")
     return figure
 
 
@@ -253,7 +252,8 @@ def plot_subjects(subjects: pd.DataFrame) -> Figure | None:
     panels = [rows for _, rows in subjects.groupby(["model", "settings", "metric", "num_fewshot"], dropna=False)]
     order = subjects.groupby("subject", observed=True)["delta"].mean().sort_values(kind="stable").index
     figure = Figure(figsize=(2.2 + 2.8 * len(panels), 1.0 + 0.2 * len(order)))
-    for axes, rows in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, rows in zip(all_axes, panels, strict=True):
         rows = rows.set_index("subject").reindex(order)
         _plot_bars(axes, [f"{subject} ({n:.0f})" for subject, n in rows["n"].items()], rows)
         title = "\n".join(str(rows[name].dropna().iloc[0]) for name in names)

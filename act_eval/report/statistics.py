@@ -43,6 +43,7 @@ COMPARISON_COLUMNS = (
     "p",
     "p_holm",
     "noise",
+    "noise_changed",
 )
 GROUP_COLUMNS = (
     "model",
@@ -89,7 +90,8 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         settings. `standard_error` is that of the difference; `clustered_standard_error` is robust to documents of one cluster
         (MMLU's subjects, SQuAD's articles, `clusters` of them) depending on each other. `seeds` is the number of seeds
         averaged; `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations over seeds (sample; missing for one seed).
-        `noise` is the absolute difference of two baseline runs, where there are two. `higher_is_better` is what lm-eval says
+        `noise` is the absolute difference of two baseline runs, where there are two, and `noise_changed` the number of
+        documents whose score differs between them. `higher_is_better` is what lm-eval says
         of the metric. Where `paired` is False, one of the runs has no samples, and all but means and difference is missing.
     """
     rows = []
@@ -110,9 +112,18 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     table["higher_is_better"] = [name not in pairing.lower_is_better for name in names]
     for _, family in table[table["p"].notna()].groupby(_FAMILY):
         table.loc[family.index, "p_holm"] = multipletests(family["p"], method="holm")[1]
-    noise = pairing.noise.groupby(_NOISE_CELL, dropna=False, observed=True)[["baseline", "act"]].mean()
-    noise = (noise["act"] - noise["baseline"]).abs().rename("noise").reset_index()
-    return table.drop(columns="noise").merge(noise, on=_NOISE_CELL, how="left") if len(noise) else table
+    return _with_noise(table, pairing.noise)
+
+
+def _with_noise(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The comparison with `noise` and `noise_changed`, from documents of two baseline runs."""
+    if pairs.empty:
+        return table
+    differences = (pairs["act"] - pairs["baseline"]).astype(float)
+    cells = pairs.assign(noise=differences, noise_changed=differences != 0).groupby(_NOISE_CELL, dropna=False, observed=True)
+    noise = cells.agg({"noise": "mean", "noise_changed": "sum"}).reset_index()
+    noise = noise.assign(noise=noise["noise"].abs(), noise_changed=noise["noise_changed"].astype("Int64"))
+    return table.drop(columns=["noise", "noise_changed"]).merge(noise, on=_NOISE_CELL, how="left")
 
 
 def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -26,6 +26,9 @@ OVERVIEW_NOTE = (
 CLUSTER_NOTE = (
     "SE is the standard error of delta; clustered SE allows documents of one subject or article to depend on each other."
 )
+NOISE_NOTE = (
+    "Noise is how much two runs of the baseline differ: the absolute difference, and how many documents have another score."
+)
 GROUP_NOTE = "Averages give every task the same weight; their intervals resample documents within each task."
 TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
 SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
@@ -74,6 +77,8 @@ def report_notes(report: Report) -> list[str]:
         notes.append(f"Few-shot results are {SEEDS_NOTE.format(seeds)}.")
     if report.comparison["clusters"].notna().any():
         notes.append(CLUSTER_NOTE)
+    if report.comparison["noise"].notna().any():
+        notes.append(NOISE_NOTE)
     if len(report.groups):
         notes.append(GROUP_NOTE)
     return notes
@@ -82,9 +87,8 @@ def report_notes(report: Report) -> list[str]:
 def comparison_texts(comparison: pd.DataFrame) -> pd.DataFrame:
     """The comparison as text, one row per task and metric; accuracies are shares of 1.
 
-    Columns that say nothing are left out: shots, where there are none; SE and clustered SE, without clusters; noise, the
-    absolute difference of two baseline runs, without two of them. Where several seeds were averaged, ± and the standard
-    deviation over seeds follow the mean.
+    Columns that say nothing are left out: SE and clustered SE, without clusters; noise, without two baseline runs. Where
+    several seeds were averaged, ± and the standard deviation over seeds follow the mean.
     """
     rows = []
     for _, row in comparison.iterrows():
@@ -102,13 +106,13 @@ def comparison_texts(comparison: pd.DataFrame) -> pd.DataFrame:
                 "only ACT right": _number(row["only_act"], ".0f"),
                 "McNemar p": _p_value(row["p"]),
                 "Holm p": _p_value(row["p_holm"]),
-                "noise": _number(row["noise"], ".3f"),
+                "noise": _noise(row),
             }
         )
     texts = pd.DataFrame(rows)
-    useless = [] if comparison["clusters"].notna().any() else ["SE", "clustered SE"]
-    useless += [] if comparison["noise"].notna().any() else ["noise"]
-    return texts.drop(columns=useless)
+    empty = [] if comparison["clusters"].notna().any() else ["SE", "clustered SE"]
+    empty += [] if comparison["noise"].notna().any() else ["noise"]
+    return texts.drop(columns=empty)
 
 
 def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
@@ -272,6 +276,10 @@ def _metric(row: pd.Series) -> str:
 
 def _interval(row: pd.Series) -> str:
     return "unpaired" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+
+
+def _noise(row: pd.Series) -> str:
+    return "" if pd.isna(row["noise"]) else f"{row['noise']:.3f} ({row['noise_changed']} changed)"
 
 
 def _number(value: Any, form: str) -> str:
