@@ -266,7 +266,10 @@ class TestCompare:
         for task, number in changes.items():
             write_run(tmp_path, [0.0] * 40, task=task)
             write_run(tmp_path, [1.0] * number + [0.0] * (40 - number), task=task, heads=32)
-        table = compared(tmp_path).set_index("task")
+        write_run(tmp_path, [1.0] * 6 + [0.0] * 34, task="b", heads=16)
+        table = compared(tmp_path).set_index(["num_heads", "task"])
+        assert table.loc[(16, "b"), "p_holm"] == table.loc[(16, "b"), "p"], "a table of its own"
+        table = table.loc[32]
         p = {task: 2 * 0.5**number for task, number in changes.items()}
         assert table["p"].to_dict() == pytest.approx(p)
         assert table["p_holm"].to_dict() == pytest.approx({"c": 3 * p["c"], "b": 2 * p["b"], "a": p["a"]})

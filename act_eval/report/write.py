@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from act_eval.files import atomic_file
 from act_eval.report.build import Report
 from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
@@ -42,5 +43,6 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
     for name, text in texts.items():
         if text is not None:
             paths.append(output / name)
-            paths[-1].write_text(text, encoding="utf-8")
+            with atomic_file(paths[-1]) as file:
+                file.write(text.encode())
     return [*paths, *plots]
