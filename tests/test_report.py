@@ -261,6 +261,16 @@ class TestCompare:
         assert "| noise |" in text
         assert "| 0.010 (3 changed) |" in text
 
+    def test_where_less_is_better(self, tmp_path):
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32)
+        for file in tmp_path.glob("results_*"):
+            file.write_text(json.dumps({**json.loads(file.read_text()), "higher_is_better": {"demo": {"acc": False}}}))
+        report, paths = written(tmp_path, tmp_path / "report")
+        assert report.comparison["higher_is_better"].tolist() == [False]
+        assert "| baseline | **0.600** |" in " ".join(paths["comparison.md"].read_text().split())
+        assert not [name for name in paths if name.endswith(".png")]
+
     def test_holm(self, tmp_path):
         changes = {"a": 1, "b": 6, "c": 12}
         for task, number in changes.items():
