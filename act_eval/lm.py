@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,19 @@ from typing import Any
 import torch
 import transformers
 from accelerate import find_executable_batch_size
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
+from transformers import LogitsProcessorList
 
 from act_eval.act import ACT, check_supported, model_shape, pretrained_model
 from act_eval.attention import select_cache_rows
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
+from act_eval.finite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
+from act_eval.memory import halved
 from act_eval.profiles import HeadProfile, resolve_profile
 from act_eval.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
 
@@ -107,6 +113,8 @@ class ACTLM(HFLM):
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
         super().__init__(pretrained, **kwargs)
+        if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
+            self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
@@ -143,6 +151,42 @@ class ACTLM(HFLM):
 
     # --- scoring
 
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
+        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        with self._naming_documents(requests):
+            return super().loglikelihood(requests, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        with self._naming_documents(requests):
+            return super().loglikelihood_rolling(requests, disable_tqdm)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        with self._naming_documents(requests):
+            return super().generate_until(requests, disable_tqdm)
+
+    @contextmanager
+    def _naming_documents(self, requests: Sequence[Instance]) -> Iterator[None]:
+        """Say of an input without finite logits which document and which layer it is."""
+        try:
+            yield
+        except NonFiniteLogitsError as error:
+            with self.act(self.model), self.autocast():
+                layer = first_layer_not_finite(
+                    self.model, pretrained_model(self.model), error.tokens, model_shape(self.config)[0]
+                )
+            request = next((request for request in requests if holds(self._tokens_of(request), error.tokens)), None)
+            where = "an input" if request is None else f"{request.task_name}, document {request.doc_id}"
+            raise NonFiniteLogitsError(error.tokens, layer, where) from None
+
+    def _tokens_of(self, request: Instance) -> Tokens:
+        """Token ids of all that the model gets to see of a request."""
+        if request.request_type == "loglikelihood":
+            context, continuation = self.encode_request(*request.args)
+            return context + continuation
+        return (self.prefix_token_id, *self.tok_encode(request.args[0]))
+
     def encode_request(self, context: str, continuation: str) -> tuple[Tokens, Tokens]:
         """Token ids of a context and its continuation, cut to the model's window, as `loglikelihood` has them."""
         if context:
@@ -166,11 +210,16 @@ class ACTLM(HFLM):
         self.batch_sizes: dict[int, int] = {}
         answers: dict[int, Answer] = {}
         progress = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
-        position = 0
+        position, most = 0, len(contexts)
         while position < len(contexts):
-            batch_size = override_bs or self._batch_size_at(position, contexts)
-            batch = self._score_contexts(contexts[position : position + batch_size], batch_size)
+            batch_size = min(most, override_bs or self._batch_size_at(position, contexts))
+            try:
+                batch = self._score_contexts(contexts[position : position + batch_size], batch_size)
+            except RuntimeError as error:
+                most = halved(error, batch_size)
+                continue
             for index, answer in batch.items():
+                self._refuse_non_finite(answer, truncated[index])
                 self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
             answers |= batch
             progress.update(len(batch))
@@ -181,8 +230,19 @@ class ACTLM(HFLM):
     def _score_windows(self, windows: Sequence[LoglikelihoodRequest]) -> list[Answer]:
         """Score the windows of `loglikelihood_rolling`, which have no context: each is one prefill block."""
         blocks = [truncate(context, continuation, self.max_length) for _, context, continuation in windows]
-        with self.act(self.model), self.autocast():
-            return self.scorer().score_blocks(blocks)
+        try:
+            with self.act(self.model), self.autocast():
+                answers = self.scorer().score_blocks(blocks)
+        except RuntimeError as error:
+            half = halved(error, len(windows))
+            return self._score_windows(windows[:half]) + self._score_windows(windows[half:])
+        for answer, block in zip(answers, blocks, strict=True):
+            self._refuse_non_finite(answer, block)
+        return answers
+
+    def _refuse_non_finite(self, answer: Answer, request: tuple[Tokens, Tokens]) -> None:
+        if math.isnan(answer[0]):
+            raise NonFiniteLogitsError(request[0] + request[1])
 
     def _score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
         with self.act(self.model), self.autocast():
@@ -234,9 +294,23 @@ class ACTLM(HFLM):
         with self.act(self.model):
             return super()._model_call(*args, **kwargs)
 
-    def _model_generate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self.act(self.model):
-            return super()._model_generate(*args, **kwargs)
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+        mask = kwargs.pop("attention_mask")
+        prompts = [tuple(row[row_mask.bool()].tolist()) for row, row_mask in zip(context, mask, strict=True)]
+        processors = LogitsProcessorList([RefuseNonFiniteLogits(prompts)])
+        try:
+            with self.act(self.model):
+                return super()._model_generate(
+                    context, max_length, stop, attention_mask=mask, logits_processor=processors, **kwargs
+                )
+        except RuntimeError as error:
+            half = halved(error, len(context))
+        parts = [
+            self._model_generate(context[rows], max_length, stop, attention_mask=mask[rows], **kwargs)
+            for rows in (slice(half), slice(half, None))
+        ]
+        padding = self.tokenizer.pad_token_id
+        return pad_sequence([row for part in parts for row in part], batch_first=True, padding_value=padding)
 
     # --- what ran
 
@@ -265,6 +339,11 @@ class ACTLM(HFLM):
             table = f"act_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
             type(database)(database.filename, tablename=table).close()
             database.tablename = table
+
+
+def holds(tokens: Tokens, part: Tokens) -> bool:
+    """Whether some token ids stand side by side in others."""
+    return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
 
 
 @contextmanager

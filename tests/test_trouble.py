@@ -1,0 +1,129 @@
+"""What goes wrong in long runs: memory that runs out, logits that are not numbers."""
+
+import logging
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+
+from act_eval.finite import NonFiniteLogitsError
+from act_eval.lm import ACTLM, holds
+from act_eval.memory import halved
+
+TEXTS = [f"The {animal} is smaller than the {other} and" for animal in ("mouse", "cat") for other in ("horse", "cow", "dog")]
+CHOICES = (" the", " the cat", " the cat is")
+BAD_DOCUMENT = 2
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return ACTLM(act_profile="all", act_alpha=3, dtype="float32", device="cpu", batch_size=6)
+
+
+def requests(kind):
+    """Requests of six documents of a task."""
+    arguments = {
+        "loglikelihood": [(number, (text, choice)) for number, text in enumerate(TEXTS) for choice in CHOICES],
+        "loglikelihood_rolling": [(number, (text,)) for number, text in enumerate(TEXTS)],
+        "generate_until": [(number, (text, {"until": ["."], "max_gen_toks": 6})) for number, text in enumerate(TEXTS)],
+    }
+    return [Instance(kind, {}, values, 0, metadata=("some_task", number, 1)) for number, values in arguments[kind]]
+
+
+KINDS = ["loglikelihood", "loglikelihood_rolling", "generate_until"]
+
+
+def close(left, right):
+    """Texts are equal, numbers to float tolerance."""
+    return all(
+        one == (other if isinstance(other, str) else pytest.approx(other, abs=1e-4))
+        for one, other in zip(left, right, strict=True)
+    )
+
+
+class TestOutOfMemory:
+    @pytest.fixture
+    def small_memory(self, lm):
+        """A model that fails as CUDA does when a batch has more than two rows; yields the sizes that it was given."""
+        sizes = []
+
+        def fail(module, args, kwargs):
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            sizes.append(len(ids))
+            if len(ids) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        hook = lm.model.register_forward_pre_hook(fail, with_kwargs=True)
+        yield sizes
+        hook.remove()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_batch_is_halved_and_answers_stay(self, lm, kind, request, caplog):
+        expected = getattr(lm, kind)(requests(kind))
+        sizes = request.getfixturevalue("small_memory")
+        with caplog.at_level(logging.WARNING, logger="act_eval"):
+            answers = getattr(lm, kind)(requests(kind))
+        assert len(answers) == len(expected)
+        assert close(answers, expected)
+        assert sizes[0] == 6
+        assert "A batch of 6 does not fit into memory: going on with 3." in caplog.text
+
+    def test_the_smaller_size_is_kept(self, lm, small_memory):
+        lm.loglikelihood(requests("loglikelihood"))
+        assert [size for size in small_memory if size > 2] == [6, 3]
+
+    def test_nothing_to_halve(self, lm):
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        assert [halved(error, size) for size in (6, 5, 2)] == [3, 3, 1]
+        with pytest.raises(torch.OutOfMemoryError):
+            halved(error, 1)
+        with pytest.raises(RuntimeError, match="shape"):
+            halved(RuntimeError("shape mismatch"), 8)
+
+    def test_other_errors_are_not_swallowed(self, lm):
+        def fail(module, args):
+            raise RuntimeError("shape mismatch")
+
+        hook = lm.model.register_forward_pre_hook(fail)
+        try:
+            for kind in KINDS:
+                with pytest.raises(RuntimeError, match="shape mismatch"):
+                    getattr(lm, kind)(requests(kind))
+        finally:
+            hook.remove()
+
+
+class TestNonFiniteLogits:
+    @pytest.fixture(params=[0, 2])
+    def bad_layer(self, lm, request):
+        """A layer that overflows where the bad document is in the batch; yields its index."""
+        layer, bad_tokens = request.param, tuple(lm.tok_encode(TEXTS[BAD_DOCUMENT])[:-1])
+        rows = []
+
+        def find_bad_rows(module, args, kwargs):
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            rows[:] = [holds(tuple(row), bad_tokens) for row in ids.tolist()]
+
+        def overflow(module, args, output):
+            output[torch.tensor(rows)] = float("nan")
+
+        hooks = [
+            lm.model.register_forward_pre_hook(find_bad_rows, with_kwargs=True),
+            lm.model.model.layers[layer].mlp.register_forward_hook(overflow),
+        ]
+        yield layer
+        for hook in hooks:
+            hook.remove()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_document_and_layer_are_named(self, lm, kind, bad_layer):
+        with pytest.raises(NonFiniteLogitsError) as stop:
+            getattr(lm, kind)(requests(kind))
+        assert str(stop.value).startswith(f"the model's logits for some_task, document {BAD_DOCUMENT} (")
+        assert f"beginning in layer {bad_layer}: choose another dtype" in str(stop.value)
+
+    def test_nothing_stays_on_the_model(self, lm, bad_layer):
+        before = [len(module._forward_hooks) for module in lm.model.modules()]
+        with pytest.raises(NonFiniteLogitsError):
+            lm.loglikelihood(requests("loglikelihood"))
+        assert [len(module._forward_hooks) for module in lm.model.modules()] == before
