@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from act_eval.report.build import make_report
+from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.load import ReportError, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
@@ -264,8 +264,7 @@ class TestCompare:
     def test_where_less_is_better(self, tmp_path):
         write_run(tmp_path, BASELINE)
         write_run(tmp_path, ACT, heads=32)
-        for file in tmp_path.glob("results_*"):
-            file.write_text(json.dumps({**json.loads(file.read_text()), "higher_is_better": {"demo": {"acc": False}}}))
+        rewrite(tmp_path, "results_*", lambda results: {**results, "higher_is_better": {"demo": {"acc": False}}})
         report, paths = written(tmp_path, tmp_path / "report")
         assert report.comparison["higher_is_better"].tolist() == [False]
         assert "| baseline | **0.600** |" in " ".join(paths["comparison.md"].read_text().split())
@@ -330,6 +329,69 @@ class TestCompare:
         next(tmp_path.glob("samples_*")).write_text("{}\n")
         with pytest.raises(ReportError, match="line 1"):
             load([tmp_path])
+
+
+def rewrite(folder, pattern, change):
+    """Change each JSON object of the files that match: whole files, or line by line."""
+    for file in folder.glob(pattern):
+        texts = [file.read_text()] if file.suffix == ".json" else file.read_text().splitlines()
+        file.write_text("".join(json.dumps(change(json.loads(text))) + "\n" for text in texts))
+
+
+class TestGroups:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """Three tasks, of which two form a subgroup, and two others have a tag."""
+        for task in "abc":
+            write_run(tmp_path, [0.0, 1.0], task=task)
+            write_run(tmp_path, [1.0, 1.0], task=task, heads=32)
+
+        def add_groups(results):
+            (task,) = results["configs"]
+            tags = {} if task == "a" else {"tag": ["tagged"]}
+            return {**results, "configs": {task: tags}, "group_subtasks": {"outer": ["inner", "c"], "inner": ["a", "b"]}}
+
+        rewrite(tmp_path, "results_*", add_groups)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("by", "expected"),
+        [("group", {"inner": 2, "outer": 3}), ("tag", {"all tasks": 3, "tagged": 2}), ("all", {"all tasks": 3}), ("none", {})],
+    )
+    def test_members(self, folder, by, expected):
+        groups = make_report([folder], ReportOptions(group_by=by)).groups
+        assert dict(zip(groups["group"], groups["tasks"], strict=True)) == expected
+        assert (groups["delta"] == 0.5).all()
+
+
+class TestFlips:
+    def test_answers_by_length(self, tmp_path):
+        """With acc_norm, the answer is the choice with the greatest log-probability per character."""
+        for value in (0.0, 1.0):
+            write_run(tmp_path, [value], heads=int(value), metric="acc_norm", beta=0.4)
+
+        def lengthen(sample):
+            scores = ("-4.0", "-6.0") if sample["acc_norm"] else ("-2.0", "-6.0")
+            requests = {"short": {"arg_0": "p", "arg_1": " ab"}, "long": {"arg_0": "p", "arg_1": " abcd"}}
+            return {**sample, "arguments": requests, "filtered_resps": [[score, "False"] for score in scores]}
+
+        rewrite(tmp_path, "samples_*", lengthen)
+        (flip,) = make_report([tmp_path]).flips.documents.to_dict("records")
+        assert (flip["answer_baseline"], flip["gold"], flip["answer_act"]) == ("ab", "abcd", "abcd")
+        assert (flip["margin_baseline"], flip["margin_act"]) == (-4, -2)
+
+    def test_requests_without_context_are_no_choices(self, tmp_path):
+        """Mutual information scores every choice once more without its context."""
+        for value in (0.0, 1.0):
+            write_run(tmp_path, [value], heads=int(value))
+
+        def add_requests(sample):
+            alone = {f"alone_{choice}": {"arg_0": "", "arg_1": f" {choice}"} for choice in ("no", "yes")}
+            return {**sample, "arguments": {**sample["arguments"], **alone}}
+
+        rewrite(tmp_path, "samples_*", add_requests)
+        (flip,) = make_report([tmp_path]).flips.documents.to_dict("records")
+        assert (flip["prompt"], flip["gold"], flip["answer_act"]) == ("prompt 0", "yes", "yes")
 
 
 class TestStatistics:
