@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
+console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of processes that accelerate launched, the first one speaks
 
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -104,8 +104,8 @@ def compare(
 
     from act_eval.compare import ComparisonSettings, run_comparison
 
-    run_comparison(ComparisonSettings(**settings), output, console)
-    _report([output], output)
+    if run_comparison(ComparisonSettings(**settings), output, console):
+        _report([output], output)
 
 
 @app.command()

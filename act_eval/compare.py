@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from lm_eval import simple_evaluate
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
@@ -93,30 +94,38 @@ class Cell:
         )
 
 
-def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> None:
+def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> bool:
     """Run every cell that is not finished, and write its results and samples below `output`.
+
+    Processes started by `accelerate launch` share the documents of each cell; the main one writes.
 
     Args:
         settings: what to run.
         output: folder of the results; made when missing.
         console: where progress is shown.
 
+    Returns:
+        Whether this is the main process, which has all results.
+
     Raises:
         InputError: a setting or a task name is wrong, or a dataset cannot be had; raised before the model is loaded.
     """
+    processes = PartialState()
     variants = _variants(settings)
     manager = task_manager(settings.tasks, settings.include_path)
     tasks = manager.match_tasks(list(settings.tasks))
     cells = [Cell(task, seed, variant, settings) for variant in variants for seed in settings.seeds for task in tasks]
     output.mkdir(parents=True, exist_ok=True)
-    for leftover in output.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(leftover)
+    if processes.is_main_process:
+        for leftover in output.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover)
     finished = _finished_identities(output)
+    processes.wait_for_everyone()
     missing = [cell for cell in cells if cell.identity not in finished]
     if len(missing) < len(cells):
         console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished in {output}.")
     if not missing:
-        return
+        return processes.is_main_process
     with explained_dataset_errors():
         loaded = {task: _load_task(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
     lm = _load_model(cells[0])
@@ -128,6 +137,8 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
             lm.set_act(cell.arguments)
         with explained_dataset_errors():
             _run_cell(cell, lm, loaded[cell.task], manager, output)
+    processes.wait_for_everyone()
+    return processes.is_main_process
 
 
 def _variants(settings: ComparisonSettings) -> list[ACTArguments]:

@@ -16,9 +16,10 @@ from act_eval import cli
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
 from act_eval.profiles import HeadProfile
+from act_eval.tasks import tasks_path
 
 ARGUMENTS = ["compare", "--tasks", "demo_choice,demo_topic", "--limit", "12", "--batch-size", "4", "--device", "cpu"]
-MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=5"]
+MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=5,dtype=float32"]
 
 
 def act_eval(*arguments, **options):
@@ -131,7 +132,7 @@ def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
 
 def test_other_settings_are_other_cells(tmp_path):
     compare(tmp_path, "--limit", "4")
-    compare(tmp_path, "--limit", "4", "--model-args", "act_profile=0:1,act_alpha=5")
+    compare(tmp_path, "--limit", "4", "--model-args", "act_profile=0:1,act_alpha=5,dtype=float32")
     assert identities(tmp_path) == sorted([*EVERY_CELL, ("demo_choice", "0:1"), ("demo_topic", "0:1")])
 
 
@@ -235,6 +236,51 @@ def test_a_kill_leaves_no_half_written_results(tmp_path):
         (task,) = json.loads(file.read_text())["configs"]
         samples = file.with_name(f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl")
         assert len(samples.read_text().splitlines()) == 12
+
+
+def answers(folder):
+    """Log-likelihoods by task, whether heads are calibrated, and document."""
+    found = {}
+    for results in folder.rglob("results_*.json"):
+        content = json.loads(results.read_text())
+        (task,) = content["configs"]
+        samples = results.with_name(f"samples_{task}_{results.stem.removeprefix('results_')}.jsonl").read_text().splitlines()
+        for sample in map(json.loads, samples):
+            values = [float(value) for value, _ in sample["filtered_resps"]]
+            found[task, content["config"]["act"]["num_heads"] > 0, sample["doc_id"]] = values
+    return found
+
+
+class TestTwoProcesses:
+    """With an odd number of documents, so that the processes have different numbers of them."""
+
+    def launch(self, *command):
+        launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", *launcher, "-m", *map(str, command)]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def test_compare(self, finished, tmp_path):
+        output = self.launch("act_eval", *ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path)
+        assert output.count("comparison.csv") == 1
+        one, two = answers(finished), answers(tmp_path)
+        assert set(two) == {key for key in one if key[-1] < 11}
+        for key, values in two.items():
+            assert values == pytest.approx(one[key], abs=1e-4), key
+
+    def test_lm_eval(self, finished, tmp_path):
+        arguments = ["--include_path", tasks_path(), "--tasks", "demo_choice", "--limit", 11, "--batch_size", 4]
+        self.launch(
+            *["lm_eval", "--model", "act-hf", "--model_args", MODEL_ARGS[1], *arguments],
+            *["--log_samples", "--output_path", tmp_path],
+        )
+        one, two = answers(finished), answers(tmp_path)
+        assert set(two) == {("demo_choice", True, document) for document in range(11)}
+        for key, values in two.items():
+            assert values == pytest.approx(one[key], abs=1e-4), key
 
 
 def test_a_profile_without_heads_is_refused(tmp_path, monkeypatch):

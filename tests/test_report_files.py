@@ -1,5 +1,6 @@
 """The report on results that lm-eval itself wrote: every number against an independent computation, and the files it makes."""
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -219,6 +220,13 @@ class TestTables:
         widths = {line.count("&") for line in text.split(r"\bottomrule")[0].splitlines() if "&" in line}
         assert len(widths) == 1
 
+    def test_names_and_signs_are_escaped(self, report):
+        rows = report.comparison.iloc[:1].assign(task="a|b*c_d", p=1e-9)
+        hostile = dataclasses.replace(report, comparison=rows, groups=report.groups.iloc[:0], subjects=report.subjects.iloc[:0])
+        assert "| a\\|b\\*c_d |" in " ".join(markdown(hostile).split())
+        assert r"a|b*c\_d & acc &" in latex(hostile)
+        assert r"& $<$0.001 &" in latex(hostile)
+
     def test_terminal(self, report):
         console = Console(width=100, record=True, force_terminal=True)
         print_tables(report, console)
@@ -254,9 +262,10 @@ class TestPlots:
             assert (drawn.x1 <= width + 0.02, drawn.y1 <= height + 0.02) == (True, True), name
 
     def test_bars_are_the_differences(self, report):
-        figure = plots(report)["improvement"]
-        widths = sorted(round(bar.get_width(), 6) for axes in figure.axes for bar in axes.patches)
-        assert widths == sorted(round(delta * 100, 6) for delta in report.comparison["delta"])
+        panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in plots(report)["improvement"].axes]
+        deltas = [round(delta * 100, 6) for delta in report.comparison["delta"]]
+        assert sorted(width for widths in panels for width in widths) == sorted(deltas)
+        assert all(widths == sorted(widths) for widths in panels)
 
     def test_line_of_heads(self, report):
         (axes,) = plots(report)["number_of_heads"].axes
