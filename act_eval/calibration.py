@@ -11,6 +11,7 @@ index `k - n + i` and sees no later key. A prefill map has `n == k`; a decode ma
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -53,8 +54,8 @@ class CalibrationSettings:
             object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
         for name in ("beta", "threshold", "alpha"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise InputError(f"{name} is {value!r}: give a number.")
+            if (value is not None or name == "beta") and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise InputError(f"{name} is {reprlib.repr(value)}: give a number.")
         if not 0 <= self.beta <= 1:
             raise InputError(
                 f"beta is {self.beta}, but it is the share of attention that a sink keeps: give a number in [0, 1]."
@@ -68,9 +69,9 @@ class CalibrationSettings:
         if self.alpha is not None and not 0 < self.alpha < math.inf:
             raise InputError(f"alpha is {self.alpha}, but a sink receives more than alpha / n: give a positive number.")
         if self.keep not in get_args(Keep):
-            raise InputError(f"keep is {self.keep!r}: choose {' or '.join(get_args(Keep))}.")
+            raise InputError(f"keep is {reprlib.repr(self.keep)}: choose {' or '.join(get_args(Keep))}.")
         if self.decode not in get_args(Decode):
-            raise InputError(f"decode is {self.decode!r}: choose {', '.join(get_args(Decode))}.")
+            raise InputError(f"decode is {reprlib.repr(self.decode)}: choose {', '.join(get_args(Decode))}.")
 
     @property
     def changes_nothing(self) -> bool:

@@ -87,7 +87,7 @@ class Cell:
         """What must agree for a finished cell to count as this one."""
         settings = {key: value for key, value in asdict(self.settings).items() if key not in ("tasks", "model_args", "seeds")}
         profile = str(self.arguments.act_profile)
-        if Path(profile).is_file():
+        if os.path.isfile(profile):
             settings["profile_hash"] = HeadProfile.load(profile).content_hash
         return json.loads(
             json.dumps({"task": self.task, "seed": self.seed, "model_args": self.model_args, **settings}, default=str)
@@ -151,7 +151,7 @@ def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
     if arguments.act_profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
     profile = arguments.act_profile
-    if isinstance(profile, str) and Path(profile).is_file() and not HeadProfile.load(profile).size:
+    if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
         raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")
     if settings.num_fewshot == 0 and len(settings.seeds) > 1:
         raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "act-eval head profile"
 VERSION = 1
 
-_INLINE = re.compile(r"\d+:\d+(\+\d+)*(;\d+:\d+(\+\d+)*)*;?")
+_INLINE = re.compile(r"{0}:{0}(\+{0})*(;{0}:{0}(\+{0})*)*;?".format("[0-9]{1,9}"))
 
 
 class ProfileError(InputError):
@@ -123,13 +125,14 @@ class HeadProfile:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProfileError(f"{source} is not readable as JSON ({error}).") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ProfileError(f'{source} is not a head profile: it has no "format": "{FORMAT}".')
         if content.get("version") != VERSION:
             raise ProfileError(
-                f"{source} has version {content.get('version')!r}, but this act-eval reads version {VERSION}: update act-eval."
+                f"{source} has version {reprlib.repr(content.get('version'))}, but this act-eval reads version {VERSION}: "
+                "update act-eval."
             )
         model = content.get("model") or {}
         heads = content.get("heads")
@@ -137,6 +140,9 @@ class HeadProfile:
             raise ProfileError(f'{source} needs "heads": {{"layer": [head, ...]}} and "model" as an object.')
         try:
             parsed = {int(layer): tuple(_integer(head) for head in layer_heads) for layer, layer_heads in heads.items()}
+            again = next((layer for layer in heads if layer != str(int(layer))), None)
+            if again is not None:
+                raise ProfileError(f"layers are named by plain numbers such as 2, but the profile has {again!r}.")
             num_layers, num_heads = (None if model.get(key) is None else _integer(model[key]) for key in ("layers", "heads"))
             return cls(
                 heads=parsed,
@@ -229,7 +235,7 @@ def _find_profile(spec: str, num_layers: int, num_heads: int, checkpoint: str) -
     published = published_profiles()
     if spec in published:
         return published[spec]
-    if Path(spec).is_file():
+    if os.path.isfile(spec):  # where Path would raise for a text that is no path
         return HeadProfile.load(spec)
     raise ProfileError(
         f"there is no head profile {spec!r}: give all, none, auto, heads inline (2:8+13;5:1), the path of a JSON file, "

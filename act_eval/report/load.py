@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ RUN_COLUMNS = {
     "is_baseline": "bool",
     "num_heads": "Int64",
     "task": "str",
-    "version": "object",
+    "version": "str",
     "num_fewshot": "Int64",
     "seed": "Int64",
     "limit": "Float64",
@@ -53,6 +54,7 @@ CLUSTER_FIELDS = ("subject", "title")
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _ACT_KEYS = ("beta", "threshold", "alpha", "keep", "decode", "profile", "profile_hash", "num_heads")
 _LONGEST_PROFILE = 20
+_LONGEST_REASON = 200
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
 
 
@@ -106,39 +108,76 @@ def load(folders: Iterable[Path]) -> Results:
         if not folder.is_dir():
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
         files |= {file.resolve(): file for file in folder.rglob("results_*.json")}
-    runs: list[dict[str, Any]] = []
-    samples: list[pd.DataFrame] = []
-    scores: list[dict[str, Any]] = []
-    groups: dict[str, set[str]] = {}
-    tags: dict[str, set[str]] = {}
-    lower_is_better: set[tuple[str, str]] = set()
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
-    for file in tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False):
+    parts = [_load_file(file) for file in tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False)]
+    if not any(len(part.runs) for part in parts):
+        raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
+    return _merged(parts)
+
+
+def _load_file(file: Path) -> Results:
+    """The runs of one results file."""
+    with _explaining(lambda: f"{file} is not a results file of lm-eval"):
         results = _read_json(file)
-        for group, members in _groups(results).items():
-            groups.setdefault(group, set()).update(members)
-        for task, config in results["configs"].items():
-            for tag in _as_list(config.get("tag")):
-                tags.setdefault(tag, set()).add(task)
-        for task, metrics in results.get("higher_is_better", {}).items():
-            lower_is_better |= {(task, metric) for metric, higher in metrics.items() if higher is False}
-        for run in _runs(file, results):
-            number = len(runs)
-            runs.append(run)
-            scores += _scores(number, results["results"].get(run["task"], {}))
+        runs = list(_runs(file, results))
+        scores = [_scores(number, results["results"].get(run["task"], {})) for number, run in enumerate(runs)]
+        tags = {(tag, task) for task, config in results["configs"].items() for tag in _as_list(config.get("tag"))}
+        higher_is_better = results.get("higher_is_better", {}).items()
+        lower_is_better = {(task, name) for task, metrics in higher_is_better for name in metrics if metrics[name] is False}
+        samples = []
+        for number, run in enumerate(runs):
             if run["samples_file"] is not None:
                 run["cluster_field"], table = _read_samples(Path(run["samples_file"]), number)
                 samples.append(table)
-    if not runs:
-        raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
+        return Results(
+            _table(runs, RUN_COLUMNS),
+            _concatenated(samples),
+            _table(itertools.chain(*scores), SCORE_COLUMNS),
+            _groups(results),
+            {name: tuple(task for tag, task in sorted(tags) if tag == name) for name, _ in tags},
+            frozenset(lower_is_better),
+        )
+
+
+def _merged(parts: Sequence[Results]) -> Results:
+    """The runs of several files, one after the other."""
+    first_runs = itertools.accumulate((len(part.runs) for part in parts), initial=0)
+    samples, scores = [], []
+    for part, first_run in zip(parts, first_runs, strict=False):
+        samples.append(part.samples.assign(run=part.samples["run"] + first_run))
+        scores.append(part.scores.assign(run=part.scores["run"] + first_run))
     return Results(
-        _table(runs, RUN_COLUMNS),
+        pd.concat([part.runs for part in parts], ignore_index=True),
         _concatenated(samples),
-        _table(scores, SCORE_COLUMNS),
-        _sorted(groups),
-        _sorted(tags),
-        frozenset(lower_is_better),
+        pd.concat(scores, ignore_index=True),
+        _united([part.groups for part in parts]),
+        _united([part.tags for part in parts]),
+        frozenset().union(*(part.lower_is_better for part in parts)),
     )
+
+
+def _united(parts: Iterable[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    """The members of each name in any of the parts."""
+    members: dict[str, set[str]] = {}
+    for part in parts:
+        for name, tasks in part.items():
+            members.setdefault(name, set()).update(tasks)
+    return {name: tuple(sorted(members[name])) for name in sorted(members)}
+
+
+@contextmanager
+def _explaining(what: Callable[[], str]) -> Iterator[None]:
+    """Turn whatever malformed content leads to into a ReportError that begins with what is malformed."""
+    try:
+        yield
+    except ReportError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise ReportError(f"{what()} ({_one_line(error)}): run that evaluation again.") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(repr(error).split())[:_LONGEST_REASON]
 
 
 def describe_settings(act: Mapping[str, Any] | None) -> str:
@@ -170,13 +209,7 @@ def read_samples(file: Path, lines: Iterable[int]) -> dict[int, dict[str, Any]]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{file} cannot be read as JSON ({error}): delete it and run that evaluation again.") from error
-    parts = ("config", "configs", "results")
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in parts):
-        raise ReportError(f"{file} is not a results file of lm-eval.")
+    content = json.loads(file.read_text(encoding="utf-8"))
     act = content["config"].get("act")
     missing = [key for key in _ACT_KEYS if act is not None and key not in act]
     if missing:
@@ -184,7 +217,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _groups(results: Mapping[str, Any]) -> dict[str, list[str]]:
+def _groups(results: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The tasks below each group, those of its subgroups too."""
     members: Mapping[str, list[str]] = results.get("group_subtasks") or {}
 
@@ -192,15 +225,11 @@ def _groups(results: Mapping[str, Any]) -> dict[str, list[str]]:
         for member in members.get(name, []):
             yield from below(member) if members.get(member) else [member]
 
-    return {name: list(below(name)) for name in members if members[name]}
+    return {name: tuple(below(name)) for name in members if members[name]}
 
 
 def _as_list(value: Any) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _sorted(members: Mapping[str, set[str]]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(sorted(tasks)) for name, tasks in sorted(members.items())}
 
 
 def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -220,7 +249,7 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "is_baseline": act is None or _changes_nothing(act),
             "num_heads": 0 if act is None else act["num_heads"],
             "task": task,
-            "version": results.get("versions", {}).get(task),
+            "version": str(results.get("versions", {}).get(task, "")),
             "num_fewshot": num_fewshot,
             "seed": config.get("fewshot_seed") if num_fewshot else None,
             "limit": config.get("limit"),
@@ -256,30 +285,27 @@ def _read_samples(file: Path, run: int) -> tuple[str | None, pd.DataFrame]:
     lines, filters, metrics, values, clusters = [], [], [], [], []
     cluster_field: str | None = None
     identities: list[tuple[int, str, str, str]] = []
-    with file.open(encoding="utf-8") as content:
+    number = 0
+    with _explaining(lambda: f"line {number} of {file} is not a sample of lm-eval"), file.open(encoding="utf-8") as content:
         for number, line in enumerate(content, start=1):
-            try:
-                sample = json.loads(line)
-                doc_hash, prompt_hash, target_hash = (str(sample[name]) for name in _HASHES)
-                identity = int(sample["doc_id"]), doc_hash, prompt_hash, target_hash
-                names = sample["metrics"]
-                scores = [(name, sample[name]) for name in names if type(sample.get(name)) in (bool, int, float)]
-                doc = sample["doc"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ReportError(
-                    f"line {number} of {file} is not a sample of lm-eval ({error!r}): run that evaluation again."
-                ) from error
-            fields = doc if isinstance(doc, dict) else {}
+            sample = json.loads(line)
+            doc_hash, prompt_hash, target_hash = (str(sample[name]) for name in _HASHES)
+            identity = int(np.int64(sample["doc_id"])), doc_hash, prompt_hash, target_hash
+            fields = sample["doc"] if isinstance(sample["doc"], dict) else {}
             if number == 1:
                 cluster_field = next((name for name in CLUSTER_FIELDS if isinstance(fields.get(name), str)), None)
-            for name, value in scores:
+            cluster = fields.get(cluster_field)
+            for name in sample["metrics"]:
+                if type(sample.get(name)) not in (bool, int, float):
+                    continue
+                value = float(sample[name])
                 if not math.isfinite(value):
                     raise ReportError(f"{name} of document {identity[0]} is {value} (line {number} of {file}): run it again.")
                 lines.append(number)
-                filters.append(sample.get("filter", "none"))
+                filters.append(str(sample.get("filter", "none")))
                 metrics.append(name)
                 values.append(value)
-                clusters.append(fields.get(cluster_field))
+                clusters.append(cluster if isinstance(cluster, str) else None)
                 identities.append(identity)
     doc_ids, *hashes = zip(*identities, strict=True) if identities else ((), (), (), ())
     table = pd.DataFrame(
@@ -300,15 +326,20 @@ def _read_samples(file: Path, run: int) -> tuple[str | None, pd.DataFrame]:
     return cluster_field, table
 
 
-def _concatenated(samples: list[pd.DataFrame]) -> pd.DataFrame:
+def _concatenated(samples: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if not samples:
         return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in SAMPLE_COLUMNS.items()})
-    for column in ("filter", "metric", "cluster"):
-        names = sorted({name for table in samples for name in table[column].cat.categories})
-        for table in samples:
-            table[column] = table[column].cat.set_categories(names)
-    return pd.concat(samples, ignore_index=True)
+    categories = {
+        column: sorted({name for table in samples for name in table[column].cat.categories})
+        for column, dtype in SAMPLE_COLUMNS.items()
+        if dtype == "category"
+    }
+    same = [
+        table.assign(**{column: table[column].cat.set_categories(names) for column, names in categories.items()})
+        for table in samples
+    ]
+    return pd.concat(same, ignore_index=True)
 
 
-def _table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns)).astype(dict(columns))
+def _table(rows: Iterable[dict[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(columns)).astype(dict(columns))

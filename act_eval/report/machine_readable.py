@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib import resources
 from typing import Any
 
@@ -42,9 +43,13 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a table as JSON has it: whole numbers as integers, missing ones as null."""
-    if isinstance(value, (dict, list, str)) or value is None:
+    """A value of a table as JSON has it; missing and infinite numbers as null."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, str) or value is None:
         return value
-    if pd.isna(value):
+    if pd.isna(value) or value in (math.inf, -math.inf):
         return None
     return value.item() if hasattr(value, "item") else value

@@ -6,6 +6,7 @@ between 0 and 1 alone, such as accuracy and F1, as percentages.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_plots(report: Report, folder: Path, style: str | None = None) -> list[
 
 
 def _style(style: str | None) -> AbstractContextManager[None]:
-    if style is not None and style not in matplotlib.style.available and not Path(style).is_file():
+    if style is not None and style not in matplotlib.style.available and not os.path.isfile(style):
         raise ReportError(f"--style {style}: matplotlib has no such style and there is no such file.")
     return matplotlib.style.context([STYLE] if style is None else [STYLE, style])
 
