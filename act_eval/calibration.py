@@ -166,14 +166,6 @@ def redistribute(attention: Tensor, sinks: Tensor, beta: float) -> Tensor:
     return torch.where(rest >= least, attention * torch.where(sinks, beta, scale), attention)
 
 
-def _calibrate_rows_as_published(attention: Tensor, sinks: Tensor, beta: float, first: Tensor) -> Tensor:
-    """Decode rows with the published code's two slips: sinks share in what is redistributed, and token 0 gets weight 1."""
-    mass = torch.where(sinks, attention, 0).sum(-1, keepdim=True)
-    share = attention / attention.sum(-1, keepdim=True)
-    calibrated = torch.where(sinks, beta * attention, attention) + (1 - beta) * mass * share
-    return calibrated.scatter(-1, first, 1.0)
-
-
 def calibrate_decode_rows(attention: Tensor, visible: Tensor, settings: CalibrationSettings) -> Tensor:
     """Calibrate rows that follow cached keys, each with the sinks that it finds itself (`decode` "row" or "official").
 
