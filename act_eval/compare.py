@@ -159,8 +159,14 @@ def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
 
 
 def _load_task(name: str, manager: TaskManager) -> list[Task | Group]:
-    """The task or group of that name, or all tasks of a tag."""
+    """The task or group of that name, or all tasks of a tag.
+
+    Raises InputError for a task whose name would lead lm-eval to write its samples into another folder.
+    """
     loaded = manager.load([name])
+    for task in loaded["tasks"]:
+        if Path(task).name != task:
+            raise InputError(f"the task name {task!r} holds a path, but files are named by it: rename the task in its config.")
     groups = loaded["groups"]
     return [groups[name]] if name in groups else list(loaded["tasks"].values())
 

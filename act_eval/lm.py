@@ -172,13 +172,15 @@ class ACTLM(HFLM):
         try:
             yield
         except NonFiniteLogitsError as error:
-            with self.act(self.model), self.autocast():
-                layer = first_layer_not_finite(
-                    self.model, pretrained_model(self.model), error.tokens, model_shape(self.config)[0]
-                )
             request = next((request for request in requests if holds(self._tokens_of(request), error.tokens)), None)
             where = "an input" if request is None else f"{request.task_name}, document {request.doc_id}"
-            raise NonFiniteLogitsError(error.tokens, layer, where) from None
+            raise self.non_finite(error.tokens, where) from None
+
+    def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
+        """The error for an input whose logits are not numbers, with the layer where that begins."""
+        with self.act(self.model), self.autocast():
+            layer = first_layer_not_finite(self.model, pretrained_model(self.model), tokens, model_shape(self.config)[0])
+        return NonFiniteLogitsError(tokens, layer, where)
 
     def _tokens_of(self, request: Instance) -> Tokens:
         """Token ids of all that the model gets to see of a request."""

@@ -163,6 +163,17 @@ def test_bad_input_before_the_model_is_loaded(tmp_path, monkeypatch, arguments, 
         compare(tmp_path, *arguments)
 
 
+def test_a_task_name_leads_nowhere_else(tmp_path, monkeypatch):
+    (tmp_path / "tasks").mkdir()
+    config = (tasks_path() / "act_demo" / "demo_topic.yaml").read_text().replace("demo_topic", "../../evil")
+    for name in ("_template_yaml", "utils.py"):
+        (tmp_path / "tasks" / name).write_text((tasks_path() / "act_demo" / name).read_text())
+    (tmp_path / "tasks" / "evil.yaml").write_text(config)
+    monkeypatch.setattr(ACTLM, "__init__", None)
+    with pytest.raises(InputError, match=r"task name '../../evil' holds a path"):
+        compare(tmp_path / "results", "--include-path", str(tmp_path / "tasks"), "--tasks", "../../evil")
+
+
 def test_report_of_a_folder(finished, tmp_path):
     result = act_eval("report", finished, "--output", tmp_path)
     assert result.returncode == 0

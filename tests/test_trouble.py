@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from lm_eval.api.instance import Instance
@@ -9,6 +10,8 @@ from lm_eval.api.instance import Instance
 from act_eval.finite import NonFiniteLogitsError
 from act_eval.lm import ACTLM, holds
 from act_eval.memory import halved
+from act_eval.search import run
+from act_eval.search.settings import SearchSettings
 
 TEXTS = [f"The {animal} is smaller than the {other} and" for animal in ("mouse", "cat") for other in ("horse", "cow", "dog")]
 CHOICES = (" the", " the cat", " the cat is")
@@ -89,6 +92,48 @@ class TestOutOfMemory:
             for kind in KINDS:
                 with pytest.raises(RuntimeError, match="shape mismatch"):
                     getattr(lm, kind)(requests(kind))
+        finally:
+            hook.remove()
+
+
+class TestSearch:
+    """The same in a search for heads."""
+
+    SETTINGS = SearchSettings(
+        ("demo_choice",), {"act_alpha": 5}, limit=4, layers="all", mode="exact", selection="top-k", k=2, batch_size=8
+    )
+
+    @pytest.fixture
+    def searched_lm(self, monkeypatch):
+        lm = ACTLM(act_profile="none", dtype="float32", device="cpu")
+        monkeypatch.setattr(run, "ACTLM", lambda **_: lm)
+        return lm
+
+    def test_out_of_memory(self, searched_lm, tmp_path, caplog):
+        expected = run.run_search(self.SETTINGS, tmp_path / "whole")
+        rows = []
+
+        def fail(module, args, kwargs):
+            rows.append(len(kwargs["input_ids"]))
+            if rows[-1] > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        hook = searched_lm.model.register_forward_pre_hook(fail, with_kwargs=True)
+        try:
+            found = run.run_search(self.SETTINGS, tmp_path / "parts")
+        finally:
+            hook.remove()
+        assert {4, 8} <= set(rows)
+        assert "does not fit into memory" in caplog.text
+        assert found.profile.heads == expected.profile.heads
+        numbers = expected.heads.select_dtypes("number").columns
+        np.testing.assert_allclose(found.heads[numbers], expected.heads[numbers], atol=1e-4)
+
+    def test_non_finite_logits(self, searched_lm, tmp_path):
+        hook = searched_lm.model.model.layers[1].register_forward_hook(lambda module, args, output: output * float("inf"))
+        try:
+            with pytest.raises(NonFiniteLogitsError, match=r"document of demo_choice that begins with .* beginning in layer 1"):
+                run.run_search(self.SETTINGS, tmp_path)
         finally:
             hook.remove()
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from act_eval.act import ACT, model_shape
 from act_eval.attention import MODULE_ATTRIBUTE, ChosenPairs, LayerCalibration
 from act_eval.lm import ACTLM
+from act_eval.memory import halved
 from act_eval.profiles import HeadProfile
 from act_eval.scoring import Prefill, Scorer, Tokens
 from act_eval.search.documents import CalibrationDocument
@@ -230,12 +231,18 @@ class HeadEvaluator:
                     for index in of_layer
                     if plain.affected[layer][row, heads[index][1]]
                 ]
-                for start in range(0, len(variations), self._batch_size):
-                    chunk = variations[start : start + self._batch_size]
-                    profiles = [HeadProfile({layer: (heads[index][1],)}) for _, index in chunk]
-                    cost += self._run_from(
-                        layer, batch, plain, [row for row, _ in chunk], profiles, [index for _, index in chunk], totals, greedy
-                    )
+                start, most = 0, self._batch_size
+                while start < len(variations):
+                    chunk = variations[start : start + most]
+                    rows, places = [row for row, _ in chunk], [index for _, index in chunk]
+                    profiles = [HeadProfile({layer: (heads[index][1],)}) for index in places]
+                    try:
+                        cost += self._run_from(layer, batch, plain, rows, profiles, places, totals, greedy)
+                    except RuntimeError as error:
+                        most = halved(error, len(chunk))
+                        continue
+                    start += len(chunk)
+        self._refuse_non_finite(batch, totals)
         return HeadScores(batch.scores(plain.totals, plain.greedy), batch.scores(totals, greedy), cost, plain.cost)
 
     def _run_from(
@@ -319,6 +326,7 @@ class HeadEvaluator:
         batch = _Batch.of(documents)
         with self._lm.autocast(), self._act_with([profile])(self._lm.model):
             totals, greedy, _ = self._score(batch)
+        self._refuse_non_finite(batch, totals.cpu().numpy())
         return batch.scores(totals.cpu().numpy(), greedy.cpu().numpy()), self._cost(batch) * self.num_layers
 
     # --- first order
@@ -332,6 +340,7 @@ class HeadEvaluator:
             plain = batch.scores(totals.detach().cpu().numpy(), greedy.cpu().numpy())
             outputs = [output for layer in layers for output in layer.outputs]
             gradients = torch.autograd.grad(self._margin(batch, totals), outputs, allow_unused=True)
+        self._refuse_non_finite(batch, totals.detach().cpu().numpy())
         change = np.zeros((len(layers), self.num_heads, len(documents)))
         affected = np.zeros(change.shape, dtype=bool)
         of_context = batch.document_of_context
@@ -400,6 +409,16 @@ class HeadEvaluator:
         continuations = [batch.continuations[request] for request in batch.longer]
         rest_totals, rest_greedy = self._scorer.score_rest(prefill, self._index(batch.rows[batch.longer]), continuations)
         return totals.index_add(0, longer, rest_totals), greedy.index_put((longer,), greedy[longer] & rest_greedy)
+
+    def _refuse_non_finite(self, batch: _Batch, totals: np.ndarray) -> None:
+        """Raise NonFiniteLogitsError for the first request whose log-probability, float64 `[..., requests]`, is no number."""
+        bad = np.isnan(totals.reshape(-1, totals.shape[-1])).any(0)
+        if bad.any():
+            request = int(bad.argmax())
+            row = batch.rows[request]
+            task, text = batch.documents[batch.document_of_context[row]].task, self._lm.tokenizer.decode(batch.contexts[row])
+            where = f"a document of {task} that begins with {text[:60]!r}"
+            raise self._lm.non_finite(batch.contexts[row] + batch.continuations[request], where)
 
     def _cost(self, batch: _Batch) -> int:
         """Rows times tokens of one pass."""

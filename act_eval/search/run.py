@@ -20,6 +20,7 @@ from tqdm import tqdm
 from act_eval.act import model_shape
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
+from act_eval.memory import halved
 from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, fingerprint, load_documents
 from act_eval.search.evaluate import Head, HeadEvaluator
@@ -70,6 +71,24 @@ class SearchResult:
         if not self.profile.size:
             lines.append("No head was chosen: calibration did not help on these documents, and the profile is empty.")
         return lines
+
+
+def _compute_in_parts(
+    compute: Callable[[Sequence[CalibrationDocument]], Arrays], batch: Sequence[CalibrationDocument]
+) -> Arrays:
+    """What `compute` gives for a batch; in halves where the whole does not fit into memory.
+
+    Arrays have the documents as their last dimension; numbers are sums over documents.
+    """
+    try:
+        return compute(batch)
+    except RuntimeError as error:
+        half = halved(error, len(batch))
+    first, second = (_compute_in_parts(compute, part) for part in (batch[:half], batch[half:]))
+    return {
+        name: np.concatenate([array, second[name]], axis=-1) if array.ndim else array + second[name]
+        for name, array in first.items()
+    }
 
 
 def run_search(settings: SearchSettings, output: Path) -> SearchResult:
@@ -204,7 +223,7 @@ class _Search:
         with bar:
             for number in mine:
                 if number not in done:
-                    done[number] = compute(batches[number])
+                    done[number] = _compute_in_parts(compute, batches[number])
                     self.store.save(f"{stage}-{number}", done[number])
                     bar.update(weights[number])
         everything: dict[int, Arrays] = {}
