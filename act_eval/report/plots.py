@@ -1,4 +1,4 @@
-"""Plots of a report, in one style: readable in grey and by colour-blind people.
+"""Plots of a report, in the style of `act_eval.plot_style`.
 
 Every function takes tables of a report and returns a figure, or None where the tables have nothing to show. Plots show scores
 between 0 and 1 alone, such as accuracy and F1, as percentages.
@@ -18,32 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from act_eval.plot_style import COLOUR_BETTER, COLOUR_WORSE, GREY, SERIES, STYLE, write_figure
 from act_eval.report.build import ALL_TASKS, Report
 from act_eval.report.load import ReportError
 from act_eval.report.tables import differs, labels
 
-COLOUR_BETTER = "#0072B2"
-COLOUR_WORSE = "#D55E00"
-SERIES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "v"),
-    ("#56B4E9", "P"),
-    ("#000000", "X"),
-)
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "act-eval",
-    "figure.constrained_layout.use": True,
-}
 _TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
 _LONGEST_LINE = 30
-_GREY = "#333333"
 _DELTA_LABEL = "ACT - baseline, percentage points"
 
 
@@ -52,7 +33,7 @@ def plots(report: Report, style: str | None = None) -> Mapping[str, Figure]:
 
     Args:
         report: what to plot.
-        style: name of a matplotlib style or path of a style sheet, on top of this module's.
+        style: name of a matplotlib style or path of a style sheet, on top of the project's.
 
     Raises:
         ReportError: there is no such style.
@@ -70,12 +51,10 @@ def plots(report: Report, style: str | None = None) -> Mapping[str, Figure]:
 
 def write_plots(report: Report, folder: Path, style: str | None = None) -> list[Path]:
     """Write every plot as PNG and SVG into a folder that exists; the same report gives the same bytes. See `plots`."""
-    paths = []
+    paths: list[Path] = []
     for name, figure in plots(report, style).items():
-        paths += [folder / f"{name}.png", folder / f"{name}.svg"]
         with _style(style):
-            figure.savefig(paths[-2], dpi=200, metadata={"Software": None})
-            figure.savefig(paths[-1], metadata={"Date": None})
+            paths += write_figure(figure, folder, name)
     return paths
 
 
@@ -125,7 +104,7 @@ def plot_scatter(comparison: pd.DataFrame) -> Figure | None:
     values = comparison[["baseline", "act"]].to_numpy() * 100
     margin = max(1.0, 0.08 * (values.max() - values.min()))
     ends = max(0.0, values.min() - margin), min(100.0, values.max() + margin)
-    axes.plot(ends, ends, color=_GREY, linewidth=0.8, zorder=1)
+    axes.plot(ends, ends, color=GREY, linewidth=0.8, zorder=1)
     names = labels(comparison, "task", (*_TELLING_APART, "model"))
     for number, (settings, rows) in enumerate(comparison.groupby("settings")):
         colour, marker = SERIES[number % len(SERIES)]
@@ -231,7 +210,7 @@ def plot_number_of_heads(comparison: pd.DataFrame, groups: pd.DataFrame) -> Figu
             linewidth=1,
             label=label,
         )
-    axes.axhline(0, color=_GREY, linewidth=0.8)
+    axes.axhline(0, color=GREY, linewidth=0.8)
     what = "" if "group" in varying else f"{rows['group'].iloc[0]}: "
     axes.set(xlabel="calibrated heads", ylabel=f"{what}{_DELTA_LABEL}".replace(", ", ",\n"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -268,12 +247,12 @@ def _plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame) -> None:
     better = rows["delta"] >= 0
     colours = better.map({True: COLOUR_BETTER, False: COLOUR_WORSE}).tolist()
     errors = [(rows["delta"] - rows["low"]) * 100, (rows["high"] - rows["delta"]) * 100]
-    bars = axes.barh(list(labels), rows["delta"] * 100, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor=_GREY)
+    bars = axes.barh(list(labels), rows["delta"] * 100, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor=GREY)
     for bar, is_better in zip(bars, better, strict=True):
         bar.set_hatch("" if is_better else "///")
     axes.use_sticky_edges = False
     axes.margins(x=0.06)
-    axes.axvline(0, color=_GREY, linewidth=0.8)
+    axes.axvline(0, color=GREY, linewidth=0.8)
 
 
 def _shares(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from act_eval.files import atomic_file
+from act_eval.plot_style import STYLE, write_figure
 from act_eval.profiles import HeadProfile
-from act_eval.report.plots import STYLE
-from act_eval.search.store import atomic_file
 
 PROFILE_FILE, HEADS_FILE, UNIONS_FILE = "profile.json", "heads.csv", "heads_together.csv"
 
@@ -64,12 +64,7 @@ def plot_heads(table: pd.DataFrame, folder: Path, num_layers: int, num_heads: in
             axes.set(xlabel="head", ylabel="layer", xticks=_ticks(num_heads), yticks=_ticks(num_layers))
             axes.set_title(f"ACT on one head - baseline:\n{label}", fontsize=9)
             figure.colorbar(image, ax=axes, shrink=0.85)
-        paths = [folder / "heads.png", folder / "heads.svg"]
-        with atomic_file(paths[0]) as file:
-            figure.savefig(file, format="png", dpi=200, metadata={"Software": None})
-        with atomic_file(paths[1]) as file:
-            figure.savefig(file, format="svg", metadata={"Date": None})
-    return paths
+        return write_figure(figure, folder, "heads")
 
 
 def _ticks(count: int) -> Sequence[int]:
