@@ -19,13 +19,15 @@ from act_eval.act import ACT, model_shape, pretrained_model
 from act_eval.attention import MODULE_ATTRIBUTE, ChosenPairs, LayerCalibration
 from act_eval.calibration import find_sinks, redistribute
 from act_eval.errors import InputError
-from act_eval.kernels import attention_blocks, attention_statistics, sinks_of_means
+from act_eval.kernels import attention_statistics, sinks_of_means
 from act_eval.pairs import AttentionCall, Pairs
 from act_eval.profiles import HeadProfile, resolve_profile
 from act_eval.scoring import forward
 from act_eval.sinks.statistics import FIRST, KINDS, MEAN_EDGES, OTHER, SINK, SinkStatistics
 
 CELLS = 64
+
+_COPIES = 4  # of a block of weights, which are needed at once
 
 
 @torch.no_grad()
@@ -164,9 +166,9 @@ class Counter:
         """
         means = torch.empty(len(rows), call.key.shape[-2], dtype=call.visibility.dtype, device=rows.device)
         for chunk, pairs in call.chunks(rows, heads):
-            means[chunk], _ = attention_statistics(pairs)
+            means[chunk], log_normalizer = attention_statistics(pairs)
             if "before" in self.sums:
-                self._add_maps(pairs, means[chunk])
+                self._add_maps(pairs, means[chunk], log_normalizer)
         self._add_means(means.view(*call.query.shape[:2], -1), call.visibility.seen_by)
 
     def _add_means(self, means: Tensor, seen_by: Tensor) -> None:
@@ -190,7 +192,7 @@ class Counter:
         self._add("positions", in_cells.sum(0))
         self.sinks_of_keys = sinks.sum(1).cpu().numpy()
 
-    def _add_maps(self, pairs: Pairs, means: Tensor) -> None:
+    def _add_maps(self, pairs: Pairs, means: Tensor, log_normalizer: Tensor) -> None:
         """Add the maps of some pairs, averaged over the layer's heads, as they are and calibrated."""
         sinks = sinks_of_means(means, pairs.real, pairs.visibility.first, self._settings)
         sinks &= self._is_calibrated.to(sinks.device)[pairs.heads, None]
@@ -200,7 +202,8 @@ class Counter:
         heads = (pairs.rows == torch.arange(first, last + 1, device=sinks.device)[:, None]).to(means) / len(self._is_calibrated)
         keys = self.batch.cells[first : last + 1].to(means)
         queries = keys.mT * (keys.shape[-1] / keys.sum((1, 2)))[:, None, None]
-        for block, weights, _ in attention_blocks(pairs):
+        for block in pairs.blocks(_COPIES * pairs.key.shape[1]):
+            weights = pairs.scores(block).sub_(log_normalizer[:, block, None]).exp_()
             after = redistribute(weights, sinks[:, None, : weights.shape[-1]], self._settings.beta) if has_sinks else weights
             for name, maps in (("before", weights), ("after", after)):
                 of_documents = (heads @ maps.flatten(1)).view(-1, *maps.shape[1:])
