@@ -121,7 +121,7 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     table = tables.received(statistics)
     rows, columns = _grid(len(statistics), 3)
     figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.3 + 2.2 * rows))
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, (name, of_name) in zip(panels.flat, table.groupby("name", sort=False), strict=False):
         for place, kind in enumerate(KINDS):
             line = of_name[of_name["kind"] == kind]
@@ -134,8 +134,9 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     top = float(table["share_of_keys"].max())
     lowest = float(table["low"][table["share_of_keys"] > _HARDLY_ANY].min())
-    panels[0, 0].set(xlim=(lowest, 1), ylim=(0, 1.55 * top))
     _drop_empty(panels, len(statistics))
+    for axes in figure.axes:
+        axes.set(xlim=(lowest, 1), ylim=(0, 1.55 * top))
     figure.supxlabel("mean attention that a key receives (log scale)", fontsize=8)
     figure.supylabel("keys of this kind, %", fontsize=8)
     return figure
@@ -212,14 +213,14 @@ def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], colum
     rows, columns = _grid(len(maps), columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     figure = Figure(figsize=(width, 0.7 + rows * (0.55 + 0.85 * width / columns)))
-    panels = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[1, 5] * rows)
+    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 5] * rows)
     strips, grid = panels[::2], panels[1::2]
     cells = next(iter(maps.values())).shape[-1]
     scale = _log_scale(list(maps.values()), cells)
     most = max(float(values.max()) for values in sinks.values()) or 1.0
     for strip, axes, (name, values) in zip(strips.flat, grid.flat, maps.items(), strict=False):
         strip.bar((np.arange(cells) + 0.5) / cells, sinks[name], width=1 / cells, color=SERIES[1][0])
-        strip.set(title=name, ylim=(0, most), yticks=[0, most], yticklabels=["0", f"{most:.2g}"])
+        strip.set(title=name, xlim=(0, 1), xticks=[], ylim=(0, most), yticks=[0, most], yticklabels=["0", f"{most:.2g}"])
         image = _draw_map(axes, values, scale)
     for axes in (*strips[:, 1:].flat, *grid[:, 1:].flat):
         axes.tick_params(labelleft=False)
@@ -228,7 +229,7 @@ def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], colum
         axes.set_ylabel("query position")
     for some in (strips, grid):
         _drop_empty(some, len(maps))
-    figure.colorbar(image, ax=panels, location="bottom", shrink=0.6, aspect=35, label=_map_label(cells), extend="both")
+    figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.6, aspect=35, label=_map_label(cells), extend="both")
     return figure
 
 
