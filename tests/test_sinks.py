@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -28,7 +27,6 @@ from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import MEAN_EDGES
 from act_eval.sinks.write import token_text
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 CELLS = 12
 LENGTHS = (40, 9, 31, 12, 25)
 SOME = HeadProfile({1: (0, 3), 2: (2,), 4: (1, 5, 6, 7)})

@@ -27,7 +27,7 @@ _CHANGE = "RdBu"
 _LINES = ("-", "--", ":")
 _LABELLED_TOKENS = 45
 _LARGEST_NUMBERED_MAP = 16
-_HARDLY_ANY = 0.002
+_HARDLY_ANY = 0.01
 
 in_paper_style = matplotlib.rc_context(_PAPER_STYLE)
 
@@ -133,7 +133,8 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
         axes.legend(title="share of attention", title_fontsize=7, frameon=False, loc="upper left", handlelength=1.6)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     top = float(table["share_of_keys"].max())
-    lowest = float(table["low"][table["share_of_keys"] > _HARDLY_ANY].min())
+    lower = table.groupby(["name", "kind"])["share_of_keys"].cumsum()
+    lowest = float(table["low"][lower > _HARDLY_ANY].min())
     _drop_empty(panels, len(statistics))
     for axes in figure.axes:
         axes.set(xlim=(lowest, 1), ylim=(0, 1.55 * top))

@@ -1,0 +1,20 @@
+"""Every notebook runs, and the folder's README lists it."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert f"({path.name})" in (NOTEBOOKS / "README.md").read_text()
+    kept = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    assert kept
+    assert not any(output.get("name") == "stderr" for output in kept)
