@@ -225,13 +225,15 @@ def check_layers(text: str) -> None:
 
 
 def resolve_layers(text: str, num_layers: int) -> tuple[int, ...]:
-    """The layers that a text names, ascending; see `check_layers`. Raises InputError when the model has no such layer."""
+    """The layers that a text names, ascending; see `check_layers`. Raises InputError for a layer that the model lacks."""
     check_layers(text)
     if text == "all":
         return tuple(range(num_layers))
     ranges = [part.partition("-") for part in text.split(",")]
     layers = {layer for first, _, last in ranges for layer in range(int(first), int(last or first) + 1)}
-    if layers and max(layers) >= num_layers:
+    if not layers:
+        raise InputError(f"--layers {text!r} names no layer: write ranges from the lower layer to the higher one.")
+    if max(layers) >= num_layers:
         wrong = min(layer for layer in layers if layer >= num_layers)
         raise InputError(f"--layers names layer {wrong}, but the model has layers 0 to {num_layers - 1}.")
     return tuple(sorted(layers))

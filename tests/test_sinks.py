@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import random_ids
+from conftest import LargestTensor, random_ids
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from transformers import AutoTokenizer, GPTJConfig, MistralConfig, MistralForCausalLM
@@ -156,6 +156,13 @@ class TestStatistics:
         assert sums["sinks"].sum() > 20
         assert_equal(collect(model, batches(documents), act, cells=CELLS), sums)
 
+    def test_no_map_of_a_whole_document_is_held(self, gqa_model, monkeypatch):
+        monkeypatch.setitem(pairs._BLOCK_ELEMENTS, "cpu", 2**14)
+        n = 512
+        with LargestTensor() as tensors:
+            collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], cells=CELLS)
+        assert tensors.elements < n * n
+
     def test_a_document_alone_has_its_exact_map(self, gqa_model, documents, full_maps):
         ids, attention = documents[0], full_maps[0]
         statistics = collect(gqa_model, batches([ids]), ACTS[0], cells=len(ids))
@@ -204,6 +211,10 @@ class TestStatistics:
         before = gqa_model(ids).logits
         with pytest.raises(InputError, match="no documents"):
             collect(gqa_model, [])
+        with pytest.raises(InputError, match="no layers"):
+            collect(gqa_model, batches(documents), layers=())
+        with pytest.raises(InputError, match="one head profile"):
+            collect(gqa_model, batches(documents), ACT([SOME, SOME]))
         collect(gqa_model, batches(documents))
         assert torch.equal(gqa_model(ids).logits, before)
         assert not any(hasattr(module, MODULE_ATTRIBUTE) for module in gqa_model.modules())
@@ -418,9 +429,12 @@ class TestCommand:
         with pytest.raises(InputError, match=message):
             run.run_sinks(SinksSettings(("demo_topic",), {}, "train"), tmp_path)
 
-    def test_a_layer_that_the_model_does_not_have(self, tmp_path):
-        result = sinks("--tasks", "demo_topic", "--layers", "2-4", "--limit", "1", "--device", "cpu", output=tmp_path)
-        assert "--layers names layer 4, but the model has layers 0 to 3" in str(result.exception)
+    @pytest.mark.parametrize(
+        ("layers", "message"), [("2-4", "names layer 4, but the model has layers 0 to 3"), ("3-2", "'3-2' names no layer")]
+    )
+    def test_layers_that_the_model_does_not_have(self, layers, message, tmp_path):
+        result = sinks("--tasks", "demo_topic", "--layers", layers, "--limit", "1", "--device", "cpu", output=tmp_path)
+        assert message in str(result.exception)
 
     def test_a_model_that_ignores_the_attention_interface(self, tmp_path):
         model = tmp_path / "gptj"

@@ -56,7 +56,7 @@ def collect(
         maps: whether to average attention maps; costs another pass over the scores.
 
     Raises:
-        InputError: there are no documents.
+        InputError: there are no documents or no layers, or there is a head profile for each row.
         UnsupportedModelError: see `ACT`.
         ProfileError: the profile or the layers do not fit the model.
     """
@@ -64,6 +64,8 @@ def collect(
     pretrained = pretrained_model(model)
     num_layers, num_heads = model_shape(pretrained.config)
     observed = HeadProfile.of_layers(range(num_layers) if layers is None else sorted(layers), num_layers, num_heads)
+    if not observed.size:
+        raise InputError("there are no layers to look at.")
     forward_arguments = inspect.signature(pretrained.forward).parameters
     vocabulary = pretrained.get_input_embeddings().num_embeddings
     documents, tokens = 0, 0
@@ -234,7 +236,8 @@ class Observer(ACT):
         """Start counting in a model inside the context: a counter for each observed layer, in order. See `Counter`."""
         pretrained = pretrained_model(model)
         num_layers, num_heads = model_shape(pretrained.config)
-        assert isinstance(act.profile, (str, HeadProfile))
+        if not isinstance(act.profile, (str, HeadProfile)):
+            raise InputError("sinks are counted with one head profile for all documents, not with one for each row.")
         profile = resolve_profile(act.profile, num_layers, num_heads, pretrained.name_or_path)
         counters = []
         for module in pretrained.modules():
