@@ -70,7 +70,7 @@ def collect(
     vocabulary = pretrained.get_input_embeddings().num_embeddings
     documents, tokens = 0, 0
     token_sinks, token_occurrences = (np.zeros(vocabulary, np.int64) for _ in range(2))
-    with Observer(observed, threshold=act.threshold, alpha=act.alpha, base=act.base)(model):
+    with Observer(observed, base=act.base)(model):
         counters = Observer.count(model, act, cells, maps)
         for inputs in batches:
             batch = Batch.of(inputs, pretrained.device, cells)
