@@ -158,9 +158,9 @@ class TestStatistics:
 
     def test_no_map_of_a_whole_document_is_held(self, gqa_model, monkeypatch):
         monkeypatch.setitem(pairs._BLOCK_ELEMENTS, "cpu", 2**14)
-        n = 512
+        n = 256
         with LargestTensor() as tensors:
-            collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], cells=CELLS)
+            collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], layers=(2,), cells=CELLS)
         assert tensors.elements < n * n
 
     def test_a_document_alone_has_its_exact_map(self, gqa_model, documents, full_maps):
@@ -434,6 +434,21 @@ class TestCommand:
     )
     def test_layers_that_the_model_does_not_have(self, layers, message, tmp_path):
         result = sinks("--tasks", "demo_topic", "--layers", layers, "--limit", "1", "--device", "cpu", output=tmp_path)
+        assert message in str(result.exception)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "is not readable"),
+            ("layer,head\n0,0\n", "has no column accuracy_change"),
+            ("layer,head,accuracy_change,margin_change\n4,0,0.1,0.1\n", "--search is of another model"),
+        ],
+    )
+    def test_searches_that_cannot_be_shown(self, text, message, tmp_path):
+        (tmp_path / "heads.csv").write_text(text)
+        options = ["--search", str(tmp_path), "--limit", "1", "--device", "cpu"]
+        result = sinks("--tasks", "demo_topic", *options, output=tmp_path / "out")
+        assert isinstance(result.exception, InputError)
         assert message in str(result.exception)
 
     def test_a_model_that_ignores_the_attention_interface(self, tmp_path):

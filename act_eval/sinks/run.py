@@ -68,14 +68,16 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{output} cannot be made ({error}): choose another --output.") from error
+    searched = None if settings.search is None else _searched_heads(settings.search)
     lm = ACTLM(**settings.lm_arguments)
     num_layers, num_heads = model_shape(lm.config)
     layers = resolve_layers(settings.layers, num_layers)
     with explained_dataset_errors():
         prompts = {name: _prompts(lm, drawn.task, drawn.documents, settings) for name, drawn in tasks.items()}
         alone = _document(lm, tasks, settings)
-    if settings.search is not None:
-        _plot_search(settings.search, output, num_layers, num_heads)
+    if searched is not None:
+        _check_heads(searched, num_layers, num_heads)
+        write_heads(searched, output, num_layers, num_heads)
     statistics = {}
     total = sum(len(tokens) for of_task in prompts.values() for tokens in of_task)
     with tqdm(total=total, desc="looking at documents", unit="tok", unit_scale=True) as bar, lm.autocast():
@@ -152,17 +154,25 @@ def _look_at(lm: ACTLM, document: tuple[str, Tokens], layers: Sequence[int]) -> 
     return Document(name, [token_text(lm.tokenizer, token) for token in tokens], statistics)
 
 
-def _plot_search(folder: Path, output: Path, num_layers: int, num_heads: int) -> None:
-    """The heat map of a search's accuracy changes, with its table beside it."""
-    table = pd.read_csv(folder / HEADS_FILE)
+def _searched_heads(folder: Path) -> pd.DataFrame:
+    """What a search found for each head: its `heads.csv`."""
+    try:
+        table = pd.read_csv(folder / HEADS_FILE)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder / HEADS_FILE} is not readable ({error}): give the folder of an `act-eval search`."
+        ) from error
     missing = {"layer", "head", "accuracy_change", "margin_change"} - set(table.columns)
     if missing:
         raise InputError(f"{folder / HEADS_FILE} has no column {min(missing)}: give the folder of an `act-eval search`.")
+    return table
+
+
+def _check_heads(table: pd.DataFrame, num_layers: int, num_heads: int) -> None:
     if len(table) and (table["layer"].max() >= num_layers or table["head"].max() >= num_heads):
         raise InputError(
-            f"{folder / HEADS_FILE} names heads that the model does not have: it has {num_layers} layers of {num_heads} heads."
+            f"--search is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads."
         )
-    write_heads(table, output, num_layers, num_heads)
 
 
 def _provenance(
