@@ -14,7 +14,7 @@ In layers with a sliding window, the mean attention of a key is over the queries
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -83,19 +83,11 @@ def attention_statistics(pairs: Pairs) -> tuple[Tensor, Tensor]:
     log_normalizer = torch.empty_like(pairs.query[..., 0])
     received = torch.zeros_like(pairs.key[..., 0])
     counts = torch.ones_like(log_normalizer) if pairs.visibility.all_real else pairs.real.to(log_normalizer.dtype)
-    for block, weights, log_normalizer[:, block] in attention_blocks(pairs):
+    for block in pairs.blocks(pairs.key.shape[1]):
+        weights, log_normalizer[:, block] = _softmax(pairs.scores(block))
         received[:, : weights.shape[-1]] += (counts[:, None, block] @ weights).squeeze(1)
     seen_by = pairs.visibility.seen_by[pairs.mask_rows, pairs.mask_heads]
     return received / seen_by.clamp(min=1), log_normalizer
-
-
-def attention_blocks(pairs: Pairs) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """The attention of a prefill in blocks of rows: the rows, weights `[pairs, rows, width]`, log-sum-exp `[pairs, rows]`.
-
-    Later keys than `width` are not seen by these rows.
-    """
-    for block in pairs.blocks(pairs.key.shape[1]):
-        yield block, *_softmax(pairs.scores(block))
 
 
 def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -305,6 +305,21 @@ class TestPlots:
         with pytest.raises(ValueError, match="at most"):
             plots.plot_sink_positions(dict.fromkeys(map(str, range(9)), statistics))
 
+    def test_without_any_sink(self, gqa_model, documents):
+        nothing = collect(gqa_model, batches(documents), ACT("all", threshold=0.999))
+        assert not nothing.sinks.any()
+        by_name = {"none": nothing}
+        assert tables.tokens(nothing, str).empty
+        for figure in (
+            plots.plot_attention_map(by_name),
+            plots.plot_received(by_name),
+            plots.plot_sink_positions(by_name),
+            plots.plot_before_and_after(nothing),
+            plots.plot_sinks_per_head(nothing),
+            plots.plot_sink_tokens(nothing, str),
+        ):
+            assert overlapping(figure) == ([], [])
+
     @pytest.mark.parametrize("length", [30, 150])
     def test_document(self, gqa_model, length):
         ids = random_ids(length, seed=3)[0].tolist()

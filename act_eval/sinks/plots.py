@@ -236,7 +236,7 @@ def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], colum
 
 def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, colours: str = _ATTENTION, end: float = 1) -> Any:
     image = axes.imshow(values, cmap=colours, norm=scale, extent=(0, end, end, 0), aspect="auto", interpolation="nearest")
-    axes.set_xlabel("key position")
+    axes.set(xlabel="key position", xticks=(0, end / 2, end), yticks=(0, end / 2, end))
     return image
 
 

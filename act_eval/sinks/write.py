@@ -88,7 +88,7 @@ def write_sinks(
         paths.append(folder / f"{name}.csv")
         with atomic_file(paths[-1]) as file:
             file.write(table.to_csv(index=False, float_format="%.6g").encode())
-    arrays = {f"statistics_{task}": of_task for task, of_task in statistics.items()}
+    arrays = {f"statistics_{task.replace('/', '_')}": of_task for task, of_task in statistics.items()}
     if document is not None:
         arrays["document_map"] = document.statistics
     for name, of_name in arrays.items():
