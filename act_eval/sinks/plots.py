@@ -23,7 +23,7 @@ MOST_NAMES = len(SERIES)
 
 _PAPER_STYLE = {**STYLE, "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
 _ATTENTION = "Blues"
-_CHANGE = "RdBu"
+_CHANGE = "cividis"
 _LINES = ("-", "--", ":")
 _LABELLED_TOKENS = 45
 _LARGEST_NUMBERED_MAP = 16
@@ -88,9 +88,12 @@ def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure
 
 @in_paper_style
 def plot_before_and_after(statistics: SinkStatistics) -> Figure:
-    """The average attention map over documents, heads and layers, the same of the calibrated maps, and the difference."""
+    """The average attention map over documents, heads and layers, the same of the calibrated maps, and the difference.
+
+    What loses attention is dark, and what gains it is bright, so that the difference can be read in grey.
+    """
     before, after = statistics.map_before.mean(0), statistics.map_after.mean(0)
-    change = after - before
+    change = np.where((before > 0) | (after > 0), after - before, np.nan)
     figure = Figure(figsize=(PAGE_WIDTH, 2.6))
     panels = figure.subplots(1, 3, sharey=True)
     scale = _log_scale([before, after], statistics.cells)
@@ -98,7 +101,7 @@ def plot_before_and_after(statistics: SinkStatistics) -> Figure:
         image = _draw_map(axes, values, scale)
         axes.set_title(title)
     figure.colorbar(image, ax=panels[:2], location="bottom", shrink=0.6, label=_map_label(statistics.cells), extend="both")
-    limit = float(np.abs(change).max()) or 1.0
+    limit = float(np.nanmax(np.abs(change))) or 1.0
     image = _draw_map(panels[2], change, SymLogNorm(limit / 100, vmin=-limit, vmax=limit), _CHANGE)
     panels[2].set_title("after - before")
     bar = figure.colorbar(image, ax=panels[2], location="bottom", label="change (log scale on both sides)")
