@@ -159,11 +159,13 @@ def redistribute(attention: Tensor, sinks: Tensor, beta: float) -> Tensor:
         A new map of the same shape and dtype; rows sum to what they summed to.
     """
     on_sinks = attention * sinks
-    mass = on_sinks.sum(-1, keepdim=True)
-    rest = (attention - on_sinks).sum(-1, keepdim=True)
+    on_others = attention - on_sinks
+    mass, rest = on_sinks.sum(-1, keepdim=True), on_others.sum(-1, keepdim=True)
     least = torch.finfo(rest.dtype).tiny
-    scale = 1 + (1 - beta) * mass / rest.clamp(min=least)
-    return torch.where(rest >= least, attention * torch.where(sinks, beta, scale), attention)
+    can_give = rest >= least
+    kept = torch.where(can_give, beta, torch.ones_like(rest))
+    scale = torch.where(can_give, 1 + (1 - beta) * mass / rest.clamp(min=least), 1)
+    return torch.addcmul(on_others * scale, on_sinks, kept)
 
 
 def calibrate_decode_rows(attention: Tensor, visible: Tensor, settings: CalibrationSettings) -> Tensor:

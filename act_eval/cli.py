@@ -187,6 +187,60 @@ def search(
 
 
 @app.command()
+def sinks(
+    tasks: Annotated[str, typer.Option(help="Names of lm-eval tasks or groups, separated by commas.")],
+    output: Output,
+    model_args: Annotated[
+        str,
+        typer.Option(help="As for lm_eval --model act-hf; act_profile: the heads calibrated in maps after ACT, else all."),
+    ] = "",
+    split: Annotated[str, typer.Option(help="evaluation or train.")] = "evaluation",
+    limit: Annotated[int | None, typer.Option(help="Documents per task.")] = 100,
+    layers: Annotated[str, typer.Option(help="Layers to look at: all, or such as 2-30,33.")] = "all",
+    document: Annotated[
+        int | None, typer.Option(help="Also show the map of this document of the first task, by its number in the split.")
+    ] = None,
+    search: Annotated[
+        Path | None, typer.Option(help="Also show the accuracy changes per head of a search: its --output folder.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(help="Solved examples per prompt; each task's own number by default.")
+    ] = None,
+    apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
+    seed: Annotated[int, typer.Option(help="Draws documents and few-shot examples.")] = 1234,
+    batch_size: Annotated[int, typer.Option(help="Documents that run at once.")] = 8,
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
+    include_path: Annotated[str | None, typer.Option(help="A folder with more task configs.")] = None,
+    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+) -> None:
+    """Show where a model's attention sinks are in the documents of tasks: the paper's figures, with the data behind them."""
+    _quiet(verbose)
+
+    from lm_eval.utils import simple_parse_args_string
+
+    from act_eval.sinks.run import run_sinks
+    from act_eval.sinks.settings import SinksSettings
+
+    settings = SinksSettings(
+        tasks=tuple(task for task in tasks.split(",") if task),
+        model_args=simple_parse_args_string(model_args),
+        split=split,  # type: ignore[arg-type]
+        limit=limit,
+        seed=seed,
+        layers=layers,
+        document=document,
+        search=search,
+        num_fewshot=num_fewshot,
+        apply_chat_template=apply_chat_template,
+        batch_size=batch_size,
+        device=device,
+        include_path=include_path,
+    )
+    for path in run_sinks(settings, output):
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders with lm-eval's results, searched recursively.")],
     output: Annotated[

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -58,6 +58,16 @@ class ACTArguments:
         if self.act_profile is None:  # lm-eval turns the word none into None
             object.__setattr__(self, "act_profile", "none")
         self.act(HeadProfile({}))
+
+    @classmethod
+    def of_model_args(cls, model_args: Mapping[str, Any]) -> ACTArguments:
+        """The `act_*` entries among all model arguments. Raises InputError when one is unknown."""
+        names = cls.__dataclass_fields__
+        given = {key: value for key, value in model_args.items() if key.startswith("act_")}
+        unknown = [key for key in given if key not in names]
+        if unknown:
+            raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
+        return cls(**given)
 
     def act(self, profile: HeadProfile) -> ACT:
         """The method with these settings and a profile that was resolved for a model."""

@@ -26,6 +26,7 @@ FORMAT = "act-eval head profile"
 VERSION = 1
 
 _INLINE = re.compile(r"{0}:{0}(\+{0})*(;{0}:{0}(\+{0})*)*;?".format("[0-9]{1,9}"))
+_LAYERS = re.compile(r"{0}(-{0})?(,{0}(-{0})?)*".format("[0-9]{1,9}"))
 
 
 class ProfileError(InputError):
@@ -221,6 +222,27 @@ def resolve_profile(spec: str | HeadProfile, num_layers: int, num_heads: int, ch
     profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), num_layers, num_heads, checkpoint)
     profile.check(num_layers, num_heads)
     return profile
+
+
+def check_layers(text: str) -> None:
+    """Raise InputError unless a text names layers: `all`, or numbers and ranges such as `2-30,33`."""
+    if text != "all" and not _LAYERS.fullmatch(text):
+        raise InputError(f"--layers {text!r} is not a list of layers: write all, or such as 2-30,33.")
+
+
+def resolve_layers(text: str, num_layers: int) -> tuple[int, ...]:
+    """The layers that a text names, ascending; see `check_layers`. Raises InputError for a layer that the model lacks."""
+    check_layers(text)
+    if text == "all":
+        return tuple(range(num_layers))
+    ranges = [part.partition("-") for part in text.split(",")]
+    layers = {layer for first, _, last in ranges for layer in range(int(first), int(last or first) + 1)}
+    if not layers:
+        raise InputError(f"--layers {text!r} names no layer: write ranges from the lower layer to the higher one.")
+    if max(layers) >= num_layers:
+        wrong = min(layer for layer in layers if layer >= num_layers)
+        raise InputError(f"--layers names layer {wrong}, but the model has layers 0 to {num_layers - 1}.")
+    return tuple(sorted(layers))
 
 
 def _find_profile(spec: str, num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:

@@ -194,9 +194,31 @@ class Scorer:
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int, **kwargs: Any) -> Any:
-        """Run the model; `keep` is how many logits from the right are needed."""
-        if "logits_to_keep" in self.forward_arguments:
-            kwargs["logits_to_keep"] = keep
-        if "position_ids" in self.forward_arguments:
-            kwargs["position_ids"] = positions.clamp(min=0)
-        return self.model(input_ids=ids, attention_mask=mask, **kwargs)
+        return forward(self.model, self.forward_arguments, ids, mask, positions, keep, **kwargs)
+
+
+def forward(
+    model: nn.Module,
+    forward_arguments: Collection[str],
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    keep: int,
+    **kwargs: Any,
+) -> Any:
+    """Run a causal language model on padded rows.
+
+    Args:
+        model: of transformers.
+        forward_arguments: names of the arguments that its forward pass takes.
+        ids: int64 `[rows, n]`.
+        mask: int64 `[rows, k]`, 0 for padding.
+        positions: int64 `[rows, n]`, of real tokens from 0; anything for padding.
+        keep: how many logits from the right are needed.
+        kwargs: more arguments for the model.
+    """
+    if "logits_to_keep" in forward_arguments:
+        kwargs["logits_to_keep"] = keep
+    if "position_ids" in forward_arguments:
+        kwargs["position_ids"] = positions.clamp(min=0)
+    return model(input_ids=ids, attention_mask=mask, **kwargs)

@@ -14,6 +14,7 @@ if shutil.which("nvidia-smi") is None:
 import pytest
 import torch
 from lm_eval.tasks import TaskManager
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from act_eval.tasks import tasks_path
@@ -78,3 +79,16 @@ def random_ids(length: int, seed: int, rows: int = 1) -> torch.Tensor:
     ids = torch.where(torch.rand(rows, length, generator=generator) < 0.1, chosen, ids)
     ids[:, 0] = 1
     return ids
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many elements the largest new tensor had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor) and tensor._base is None:
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result

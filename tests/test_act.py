@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import random_ids
+from conftest import LargestTensor, random_ids
 from reference import naive_act
 from torch.nn.functional import log_softmax
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -347,19 +346,6 @@ def test_masks_that_add_to_the_scores(gqa_model, slope):
     calibrated = logits_of(gqa_model, ids, act_of(settings, SOME), attention_mask=mask)
     torch.testing.assert_close(calibrated, expected, rtol=0, atol=5e-5)
     assert (logits_of(gqa_model, ids, attention_mask=mask) - expected).abs().max() > 0.01
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers how many elements the largest new tensor had."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor) and tensor._base is None:
-                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
-        return result
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -18,11 +18,12 @@ from torch import nn
 from tqdm import tqdm
 
 from act_eval.act import model_shape
+from act_eval.documents import DocumentSettings
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
 from act_eval.memory import halved
-from act_eval.profiles import HeadProfile
-from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, fingerprint, load_documents
+from act_eval.profiles import HeadProfile, resolve_layers
+from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, load_documents
 from act_eval.search.evaluate import Head, HeadEvaluator
 from act_eval.search.selection import (
     ROUNDS,
@@ -141,22 +142,13 @@ class _Search:
 
     def _layers(self) -> tuple[int, ...]:
         text = self.settings.layers
-        if text is None:
-            layers = set(range(2, self.num_layers - 1))
-        elif text == "all":
-            layers = set(range(self.num_layers))
-        else:
-            ranges = [part.partition("-") for part in text.split(",")]
-            layers = {layer for first, _, last in ranges for layer in range(int(first), int(last or first) + 1)}
-        wrong = [layer for layer in sorted(layers) if not 0 <= layer < self.num_layers]
-        if wrong:
-            raise InputError(f"--layers names layer {wrong[0]}, but the model has layers 0 to {self.num_layers - 1}.")
+        layers = tuple(range(2, self.num_layers - 1)) if text is None else resolve_layers(text, self.num_layers)
         if not layers:
             raise InputError(
                 f"there is nothing to search: the model has {self.num_layers} layers, and all but the first two and the last "
                 "are searched by default. Give --layers, for example --layers all."
             )
-        return tuple(sorted(layers))
+        return layers
 
     def _open_store(self, output: Path) -> UnitStore:
         act = self.settings.act

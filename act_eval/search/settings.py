@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -10,12 +9,10 @@ from typing import Any, Literal, get_args
 from act_eval.act import ACT
 from act_eval.errors import InputError
 from act_eval.lm import ACTArguments
-from act_eval.profiles import HeadProfile
+from act_eval.profiles import HeadProfile, check_layers
 
 Mode = Literal["auto", "exact", "screened"]
 Selection = Literal["validated", "improving", "top-k"]
-
-_LAYERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,8 @@ class SearchSettings:
             raise InputError(f"--budget is a share of the cost of all heads, above 0 and at most 1, not {self.budget}.")
         if self.selection == "validated" and self.limit == 1:
             raise InputError("--selection validated needs at least 2 documents: raise --limit.")
-        if self.layers not in (None, "all") and not _LAYERS.fullmatch(self.layers):
-            raise InputError(f"--layers {self.layers!r} is not a list of layers: write all, or such as 2-30,33.")
+        if self.layers is not None:
+            check_layers(self.layers)
         if "act_profile" in self.model_args:
             raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
         if self.act.calibration.changes_nothing:
@@ -83,9 +80,4 @@ class SearchSettings:
     @property
     def act(self) -> ACT:
         """The ACT settings. Raises InputError when one is unknown or out of range."""
-        names = ACTArguments.__dataclass_fields__
-        given = {key: value for key, value in self.model_args.items() if key.startswith("act_")}
-        unknown = [key for key in given if key not in names]
-        if unknown:
-            raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
-        return ACTArguments(**{"act_profile": "none", **given}).act(HeadProfile({}))
+        return ACTArguments.of_model_args({**self.model_args, "act_profile": "none"}).act(HeadProfile({}))

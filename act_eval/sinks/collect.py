@@ -1,0 +1,264 @@
+"""One streaming pass over documents: the base backend computes the model's outputs, and each layer's sinks are counted.
+
+A layer's scores are walked in blocks of rows, as ACT walks them to find its sinks, and once more where averaged maps are asked
+for. What is kept is sums (`SinkStatistics`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from act_eval.act import ACT, model_shape, pretrained_model
+from act_eval.attention import MODULE_ATTRIBUTE, ChosenPairs, LayerCalibration
+from act_eval.calibration import find_sinks, redistribute
+from act_eval.errors import InputError
+from act_eval.kernels import attention_statistics, sinks_of_means
+from act_eval.pairs import AttentionCall, Pairs
+from act_eval.profiles import HeadProfile, resolve_profile
+from act_eval.scoring import forward
+from act_eval.sinks.statistics import FIRST, KINDS, MEAN_EDGES, OTHER, SINK, SinkStatistics
+
+CELLS = 64
+
+_COPIES = 4  # of a block of weights, which are needed at once
+
+
+@torch.no_grad()
+def collect(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    act: ACT | None = None,
+    *,
+    layers: Sequence[int] | None = None,
+    cells: int = CELLS,
+    maps: bool = True,
+) -> SinkStatistics:
+    """Run documents through a model and gather statistics of its attention sinks.
+
+    The model runs as it is, without calibration. Nothing depends on how the documents are batched or padded.
+
+    Args:
+        model: a causal language model of transformers.
+        batches: what a tokenizer returns: `input_ids` and `attention_mask`, int64 `[documents, longest]`, padded on either
+            side; without a mask nothing is padding.
+        act: says when a key is a sink, and what calibration does to the averaged maps: its profile's heads are calibrated.
+            `ACT("all")` by default.
+        layers: indices of the layers to look at, all by default.
+        cells: of relative position, see `act_eval.sinks.statistics`. For a single document of `n` tokens, `cells=n` gives its
+            exact map.
+        maps: whether to average attention maps; costs another pass over the scores.
+
+    Raises:
+        InputError: there are no documents or no layers, or there is a head profile for each row.
+        UnsupportedModelError: see `ACT`.
+        ProfileError: the profile or the layers do not fit the model.
+    """
+    act = ACT("all") if act is None else act
+    pretrained = pretrained_model(model)
+    num_layers, num_heads = model_shape(pretrained.config)
+    observed = HeadProfile.of_layers(range(num_layers) if layers is None else sorted(layers), num_layers, num_heads)
+    if not observed.size:
+        raise InputError("there are no layers to look at.")
+    forward_arguments = inspect.signature(pretrained.forward).parameters
+    vocabulary = pretrained.get_input_embeddings().num_embeddings
+    documents, tokens = 0, 0
+    token_sinks, token_occurrences = (np.zeros(vocabulary, np.int64) for _ in range(2))
+    with Observer(observed, base=act.base)(model):
+        counters = Observer.count(model, act, cells, maps)
+        for inputs in batches:
+            batch = Batch.of(inputs, pretrained.device, cells)
+            for counter in counters:
+                counter.batch = batch
+            positions = batch.real.cumsum(-1) - 1
+            forward(model, forward_arguments, batch.ids, batch.real.long(), positions, keep=1, use_cache=False)
+            documents += len(batch.ids)
+            tokens += int(batch.real.sum())
+            later = (batch.real & ~batch.first).cpu().numpy()
+            ids = batch.ids.cpu().numpy()[later]
+            np.add.at(token_occurrences, ids, 1)
+            np.add.at(token_sinks, ids, np.sum([counter.sinks_of_keys for counter in counters], axis=0)[later])
+    if not documents:
+        raise InputError("there are no documents to look at.")
+    return SinkStatistics(
+        layers=tuple(observed.heads),
+        documents=documents,
+        tokens=tokens,
+        token_sinks=token_sinks,
+        token_occurrences=token_occurrences,
+        **{name: np.stack([counter.sums[name] for counter in counters]) for name in counters[0].sums},
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents that run at once.
+
+    Attributes:
+        ids: int64 `[documents, k]`.
+        real: bool `[documents, k]`, False for padding.
+        first: bool `[documents, k]`, True for the first token.
+        cells: float32 `[documents, k, cells]`, the share of each token that lies in each cell of relative position.
+    """
+
+    ids: Tensor
+    real: Tensor
+    first: Tensor
+    cells: Tensor
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Tensor], device: torch.device, cells: int) -> Batch:
+        """From what a tokenizer returns."""
+        ids = inputs["input_ids"].to(device)
+        real = inputs["attention_mask"].to(device).bool() if "attention_mask" in inputs else torch.ones_like(ids).bool()
+        position, length = real.cumsum(-1) - 1, real.sum(-1, keepdim=True)
+        # In units of 1 / (length * cells), which make all borders whole numbers: exact where there are as many cells as tokens.
+        cell = torch.arange(cells, device=device) * length[..., None]
+        token = position[..., None] * cells
+        overlap = torch.minimum(cell + length[..., None], token + cells) - torch.maximum(cell, token)
+        shares = overlap.clamp(min=0) * real[..., None] / cells
+        return cls(ids, real, real & (position == 0), shares)
+
+
+class Counter:
+    """Counts the sinks of one layer.
+
+    Args:
+        act: says when a key is a sink, and how sinks are calibrated.
+        heads: of the layer.
+        calibrated: heads that are calibrated "after ACT".
+        cells: of relative position.
+        maps: whether to average attention maps.
+
+    Attributes:
+        batch: the documents that are running.
+        sinks_of_keys: int64 `[documents, k]`, in how many heads each key of the batch was a sink.
+        sums: the layer's entries of `SinkStatistics`, by name.
+    """
+
+    batch: Batch
+    sinks_of_keys: np.ndarray
+
+    def __init__(self, act: ACT, heads: int, calibrated: Sequence[int], cells: int, maps: bool) -> None:
+        self._settings = act.calibration
+        self._is_calibrated = torch.zeros(heads, dtype=torch.bool)
+        self._is_calibrated[list(calibrated)] = True
+        self.sums: dict[str, np.ndarray] = {
+            "sinks": np.zeros(heads, np.int64),
+            "documents_with_sinks": np.zeros(heads, np.int64),
+            "received": np.zeros((heads, len(KINDS))),
+            "mean_histogram": np.zeros((heads, len(KINDS), len(MEAN_EDGES) - 1), np.int64),
+            "positions": np.zeros((heads, cells)),
+        }
+        if maps:
+            self.sums |= {"before": np.zeros((cells, cells)), "after": np.zeros((cells, cells))}
+
+    def count(self, call: AttentionCall, rows: Tensor, heads: Tensor) -> None:
+        """Add what one call of the attention function shows.
+
+        Args:
+            call: a prefill.
+            rows, heads: all pairs of a row and a head.
+        """
+        means = torch.empty(len(rows), call.key.shape[-2], dtype=call.visibility.dtype, device=rows.device)
+        for chunk, pairs in call.chunks(rows, heads):
+            means[chunk], log_normalizer = attention_statistics(pairs)
+            if "before" in self.sums:
+                self._add_maps(pairs, means[chunk], log_normalizer)
+        self._add_means(means.view(*call.query.shape[:2], -1), call.visibility.seen_by)
+
+    def _add_means(self, means: Tensor, seen_by: Tensor) -> None:
+        """Count sinks, positions and means.
+
+        Args:
+            means: `[documents, heads, k]`, each key's mean attention.
+            seen_by: `[documents or 1, 1 or heads, k]`, how many queries that is the mean of.
+        """
+        real, first = (mask[:, None].to(means.device) for mask in (self.batch.real, self.batch.first))
+        length = real.sum(-1)
+        sinks = find_sinks(means, length, replace(self._settings, keep="first-token"), real)
+        kinds = torch.where(first, FIRST, torch.where(sinks, SINK, OTHER))
+        shares = means * seen_by / length[..., None]
+        received = torch.stack([torch.where(kinds == kind, shares, 0).sum((0, 2)) for kind in range(len(KINDS))], dim=-1)
+        in_cells = sinks.to(means.dtype) @ self.batch.cells.to(means)
+        self._add("sinks", sinks.sum((0, 2)))
+        self._add("documents_with_sinks", sinks.any(-1).sum(0))
+        self._add("received", received)
+        self._add("mean_histogram", _histogram(means, kinds, real))
+        self._add("positions", in_cells.sum(0))
+        self.sinks_of_keys = sinks.sum(1).cpu().numpy()
+
+    def _add_maps(self, pairs: Pairs, means: Tensor, log_normalizer: Tensor) -> None:
+        """Add the maps of some pairs, averaged over the layer's heads, as they are and calibrated."""
+        sinks = sinks_of_means(means, pairs.real, pairs.visibility.first, self._settings)
+        sinks &= self._is_calibrated.to(sinks.device)[pairs.heads, None]
+        has_sinks = bool(sinks.any())
+        # Matrices that sum over a document's heads, average its queries and distribute its keys over cells.
+        first, last = int(pairs.rows[0]), int(pairs.rows[-1])
+        heads = (pairs.rows == torch.arange(first, last + 1, device=sinks.device)[:, None]).to(means) / len(self._is_calibrated)
+        keys = self.batch.cells[first : last + 1].to(means)
+        queries = keys.mT * (keys.shape[-1] / keys.sum((1, 2)))[:, None, None]
+        for block in pairs.blocks(_COPIES * pairs.key.shape[1]):
+            weights = pairs.scores(block).sub_(log_normalizer[:, block, None]).exp_()
+            after = redistribute(weights, sinks[:, None, : weights.shape[-1]], self._settings.beta) if has_sinks else weights
+            for name, maps in (("before", weights), ("after", after)):
+                of_documents = (heads @ maps.flatten(1)).view(-1, *maps.shape[1:])
+                self._add(name, (queries[..., block] @ of_documents @ keys[:, : maps.shape[-1]]).sum(0))
+
+    def _add(self, name: str, values: Tensor) -> None:
+        self.sums[name] += values.cpu().numpy()
+
+
+@dataclass
+class ObservedLayer(LayerCalibration):
+    """Lets the base backend's output through, and shows what it got to a counter."""
+
+    counter: Counter | None = None
+
+    def _prefill(self, call: AttentionCall, calibrated: ChosenPairs) -> None:
+        assert self.counter is not None
+        self.counter.count(call, *calibrated.indices)
+
+
+class Observer(ACT):
+    """ACT that changes nothing and counts sinks instead."""
+
+    layer_class: ClassVar[type[LayerCalibration]] = ObservedLayer
+
+    @staticmethod
+    def count(model: nn.Module, act: ACT, cells: int, maps: bool) -> list[Counter]:
+        """Start counting in a model inside the context: a counter for each observed layer, in order. See `Counter`."""
+        pretrained = pretrained_model(model)
+        num_layers, num_heads = model_shape(pretrained.config)
+        if not isinstance(act.profile, (str, HeadProfile)):
+            raise InputError("sinks are counted with one head profile for all documents, not with one for each row.")
+        profile = resolve_profile(act.profile, num_layers, num_heads, pretrained.name_or_path)
+        counters = []
+        for module in pretrained.modules():
+            layer = getattr(module, MODULE_ATTRIBUTE, None)
+            if isinstance(layer, ObservedLayer) and layer.calibrates:
+                layer.counter = Counter(act, num_heads, profile.heads.get(layer.layer, ()), cells, maps)
+                counters.append(layer.counter)
+        return counters
+
+
+def _histogram(means: Tensor, kinds: Tensor, real: Tensor) -> Tensor:
+    """Number of keys by head, kind and bin of their mean attention: int64 `[heads, kinds, bins]`.
+
+    Args:
+        means: `[documents, heads, k]`.
+        kinds: int64, of the same shape.
+        real: bool `[documents, 1, k]`, False for padding.
+    """
+    shape = means.shape[1], len(KINDS), len(MEAN_EDGES) - 1
+    edges = torch.as_tensor(MEAN_EDGES).to(means)
+    bins = (torch.bucketize(means, edges, right=True) - 1).clamp(0, shape[-1] - 1)
+    heads = torch.arange(shape[0], device=means.device)[:, None]
+    place = (heads * shape[1] + kinds) * shape[2] + bins
+    return torch.bincount(place[real.expand_as(place)], minlength=shape[0] * shape[1] * shape[2]).view(shape)

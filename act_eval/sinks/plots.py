@@ -1,0 +1,272 @@
+"""Figures of attention sinks, as the paper has them, from collected statistics. Each function returns a figure.
+
+Widths are those of one column (3.3 inches) or both (6.8 inches) of a paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize, SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from act_eval.plot_style import COLUMN_WIDTH, PAGE_WIDTH, SERIES, STYLE
+from act_eval.sinks import tables
+from act_eval.sinks.statistics import KINDS, SinkStatistics
+
+MOST_NAMES = len(SERIES)
+
+_PAPER_STYLE = {**STYLE, "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
+_ATTENTION = "Blues"
+_CHANGE = "cividis"
+_LINES = ("-", "--", ":")
+_LABELLED_TOKENS = 45
+_LARGEST_NUMBERED_MAP = 16
+_HARDLY_ANY = 0.01
+
+in_paper_style = matplotlib.rc_context(_PAPER_STYLE)
+
+
+@in_paper_style
+def plot_attention_map(statistics: Mapping[str, SinkStatistics]) -> Figure:
+    """Average attention maps by relative position, over documents, heads and layers; a panel for each name.
+
+    Above each map stands where sinks are: sinks per document and head, for each cell.
+
+    Args:
+        statistics: with maps, by name of task or task family.
+    """
+    maps = {name: of_name.map_before.mean(0) for name, of_name in statistics.items()}
+    sinks = {name: of_name.positions.mean((0, 1)) / of_name.documents for name, of_name in statistics.items()}
+    return _maps(maps, sinks)
+
+
+@in_paper_style
+def plot_attention_by_layer(statistics: SinkStatistics) -> Figure:
+    """The average attention map of each layer, over documents and heads; at most four a row. See `plot_attention_map`."""
+    names = [f"layer {layer}" for layer in statistics.layers]
+    sinks = statistics.positions.mean(1) / statistics.documents
+    maps = statistics.map_before
+    return _maps(dict(zip(names, maps, strict=True)), dict(zip(names, sinks, strict=True)), columns=4)
+
+
+@in_paper_style
+def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure:
+    """The exact attention map of one document, over heads and layers, with its tokens.
+
+    Above it stands in what share of heads each token is a sink; the tokens that are sinks most often are named below.
+
+    Args:
+        statistics: of this document alone, with a cell for each token.
+        document: text of each token.
+    """
+    n = statistics.cells
+    if statistics.documents != 1 or len(document) != n:
+        raise ValueError("the map of a document needs the statistics of it alone, with a cell for each of its tokens.")
+    shares = statistics.positions.mean((0, 1))
+    figure = Figure(figsize=(PAGE_WIDTH, PAGE_WIDTH))
+    strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 7))
+    image = _draw_map(axes, statistics.map_before.mean(0), _log_scale([statistics.map_before.mean(0)], n), end=n)
+    strip.bar(np.arange(n) + 0.5, shares, width=1, color=SERIES[1][0])
+    strip.set_ylabel("sink in,\n% of heads")
+    strip.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    labelled = list(range(n)) if n <= _LABELLED_TOKENS else _peaks(shares, _LABELLED_TOKENS)
+    rows = range(0, n, -(-n // _LABELLED_TOKENS))
+    axes.set_xticks(np.add(labelled, 0.5), [tables.readable(document[place]) for place in labelled], rotation=90)
+    axes.set_yticks(np.add(rows, 0.5), [tables.readable(document[place]) for place in rows])
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(parse_math=False, fontsize=6)
+    axes.set(xlabel="key", ylabel="query")
+    figure.colorbar(image, ax=axes, label="attention weight (log scale)", extend="both", shrink=0.7, pad=0.01)
+    return figure
+
+
+@in_paper_style
+def plot_before_and_after(statistics: SinkStatistics) -> Figure:
+    """The average attention map over documents, heads and layers, the same of the calibrated maps, and the difference.
+
+    What loses attention is dark, and what gains it is bright, so that the difference can be read in grey.
+    """
+    before, after = statistics.map_before.mean(0), statistics.map_after.mean(0)
+    change = np.where((before > 0) | (after > 0), after - before, np.nan)
+    figure = Figure(figsize=(PAGE_WIDTH, 2.6))
+    panels = figure.subplots(1, 3, sharey=True)
+    scale = _log_scale([before, after], statistics.cells)
+    for axes, title, values in zip(panels, ("before ACT", "after ACT"), (before, after), strict=False):
+        image = _draw_map(axes, values, scale)
+        axes.set_title(title)
+    figure.colorbar(image, ax=panels[:2], location="bottom", shrink=0.6, label=_map_label(statistics.cells), extend="both")
+    limit = float(np.nanmax(np.abs(change))) or 1.0
+    image = _draw_map(panels[2], change, SymLogNorm(limit / 100, vmin=-limit, vmax=limit), _CHANGE)
+    panels[2].set_title("after - before")
+    bar = figure.colorbar(image, ax=panels[2], location="bottom", label="change (log scale on both sides)")
+    ticks = [-limit, -limit / 100, 0, limit / 100, limit]
+    bar.set_ticks(ticks, labels=[f"{tick:.1g}" for tick in ticks])
+    bar.minorticks_off()
+    panels[0].set_ylabel("query position")
+    return figure
+
+
+@in_paper_style
+def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
+    """How the mean attention of keys is distributed: the first token, other sinks, other tokens; a panel for each name.
+
+    The legend says what share of all attention each kind receives.
+
+    Args:
+        statistics: by name of task or task family.
+    """
+    table = tables.received(statistics)
+    rows, columns = _grid(len(statistics), 3)
+    figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.3 + 2.2 * rows))
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes, (name, of_name) in zip(panels.flat, table.groupby("name", sort=False), strict=False):
+        for place, kind in enumerate(KINDS):
+            line = of_name[of_name["kind"] == kind]
+            edges = [*line["low"], line["high"].iloc[-1]]
+            label = f"{kind}: {line['share'].iloc[0]:.0%}"
+            style = {"color": SERIES[place][0], "linestyle": _LINES[place], "linewidth": 1.3}
+            axes.stairs(line["share_of_keys"], edges, label=label, **style)
+        axes.set(xscale="log", title=name)
+        axes.legend(title="share of attention", title_fontsize=7, frameon=False, loc="upper left", handlelength=1.6)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    top = float(table["share_of_keys"].max())
+    lower = table.groupby(["name", "kind"])["share_of_keys"].cumsum()
+    lowest = float(table["low"][lower > _HARDLY_ANY].min())
+    _drop_empty(panels, len(statistics))
+    for axes in figure.axes:
+        axes.set(xlim=(lowest, 1), ylim=(0, 1.55 * top))
+    figure.supxlabel("mean attention that a key receives (log scale)", fontsize=8)
+    figure.supylabel("keys of this kind, %", fontsize=8)
+    return figure
+
+
+@in_paper_style
+def plot_sink_positions(statistics: Mapping[str, SinkStatistics]) -> Figure:
+    """Where in their documents sinks are, as a share of each name's sinks; a line for each name.
+
+    Args:
+        statistics: by name of task or task family, `MOST_NAMES` at most.
+    """
+    if len(statistics) > MOST_NAMES:
+        raise ValueError(f"{len(statistics)} lines cannot be told apart: give at most {MOST_NAMES}.")
+    table = tables.positions(statistics)
+    figure = Figure(figsize=(COLUMN_WIDTH, 2.5))
+    axes = figure.subplots()
+    for (colour, marker), (name, rows) in zip(SERIES, table.groupby("name", sort=False), strict=False):
+        middle = (rows["low"] + rows["high"]) / 2
+        axes.plot(middle, rows["share"], color=colour, marker=marker, markersize=3.5, linewidth=1, label=name)
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="relative position of the token", ylabel="share of all sinks, %")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+    axes.legend(frameon=False)
+    return figure
+
+
+@in_paper_style
+def plot_sinks_per_head(statistics: SinkStatistics) -> Figure:
+    """How many sinks a document has in each head: a heat map, layers down, heads across."""
+    values = statistics.sinks_per_document
+    layers, heads = values.shape
+    figure = Figure(figsize=(COLUMN_WIDTH, min(6.5, max(1.9, 0.9 + 2.3 * layers / max(heads, 8)))))
+    axes = figure.subplots()
+    limit = float(values.max()) or 1.0
+    image = axes.imshow(values, cmap=_ATTENTION, vmin=0, vmax=limit, aspect="auto", interpolation="nearest")
+    if heads <= 8 and layers <= _LARGEST_NUMBERED_MAP:
+        for (row, column), value in np.ndenumerate(values):
+            colour = "white" if value > 0.6 * limit else "black"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=6)
+    rows, columns = (range(0, count, -(-count // 8)) for count in (layers, heads))
+    axes.set_yticks(rows, [str(statistics.layers[row]) for row in rows])
+    axes.set(xlabel="head", ylabel="layer", xticks=columns)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label="sinks per document", pad=0.02)
+    return figure
+
+
+@in_paper_style
+def plot_sink_tokens(statistics: SinkStatistics, text: Callable[[int], str], top: int = 15) -> Figure:
+    """The tokens that are sinks most often, with their share of all sinks, and how often they are a sink where they occur.
+
+    Args:
+        statistics: over all documents.
+        text: a token's text by its id.
+        top: how many tokens.
+    """
+    table = tables.tokens(statistics, text, top)[::-1]
+    figure = Figure(figsize=(COLUMN_WIDTH, 0.7 + 0.17 * max(len(table), 1)))
+    axes = figure.subplots()
+    axes.barh(range(len(table)), table["share"], color=SERIES[0][0])
+    axes.set_yticks(range(len(table)), table["token"])
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+    for place, (share, rate) in enumerate(zip(table["share"], table["rate"], strict=True)):
+        axes.annotate(f"{rate:.1%}", (share, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6)
+    axes.margins(x=0.16, y=0.02)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes.set_xlabel("share of all sinks, %\n(at the bar: share of its occurrences)")
+    return figure
+
+
+def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], columns: int = 3) -> Figure:
+    """Maps with one colour scale, each below a strip of bars that says where sinks are."""
+    rows, columns = _grid(len(maps), columns)
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    figure = Figure(figsize=(width, 0.7 + rows * (0.55 + 0.85 * width / columns)))
+    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 5] * rows)
+    strips, grid = panels[::2], panels[1::2]
+    cells = next(iter(maps.values())).shape[-1]
+    scale = _log_scale(list(maps.values()), cells)
+    most = max(float(values.max()) for values in sinks.values()) or 1.0
+    for strip, axes, (name, values) in zip(strips.flat, grid.flat, maps.items(), strict=False):
+        strip.bar((np.arange(cells) + 0.5) / cells, sinks[name], width=1 / cells, color=SERIES[1][0])
+        strip.set(title=name, xlim=(0, 1), xticks=[], ylim=(0, most), yticks=[0, most], yticklabels=["0", f"{most:.2g}"])
+        image = _draw_map(axes, values, scale)
+    for axes in (*strips[:, 1:].flat, *grid[:, 1:].flat):
+        axes.tick_params(labelleft=False)
+    for strip, axes in zip(strips[:, 0], grid[:, 0], strict=True):
+        strip.set_ylabel("sinks", fontsize=7)
+        axes.set_ylabel("query position")
+    for some in (strips, grid):
+        _drop_empty(some, len(maps))
+    figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.6, aspect=35, label=_map_label(cells), extend="both")
+    return figure
+
+
+def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, colours: str = _ATTENTION, end: float = 1) -> Any:
+    image = axes.imshow(values, cmap=colours, norm=scale, extent=(0, end, end, 0), aspect="auto", interpolation="nearest")
+    axes.set(xlabel="key position", xticks=(0, end / 2, end), yticks=(0, end / 2, end))
+    return image
+
+
+def _log_scale(maps: Sequence[np.ndarray], cells: int) -> Normalize:
+    """From a quarter of what uniform attention over all cells would be to what few cells exceed (both ends are open)."""
+    seen = np.concatenate([values[values > 0] for values in maps])
+    return LogNorm(1 / (4 * cells), max(float(np.quantile(seen, 0.99)), 1 / cells))
+
+
+def _map_label(cells: int) -> str:
+    return f"attention per 1/{cells} of the keys (log scale)"
+
+
+def _peaks(values: np.ndarray, most: int) -> list[int]:
+    """The places of the highest values above zero, far enough apart for labels that do not overlap; 0 is always one."""
+    apart, chosen = len(values) / most, [0]
+    for place in np.argsort(-values, kind="stable").tolist():
+        if values[place] > 0 and all(abs(place - other) >= apart for other in chosen):
+            chosen.append(place)
+    return chosen
+
+
+def _grid(count: int, most_columns: int) -> tuple[int, int]:
+    columns = min(count, most_columns)
+    return -(-count // columns), columns
+
+
+def _drop_empty(panels: np.ndarray, used: int) -> None:
+    for axes in panels.flat[used:]:
+        axes.remove()

@@ -1,0 +1,201 @@
+"""Draw documents from lm-eval's tasks, collect the statistics of their sinks, and write everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+from tqdm import tqdm
+from transformers import BatchEncoding
+
+from act_eval.act import model_shape
+from act_eval.documents import draw_evaluation_documents, draw_training_documents, render, training_split
+from act_eval.errors import InputError
+from act_eval.lm import ACTLM
+from act_eval.profiles import resolve_layers
+from act_eval.scoring import Tokens
+from act_eval.search.write import HEADS_FILE, write_heads
+from act_eval.sinks.collect import collect
+from act_eval.sinks.settings import SinksSettings
+from act_eval.sinks.statistics import SinkStatistics
+from act_eval.sinks.write import Document, token_text, write_sinks
+from act_eval.tasks import TaskError, explained_dataset_errors, task_manager
+
+LONGEST_DOCUMENT = 2048
+
+
+@dataclass(frozen=True)
+class _DrawnTask:
+    """A task and its documents.
+
+    Attributes:
+        task: of lm-eval.
+        family: the innermost group that it was asked for by, else its first tag, else its name.
+        split: name of the split.
+        documents: numbers of those drawn, in the split.
+    """
+
+    task: Task
+    family: str
+    split: str
+    documents: Sequence[int]
+
+
+def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
+    """Look at the attention sinks of a model on tasks, and write figures and the data behind them to a folder.
+
+    Args:
+        settings: what to look at.
+        output: folder; made when missing.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be written to.
+    """
+    manager = task_manager(settings.tasks, settings.include_path)
+    with explained_dataset_errors():
+        tasks = _draw(manager, settings)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output} cannot be made ({error}): choose another --output.") from error
+    searched = None if settings.search is None else _searched_heads(settings.search)
+    lm = ACTLM(**settings.lm_arguments)
+    num_layers, num_heads = model_shape(lm.config)
+    layers = resolve_layers(settings.layers, num_layers)
+    with explained_dataset_errors():
+        prompts = {name: _prompts(lm, drawn.task, drawn.documents, settings) for name, drawn in tasks.items()}
+        alone = _document(lm, tasks, settings)
+    if searched is not None:
+        _check_heads(searched, num_layers, num_heads)
+        write_heads(searched, output, num_layers, num_heads)
+    statistics = {}
+    total = sum(len(tokens) for of_task in prompts.values() for tokens in of_task)
+    with tqdm(total=total, desc="looking at documents", unit="tok", unit_scale=True) as bar, lm.autocast():
+        for name, of_task in prompts.items():
+            batches = _batches(lm, of_task, settings.batch_size, bar)
+            statistics[name] = collect(lm.model, batches, lm.act, layers=layers)
+        document = None if alone is None else _look_at(lm, alone, layers)
+    provenance = _provenance(settings, lm, tasks, statistics)
+    families = {name: drawn.family for name, drawn in tasks.items()}
+    return write_sinks(statistics, families, lm.tokenizer, document, provenance, output)
+
+
+def _draw(manager: TaskManager, settings: SinksSettings) -> dict[str, _DrawnTask]:
+    """The tasks by name, each with its documents; all that can be refused without the model is refused here."""
+    drawn: dict[str, _DrawnTask] = {}
+    for name in (match for given in settings.tasks for match in manager.match_tasks([given])):
+        loaded = manager.load([name])
+        families = {child: group for group, children in loaded.get("group_map", {}).items() for child in children}
+        for task_name, task in loaded["tasks"].items():
+            if task.OUTPUT_TYPE == "loglikelihood_rolling":
+                raise TaskError(f"task {task_name!r} scores whole texts and has no context to look at: choose another.")
+            tags = [task.config.tag] if isinstance(task.config.tag, str) else task.config.tag or []
+            family = families.get(task_name, tags[0] if tags else task_name)
+            if settings.split == "train":
+                split, documents = training_split(task), draw_training_documents(task_name, task, settings.documents)
+            else:
+                split = task.config.test_split or task.config.validation_split
+                documents = draw_evaluation_documents(task, settings.documents)
+            drawn[task_name] = _DrawnTask(task, family, split, documents)
+    name, first = next(iter(drawn.items()))
+    if settings.document is not None and settings.document >= len(first.task.eval_docs):
+        raise InputError(
+            f"--document {settings.document} does not exist: the split {first.split!r} of task {name!r} has documents 0 to "
+            f"{len(first.task.eval_docs) - 1}."
+        )
+    return drawn
+
+
+def _prompts(lm: ACTLM, task: Task, documents: Sequence[int], settings: SinksSettings) -> list[Tokens]:
+    """Token ids of the prompts: the context of each document's first request, cut from the left to the model's window."""
+    contexts = [instances[0].args[0] for instances in render(lm, task, documents, settings.documents)]
+    prompts = [tuple(lm.tok_encode(context))[-lm.max_length :] for context in contexts if context]
+    if not prompts:
+        raise TaskError(f"the documents of task {task.config.task!r} have no context to look at: choose another task.")
+    return prompts
+
+
+def _batches(lm: ACTLM, prompts: Sequence[Tokens], batch_size: int, bar: tqdm[Any]) -> Iterator[BatchEncoding]:
+    """Prompts of similar length together, longest first, so that trouble with memory comes at once."""
+    ordered = sorted(prompts, key=lambda prompt: -len(prompt))
+    for start in range(0, len(ordered), batch_size):
+        batch = [list(prompt) for prompt in ordered[start : start + batch_size]]
+        yield lm.tokenizer.pad({"input_ids": batch}, padding_side="left", return_tensors="pt")
+        bar.update(sum(map(len, batch)))
+
+
+def _document(lm: ACTLM, tasks: Mapping[str, _DrawnTask], settings: SinksSettings) -> tuple[str, Tokens] | None:
+    """Name and token ids of the document that is to be shown by itself."""
+    if settings.document is None:
+        return None
+    name, drawn = next(iter(tasks.items()))
+    (tokens,) = _prompts(lm, drawn.task, [settings.document], settings)
+    if len(tokens) > LONGEST_DOCUMENT:
+        raise InputError(
+            f"document {settings.document} of task {name!r} has {len(tokens)} tokens, but its own map is drawn for at most "
+            f"{LONGEST_DOCUMENT}: choose a shorter one."
+        )
+    return f"{name} {settings.document}", tokens
+
+
+def _look_at(lm: ACTLM, document: tuple[str, Tokens], layers: Sequence[int]) -> Document:
+    name, tokens = document
+    statistics = collect(lm.model, [{"input_ids": torch.tensor([tokens])}], lm.act, layers=layers, cells=len(tokens))
+    return Document(name, [token_text(lm.tokenizer, token) for token in tokens], statistics)
+
+
+def _searched_heads(folder: Path) -> pd.DataFrame:
+    """What a search found for each head: its `heads.csv`."""
+    try:
+        table = pd.read_csv(folder / HEADS_FILE)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder / HEADS_FILE} is not readable ({error}): give the folder of an `act-eval search`."
+        ) from error
+    missing = {"layer", "head", "accuracy_change", "margin_change"} - set(table.columns)
+    if missing:
+        raise InputError(f"{folder / HEADS_FILE} has no column {min(missing)}: give the folder of an `act-eval search`.")
+    return table
+
+
+def _check_heads(table: pd.DataFrame, num_layers: int, num_heads: int) -> None:
+    if len(table) and (table["layer"].max() >= num_layers or table["head"].max() >= num_heads):
+        raise InputError(
+            f"--search is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads."
+        )
+
+
+def _provenance(
+    settings: SinksSettings, lm: ACTLM, tasks: Mapping[str, _DrawnTask], statistics: Mapping[str, SinkStatistics]
+) -> dict[str, Any]:
+    """What ran, in values that JSON can hold."""
+    return {
+        "model": str(settings.model_args.get("pretrained", "act-eval-demo")),
+        "model_args": {key: str(value) for key, value in settings.model_args.items() if key != "pretrained"},
+        "act": lm.act_settings(),
+        "layers": list(next(iter(statistics.values())).layers),
+        "tasks": {
+            name: {
+                "family": drawn.family,
+                "split": drawn.split,
+                "documents": statistics[name].documents,
+                "tokens": statistics[name].tokens,
+            }
+            for name, drawn in tasks.items()
+        },
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "num_fewshot": settings.num_fewshot,
+        "apply_chat_template": settings.apply_chat_template,
+        "versions": {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")},
+    }
