@@ -94,3 +94,9 @@ class JudgeServer:
             handler.wfile.write(content)
         except OSError:  # the client went away
             handler.close_connection = True
+
+
+if __name__ == "__main__":  # a judge to try things with, until it is stopped
+    with JudgeServer() as server:
+        print(server.url, flush=True)
+        threading.Event().wait()

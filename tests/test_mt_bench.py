@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,9 @@ def questions():
 
 def settings(chat_model, **changes):
     model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS}
-    return AnswerSettings(**{"model_args": model_args, "max_new_tokens": NEW_TOKENS, "device": "cpu", "batch_size": 4, **changes})
+    return AnswerSettings(
+        **{"model_args": model_args, "max_new_tokens": NEW_TOKENS, "device": "cpu", "batch_size": 4, **changes}
+    )
 
 
 def turns(folder):
@@ -260,9 +263,11 @@ def test_no_chat_template_is_found_before_the_weights_are_loaded(questions, tmp_
 
 
 def test_a_chat_template_from_a_file(questions, tmp_path):
-    write_answers(
-        AnswerSettings({"act_profile": "all"}, max_new_tokens=2, device="cpu", chat_template=TEMPLATE), questions, 1, tmp_path
-    )
+    """Also in a folder where a run without it came to nothing."""
+    without = AnswerSettings({"act_profile": "all"}, max_new_tokens=2, device="cpu")
+    with pytest.raises(InputError, match="has no chat template"):
+        write_answers(without, questions, 1, tmp_path)
+    write_answers(replace(without, chat_template=TEMPLATE), questions, 1, tmp_path)
     assert len(turns(tmp_path)[True]) == 4
 
 
@@ -312,11 +317,9 @@ def test_questions_of_the_hub(tmp_path, monkeypatch):
     folder = tmp_path / "HuggingFaceH4" / "mt_bench_prompts"
     folder.mkdir(parents=True)
     rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
-    renamed = [
-        {"prompt": row["turns"], "prompt_id": row["question_id"], "category": row["category"], "reference": row.get("reference", [])}
-        for row in rows
-    ]
-    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, renamed)))
+    for row in rows:
+        row["prompt"], row["prompt_id"] = row.pop("turns"), row.pop("question_id")
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     assert load_questions("HuggingFaceH4/mt_bench_prompts") == load_questions(str(QUESTIONS))

@@ -65,15 +65,22 @@ class Folder:
         """
         make_folder(self.path)
         text = "".join(f"{question.to_json()}\n" for question in questions)
-        if not self._questions.is_file():
-            _write(self._questions, text)
-        elif self._questions.read_text(encoding="utf-8") != text:
+        begun = any(file.stat().st_size for file in self.path.glob("model_answer/*.jsonl"))
+        if begun and self._questions.read_text(encoding="utf-8") != text:
             raise InputError(f"{self.path} holds answers to other questions: choose another --output.")
-        check_agreement(self.path / "settings.json", settings, "answers")
+        _agree(self.path / "settings.json", settings, "answers" if begun else None)
+        _write(self._questions, text)
 
     def questions(self) -> list[Question]:
         """Those of the comparison."""
         return load_questions(str(self._questions))
+
+    def start_judging(self, judge: str, settings: Mapping[str, Any]) -> None:
+        """Begin to collect the judgements of a judge, or go on. Raises InputError where there are some with other settings."""
+        file = self.path / "model_judgment" / f"{file_name(judge)}.json"
+        make_folder(file.parent)
+        begun = any(self.judgements(judge, kind) for kind in ("single", "pair"))
+        _agree(file, {"judge": judge, **settings}, "judgements" if begun else None)
 
     def answers_file(self, model_id: str) -> Path:
         """Where the answers of a variant are."""
@@ -82,10 +89,6 @@ class Folder:
     def judgements_file(self, judge: str, kind: str) -> Path:
         """Where the judgements of a judge are, of kind single or pair."""
         return self.path / "model_judgment" / f"{file_name(judge)}_{kind}.jsonl"
-
-    def judge_file(self, judge: str) -> Path:
-        """Where it is said how a judge was asked."""
-        return self.path / "model_judgment" / f"{file_name(judge)}.json"
 
     def judges(self) -> list[str]:
         """The names of all judges that were asked, sorted."""
@@ -135,25 +138,25 @@ class Folder:
         return self.path / "question.jsonl"
 
 
-def check_agreement(file: Path, content: Mapping[str, Any], what: str) -> None:
+def _agree(file: Path, content: Mapping[str, Any], what: str | None) -> None:
     """Write what everything in a folder has in common, or check that it is what was written there before.
 
     Args:
         file: where it is written.
         content: values that JSON can hold.
-        what: it is about, in the plural.
+        what: it binds, in the plural; None where there is nothing yet.
 
     Raises:
         InputError: something differs.
     """
     content = json.loads(json.dumps(content))
-    if not file.is_file():
+    if what is None:
         _write(file, json.dumps(content, indent=2) + "\n")
         return
     try:
         earlier = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} is not readable ({error}): choose another --output.") from error
+        raise InputError(f"{file} is not readable ({error}): choose another folder.") from error
     for key in sorted({*content, *earlier}):
         if content.get(key) != earlier.get(key):
             raise InputError(

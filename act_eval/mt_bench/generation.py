@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, str]
 
@@ -96,6 +99,8 @@ def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampli
             gets an empty answer.
     """
     room = [max(0, min(max_new_tokens, lm.max_length - len(prompt))) for prompt in prompts]
+    if full := room.count(0):
+        logger.warning("%d conversations fill the model's window of %d tokens: their replies are empty.", full, lm.max_length)
     answers = [""] * len(prompts)
     for tokens in sorted({tokens for tokens in room if tokens}):
         members = [index for index in range(len(prompts)) if room[index] == tokens]
@@ -122,9 +127,9 @@ def _generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampl
             temperature=None,
             top_p=None,
             top_k=None,
-            eos_token_id=ends,
+            eos_token_id=ends or None,
             pad_token_id=pad,
-            logits_processor=LogitsProcessorList([SeededSampling(rows)]),
+            logits_processor=LogitsProcessorList([SeededSampling(rows)] if any(row.temperature for row in rows) else []),
         )
     return [_text(lm, tokens, ends) for tokens in output[:, longest:].tolist()]
 

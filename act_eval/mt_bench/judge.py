@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from json import JSONDecodeError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from act_eval.errors import InputError
-from act_eval.mt_bench.folder import Folder, check_agreement, make_folder
+from act_eval.mt_bench.folder import Folder
 from act_eval.mt_bench.grading import PROMPT_VERSION, Kind, Request, make_request
 from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.questions import TURNS
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "https://api.openai.com/v1"
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
-KINDS: tuple[Kind, ...] = ("single", "pair")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 ATTEMPTS = 3
 
 _DEFAULT_ARGUMENTS = {"temperature": 0, "max_tokens": 2048}
+_NO_KEY = "none"
 _LONGEST_REASON = 200
 _SHOWN = 3
 _NO_SCORE = {
@@ -87,17 +89,19 @@ class JudgeSettings:
             raise InputError(f"--judge-base-url {self.base_url!r} is not a URL such as http://localhost:8000/v1.")
         if self.concurrency < 1 or self.timeout <= 0 or self.retries < 0:
             raise InputError("--concurrency must be at least 1, --timeout above 0 and --retries at least 0.")
-        if self.base_url == DEFAULT_URL and not os.environ.get(self.key_variable):
+        if self.base_url == DEFAULT_URL and self.key == _NO_KEY:
             raise InputError(f"{self.key_variable} is not set: put the API key there, or name another --judge-base-url.")
+        if not re.fullmatch(r"[!-~]+", self.key):
+            raise InputError(f"{self.key_variable} holds what no API key has, such as a space: set it anew.")
 
     @property
     def key(self) -> str:
         """The API key; endpoints that need none get a word."""
-        return os.environ.get(self.key_variable) or "none"
+        return os.environ.get(self.key_variable, "").strip() or _NO_KEY
 
     def without_key(self, text: str) -> str:
         """A text from the endpoint, in which the key must not be repeated."""
-        return text if self.key == "none" else text.replace(self.key, "***")
+        return text if self.key == _NO_KEY else text.replace(self.key, "***")
 
 
 class Judge:
@@ -204,9 +208,7 @@ def judge_answers(settings: JudgeSettings, kinds: Sequence[Kind], folder: Folder
     if unknown or not kinds:
         raise InputError(f"--mode {','.join(kinds)}: choose among {', '.join(KINDS)}.")
     wanted = {kind: {request.prompt: request for request in requests_of(folder, kind)} for kind in kinds}
-    common = {"judge": settings.model, "prompt_version": PROMPT_VERSION, "arguments": dict(settings.arguments)}
-    make_folder(folder.judge_file(settings.model).parent)
-    check_agreement(folder.judge_file(settings.model), common, "judgements")
+    folder.start_judging(settings.model, {"prompt_version": PROMPT_VERSION, "arguments": dict(settings.arguments)})
     lines, missing = [], []
     for kind, requests in wanted.items():
         file = folder.judgements_file(settings.model, kind)
@@ -232,6 +234,8 @@ async def _ask_all(settings: JudgeSettings, requests: Sequence[Request], append:
     """
     from openai import AsyncOpenAI
 
+    if not requests:
+        return {}
     left = iter(requests)
     refused: dict[str, str] = {}
     failures: list[JudgeError] = []

@@ -10,7 +10,6 @@ from typing import Any
 
 from act_eval.errors import InputError
 
-DEFAULT_SOURCE = "HuggingFaceH4/mt_bench_prompts"
 TURNS = (1, 2)
 
 

@@ -59,7 +59,7 @@ def make_scores(folder: Folder, judge: str | None = None) -> Scores:
             f"{folder.path} holds no judgements of {judge} that compare ACT with the baseline: finish act-eval mt-bench "
             "answer, then run act-eval mt-bench judge."
         )
-    notes = [*_missing("single", grades), *_missing("pair", verdicts)]
+    notes = [*_unanswered(folder, grades), *_missing("single", grades), *_missing("pair", verdicts)]
     return Scores(judge, single_scores(grades), pair_scores(verdicts), tuple(notes))
 
 
@@ -145,6 +145,15 @@ def _cells(replies: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame
             for turn, of_turn in [*by_turn, (BOTH, of_category[whole])]:
                 if len(of_turn):
                     yield {"model": model, "settings": settings, "category": category, "turn": turn}, of_turn
+
+
+def _unanswered(folder: Folder, replies: pd.DataFrame) -> Iterator[str]:
+    """For how many questions there is something to compare, in words; nothing where it is all of them."""
+    total = len(folder.questions())
+    for (model, settings), of_model in replies.groupby(["model", "settings"], sort=False):
+        answered = of_model["question_id"].nunique()
+        if answered < total:
+            yield f"{model} ({settings}): {answered} of {total} questions have answers of both baseline and ACT."
 
 
 def _missing(kind: Kind, values: pd.DataFrame) -> Iterator[str]:
