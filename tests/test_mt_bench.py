@@ -186,6 +186,31 @@ def test_a_full_window_ends_answers(chat_model, questions, tmp_path):
     assert any(first and second for first, second in lengths)
 
 
+def test_batches_that_do_not_fit_into_memory_are_halved(chat_model, questions, answered, tmp_path, monkeypatch):
+    original, sizes = LlamaForCausalLM.generate, []
+
+    def generate(self, input_ids, **kwargs):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", generate)
+    write_answers(settings(chat_model, batch_size=6), questions, None, tmp_path)
+    assert sizes[:7] == [6, 3, 2, 1, 3, 2, 1]
+    assert turns(tmp_path) == turns(answered)
+
+
+def test_logits_that_are_not_numbers_are_refused(chat_model, questions, tmp_path):
+    broken = tmp_path / "broken"
+    model = LlamaForCausalLM.from_pretrained(chat_model)
+    model.lm_head.weight.data[3] = torch.nan
+    model.save_pretrained(broken)
+    AutoTokenizer.from_pretrained(chat_model).save_pretrained(broken)
+    with pytest.raises(InputError, match="are not numbers"):
+        write_answers(settings(broken), questions, 1, tmp_path / "output")
+
+
 # --- stopping and going on
 
 

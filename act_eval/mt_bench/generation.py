@@ -13,7 +13,9 @@ from lm_eval.models.utils import postprocess_generated_text
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from act_eval.errors import InputError
+from act_eval.finite import RefuseNonFiniteLogits
 from act_eval.lm import ACTLM
+from act_eval.memory import halved
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,9 @@ def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampli
         rows: how each answer is drawn.
         max_new_tokens: where answers end at the latest; they also end with the model's window, and a conversation that fills it
             gets an empty answer.
+
+    Raises:
+        NonFiniteLogitsError: the model's logits are not numbers.
     """
     room = [max(0, min(max_new_tokens, lm.max_length - len(prompt))) for prompt in prompts]
     if full := room.count(0):
@@ -117,21 +122,30 @@ def _generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampl
     input_ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=lm.device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=lm.device)
     ends = _end_tokens(lm)
-    with lm.act(lm.model), lm.autocast(), torch.inference_mode():
-        output = lm.model.generate(
-            input_ids=input_ids,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            eos_token_id=ends or None,
-            pad_token_id=pad,
-            logits_processor=LogitsProcessorList([SeededSampling(rows)] if any(row.temperature for row in rows) else []),
-        )
-    return [_text(lm, tokens, ends) for tokens in output[:, longest:].tolist()]
+    processors: list[LogitsProcessor] = [RefuseNonFiniteLogits([tuple(prompt) for prompt in prompts])]
+    if any(row.temperature for row in rows):
+        processors.append(SeededSampling(rows))
+    try:
+        with lm.act(lm.model), lm.autocast(), torch.inference_mode():
+            output = lm.model.generate(
+                input_ids=input_ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=ends or None,
+                pad_token_id=pad,
+                logits_processor=LogitsProcessorList(processors),
+            )
+    except RuntimeError as error:
+        half = halved(error, len(prompts))
+    else:
+        return [_text(lm, tokens, ends) for tokens in output[:, longest:].tolist()]
+    parts = (slice(half), slice(half, None))
+    return [text for part in parts for text in _generate(lm, prompts[part], rows[part], max_new_tokens)]
 
 
 def _end_tokens(lm: ChatLM) -> list[int]:
