@@ -28,13 +28,14 @@ class JudgeServer:
         answer: gets the prompt and how often it came before; returns what to do: a text to answer with, a status and a body, or
             None to drop the connection.
         delay: seconds that each request takes.
+        port: 0 for any that is free.
         requests, bodies, authorizations: prompts, whole requests and headers, as they came.
         answered: prompts that got a text, in that order.
         most_at_once: the largest number of requests under way at one time.
     """
 
-    def __init__(self, answer: Callable = lambda prompt, before: a_judgement(prompt), delay: float = 0) -> None:
-        self.answer, self.delay = answer, delay
+    def __init__(self, answer: Callable = lambda prompt, before: a_judgement(prompt), delay: float = 0, port: int = 0) -> None:
+        self.answer, self.delay, self.port = answer, delay, port
         self.requests, self.answered, self.bodies, self.authorizations = [], [], [], []
         self.at_once = self.most_at_once = 0
         self._counts, self._lock = Counter(), threading.Lock()
@@ -51,7 +52,7 @@ class JudgeServer:
             def log_message(self, *_):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -96,7 +97,7 @@ class JudgeServer:
             handler.close_connection = True
 
 
-if __name__ == "__main__":  # a judge to try things with, until it is stopped
-    with JudgeServer() as server:
+if __name__ == "__main__":  # a judge to try things with, until it is stopped; its grades mean nothing
+    with JudgeServer(port=8000) as server:
         print(server.url, flush=True)
         threading.Event().wait()

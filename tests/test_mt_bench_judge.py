@@ -578,3 +578,12 @@ def test_which_judge(folder):
     with pytest.raises(InputError, match="no judgements of three"):
         make_scores(folder, "three")
     assert make_scores(folder, "two").judge == "two"
+
+
+def test_a_judge_that_said_nothing_is_none(folder):
+    with JudgeServer() as server:
+        judge_answers(settings(server), ("pair",), folder)
+        server.answer = lambda *_: (401, b"no")
+        with pytest.raises(JudgeError):
+            judge_answers(settings(server, model="silent"), ("pair",), folder)
+    assert make_scores(folder).judge == JUDGE

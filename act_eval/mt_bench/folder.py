@@ -79,8 +79,7 @@ class Folder:
         """Begin to collect the judgements of a judge, or go on. Raises InputError where there are some with other settings."""
         file = self.path / "model_judgment" / f"{file_name(judge)}.json"
         make_folder(file.parent)
-        begun = any(self.judgements(judge, kind) for kind in ("single", "pair"))
-        _agree(file, {"judge": judge, **settings}, "judgements" if begun else None)
+        _agree(file, {"judge": judge, **settings}, "judgements" if self._has_judgements(judge) else None)
 
     def answers_file(self, model_id: str) -> Path:
         """Where the answers of a variant are."""
@@ -91,8 +90,9 @@ class Folder:
         return self.path / "model_judgment" / f"{file_name(judge)}_{kind}.jsonl"
 
     def judges(self) -> list[str]:
-        """The names of all judges that were asked, sorted."""
-        return sorted(json.loads(file.read_text(encoding="utf-8"))["judge"] for file in self.path.glob("model_judgment/*.json"))
+        """The names of all judges that said something, sorted."""
+        names = [json.loads(file.read_text(encoding="utf-8"))["judge"] for file in self.path.glob("model_judgment/*.json")]
+        return sorted(name for name in names if self._has_judgements(name))
 
     def add_variant(self, variant: Variant) -> None:
         """Say what is behind a file of answers."""
@@ -132,6 +132,9 @@ class Folder:
             return {record["user_prompt"]: record["score"] for record in read_journal(file)}
         except KeyError as error:
             raise InputError(f"{file} holds a line that is no judgement ({error} is missing): delete the line.") from error
+
+    def _has_judgements(self, judge: str) -> bool:
+        return any(self.judgements(judge, kind) for kind in ("single", "pair"))
 
     @property
     def _questions(self) -> Path:

@@ -105,7 +105,7 @@ def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampli
     """
     room = [max(0, min(max_new_tokens, lm.max_length - len(prompt))) for prompt in prompts]
     if full := room.count(0):
-        logger.warning("%d conversations fill the model's window of %d tokens: their replies are empty.", full, lm.max_length)
+        logger.warning("Empty replies, since the conversation fills the model's window of %d tokens: %d.", lm.max_length, full)
     answers = [""] * len(prompts)
     for tokens in sorted({tokens for tokens in room if tokens}):
         members = [index for index in range(len(prompts)) if room[index] == tokens]
