@@ -296,6 +296,15 @@ def test_a_chat_template_from_a_file(questions, tmp_path):
     assert len(turns(tmp_path)[True]) == 4
 
 
+@pytest.mark.parametrize("template", ["{% for %}", "{{ raise_exception('no assistants here') }}"])
+def test_a_chat_template_that_fails(questions, tmp_path, monkeypatch, template):
+    monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "bad.jinja").write_text(template)
+    bad = AnswerSettings({"act_profile": "all"}, device="cpu", chat_template=tmp_path / "bad.jinja")
+    with pytest.raises(InputError, match=r"chat template of .*bad.jinja cannot write two turns"):
+        write_answers(bad, questions, None, tmp_path / "output")
+
+
 @pytest.mark.parametrize(
     ("changes", "culprit"),
     [
@@ -307,6 +316,7 @@ def test_a_chat_template_from_a_file(questions, tmp_path):
         ({"model_args": {"act_theta": 1}}, "act_theta"),
         ({"model_args": {"act_profile": "all", "act_beta": 7}}, "beta is 7"),
         ({"seed": 1}, "answers with another seed"),
+        ({"model_args": {"act_profile": "all", "act_base": "eager"}}, "answers with another act_base"),
         ({"max_new_tokens": 5}, "answers with another max_new_tokens"),
         ({"model_args": {"pretrained": "another", "act_profile": "all"}}, "answers with another model"),
     ],

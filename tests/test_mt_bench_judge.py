@@ -278,7 +278,7 @@ def test_requests_under_way_are_waited_for(folder):
 
 
 def test_a_slow_judge_times_out(folder):
-    with JudgeServer(delay=0.5) as server, pytest.raises(JudgeError, match=r"cannot be reached after 1 tries .*timeout"):
+    with JudgeServer(delay=0.5) as server, pytest.raises(JudgeError, match=r"cannot be reached after 1 tries .*timed out"):
         judge_answers(settings(server, timeout=0.05, retries=0), ("single",), folder)
 
 

@@ -92,6 +92,7 @@ class AnswerSettings:
             "temperatures": self.temperatures,
             "max_new_tokens": self.max_new_tokens,
             "seed": self.seed,
+            "act_base": self.model_args.get("act_base"),
             "chat_template": template,
         }
 

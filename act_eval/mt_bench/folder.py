@@ -1,11 +1,11 @@
 """The folder of one MT-Bench comparison: what is where, and what must agree before more is written to it.
 
-question.jsonl                     the questions, in FastChat's format
-settings.json                      what all answers have in common
-model_answer/<model_id>.jsonl      answers, in FastChat's format; one file for the baseline and for each ACT setting
-model_answer/<model_id>.json       the ACT settings behind them
-model_judgment/<judge>_*.jsonl     judgements, single and pair
-model_judgment/<judge>.json        what all judgements of a judge have in common
+- `question.jsonl`: the questions, in FastChat's format
+- `settings.json`: what all answers have in common
+- `model_answer/<model_id>.jsonl`: answers, in FastChat's format; a file for the baseline and for each ACT setting
+- `model_answer/<model_id>.json`: the ACT settings behind them
+- `model_judgment/<judge>_single.jsonl`, `model_judgment/<judge>_pair.jsonl`: judgements
+- `model_judgment/<judge>.json`: what all judgements of a judge have in common
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Folder:
 
     def judges(self) -> list[str]:
         """The names of all judges that said something, sorted."""
-        names = [json.loads(file.read_text(encoding="utf-8"))["judge"] for file in self.path.glob("model_judgment/*.json")]
-        return sorted(name for name in names if self._has_judgements(name))
+        names = [_read(file).get("judge") for file in self.path.glob("model_judgment/*.json")]
+        return sorted(name for name in names if name and self._has_judgements(name))
 
     def add_variant(self, variant: Variant) -> None:
         """Say what is behind a file of answers."""
@@ -102,8 +102,12 @@ class Folder:
 
     def variants(self) -> list[Variant]:
         """Those with answers, the baseline first. Raises InputError where there are none, or no baseline."""
-        files = sorted(self.path.glob("model_answer/*.json"))
-        variants = [Variant(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        variants = []
+        for file in sorted(self.path.glob("model_answer/*.json")):
+            try:
+                variants.append(Variant(**_read(file)))
+            except TypeError as error:
+                raise InputError(f"{file} does not say how the answers beside it were made ({error}): delete both.") from error
         variants.sort(key=lambda variant: not variant.is_baseline)
         if not variants or not variants[0].is_baseline:
             raise InputError(f"{self.path} holds no answers to MT-Bench: run act-eval mt-bench answer --output {self.path}.")
@@ -156,10 +160,7 @@ def _agree(file: Path, content: Mapping[str, Any], what: str | None) -> None:
     if what is None:
         _write(file, json.dumps(content, indent=2) + "\n")
         return
-    try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is not readable ({error}): choose another folder.") from error
+    earlier = _read(file)
     for key in sorted({*content, *earlier}):
         if content.get(key) != earlier.get(key):
             raise InputError(
@@ -181,6 +182,21 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises InputError where there is none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is not readable ({error}): choose another folder.") from error
+    return content
+
+
 def _write(file: Path, text: str) -> None:
-    with atomic_file(file) as target:
-        target.write(text.encode())
+    """Write a whole file. Raises InputError when that is impossible."""
+    try:
+        with atomic_file(file) as target:
+            target.write(text.encode())
+    except OSError as error:
+        raise InputError(f"{file} cannot be written ({error.strerror or error}): choose another folder.") from error

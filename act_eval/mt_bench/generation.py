@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 from lm_eval.models.utils import postprocess_generated_text
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -30,7 +31,7 @@ class ChatLM(ACTLM):
         chat_template: a Jinja file that takes the place of the tokenizer's own template.
 
     Raises:
-        InputError: the tokenizer has no chat template; raised before the weights are loaded.
+        InputError: the tokenizer has no chat template, or one that fails; raised before the weights are loaded.
     """
 
     def __init__(self, pretrained: str | None = None, chat_template: Path | None = None, **kwargs: Any) -> None:
@@ -46,6 +47,14 @@ class ChatLM(ACTLM):
                 f"the tokenizer of {self._checkpoint} has no chat template: choose a chat model, name the tokenizer of "
                 "one with --model-args tokenizer=..., or give a Jinja file with --chat-template."
             )
+        turns = [{"role": role, "content": "text"} for role in ("user", "assistant", "user")]
+        try:
+            self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except jinja2.TemplateError as error:
+            raise InputError(
+                f"the chat template of {self._chat_template_file or self._checkpoint} cannot write two turns ({error}): "
+                "give another one with --chat-template."
+            ) from error
 
 
 @dataclass(frozen=True)

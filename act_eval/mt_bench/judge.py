@@ -134,11 +134,14 @@ class Judge:
                 messages=[{"role": "user", "content": prompt}],
                 extra_body=dict(self.settings.arguments),
             )
-            return str(completion.choices[0].message.content or "")
-        except (JSONDecodeError, AttributeError, IndexError, TypeError, openai.APIResponseValidationError):
+        except (JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError):
             return ""
         except openai.APIError as error:
             raise self._explained(error) from None
+        try:  # the client does not check what it got
+            return str(completion.choices[0].message.content or "")
+        except (AttributeError, IndexError, TypeError):
+            return ""
 
     def _explained(self, error: openai.APIError) -> JudgeError:
         """What went wrong, in one sentence with a remedy. The cause stays out of tracebacks: it holds the request's headers."""
@@ -147,7 +150,7 @@ class Judge:
         judge = f"the judge at {self.settings.base_url}"
         tries = f"after {self.settings.retries + 1} tries"
         if not isinstance(error, openai.APIStatusError):
-            reason = self._reason(str(error.__cause__ or error))
+            reason = self._reason(str(error.__cause__ or "") or str(error))
             return JudgeError(f"{judge} cannot be reached {tries} ({reason}): check --judge-base-url and --timeout.")
         status = error.status_code
         if status in (401, 403):
