@@ -485,15 +485,15 @@ def test_both_turns_are_not_taken_for_two_questions():
 
 
 def test_pair_scores_by_hand():
-    outcomes = [1, 1, 1, 1, 1, 0, -1]
+    outcomes = [1, 1, 1, 1, 1, 0, 0, -1]
     rows = [("math", question, turn, 0, outcome) for question, outcome in enumerate(outcomes) for turn in (1, 2)]
     table = pair_scores(replies([*rows, ("math", 99, 1, 0, float("nan"))]))
     assert tuple(table.columns) == PAIR_COLUMNS
     first, both = row(table, "math", "1"), row(table, "math", "both")
-    assert first[["n", "win", "tie", "loss"]].tolist() == [7, 5, 1, 1]
-    assert first["delta"] == pytest.approx(4 / 7)
+    assert first[["n", "win", "tie", "loss"]].tolist() == [8, 5, 2, 1]
+    assert first["delta"] == pytest.approx(4 / 8)
     assert first["p"] == pytest.approx(binomtest(5, 6).pvalue)
-    assert both[["n", "win", "tie", "loss"]].tolist() == [7, 10, 2, 2]
+    assert both[["n", "win", "tie", "loss"]].tolist() == [8, 10, 4, 2]
     assert np.isnan(both["p"])
     assert both["low"] < both["delta"] < both["high"]
 
