@@ -25,12 +25,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+mt_bench = typer.Typer(
+    help="MT-Bench: two-turn answers with and without ACT, a judge, and paired scores.",
+    no_args_is_help=True,
+)
+app.add_typer(mt_bench, name="mt-bench")
 console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of processes that accelerate launched, the first one speaks
 
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 Limit = Annotated[float | None, typer.Option(help="Documents per task; below 1, a share of them.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results and report.")]
+MTBenchFolder = Annotated[Path, typer.Argument(help="Folder that act-eval mt-bench answer wrote.")]
 
 
 def main() -> None:
@@ -311,6 +317,104 @@ def tasks(
     console.print(table)
     for group, members in groups.items():
         console.print(f"group {group}: {', '.join(members)}", soft_wrap=True, highlight=False)
+
+
+@mt_bench.command()
+def answer(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison, laid out as FastChat's.")],
+    model_args: Annotated[
+        str, typer.Option(help="As for lm_eval --model act-hf: pretrained=...,act_profile=...,act_beta=...")
+    ] = "",
+    questions: Annotated[
+        str, typer.Option(help="FastChat's question.jsonl, or the id of a dataset on the hub.")
+    ] = "HuggingFaceH4/mt_bench_prompts",
+    limit: Annotated[int | None, typer.Option(help="Questions of each category; all by default.")] = None,
+    temperatures: Annotated[str, typer.Option(help="greedy, or category: FastChat's temperature of each category.")] = "greedy",
+    max_new_tokens: Annotated[int, typer.Option(help="Where each reply ends at the latest.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of sampled replies; each question and turn has random numbers of its own.")] = 1234,
+    batch_size: Annotated[int, typer.Option(help="Questions that are answered at once.")] = 8,
+    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="A Jinja file in place of the tokenizer's chat template.")] = None,
+    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+) -> None:
+    """Answer the questions with baseline and ACT, the model loaded once. Answers that are there are not made again."""
+    _quiet(verbose)
+
+    from lm_eval.utils import simple_parse_args_string
+
+    from act_eval.mt_bench.answers import AnswerSettings, write_answers
+    from act_eval.mt_bench.questions import load_questions
+
+    settings = AnswerSettings(
+        simple_parse_args_string(model_args),
+        temperatures,  # type: ignore[arg-type]
+        max_new_tokens,
+        seed,
+        batch_size,
+        device,
+        chat_template,
+    )
+    for line in write_answers(settings, load_questions(questions), limit, output):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+@mt_bench.command()
+def judge(
+    folder: MTBenchFolder,
+    judge_model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
+    judge_base_url: Annotated[
+        str, typer.Option(help="Of an OpenAI-compatible endpoint, up to /v1.")
+    ] = "https://api.openai.com/v1",
+    judge_key_variable: Annotated[
+        str, typer.Option(help="The environment variable that holds the API key, if the endpoint needs one.")
+    ] = "OPENAI_API_KEY",
+    judge_args: Annotated[str, typer.Option(help="What else goes into each request.")] = "temperature=0,max_tokens=2048",
+    mode: Annotated[
+        str, typer.Option(help="single (a grade from 1 to 10 for each reply), pair (ACT against baseline), or both.")
+    ] = "single,pair",
+    concurrency: Annotated[int, typer.Option(help="Requests that are under way at once.")] = 8,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 120,
+    retries: Annotated[int, typer.Option(help="How often a request that failed on the way is sent again.")] = 6,
+    retry_missing: Annotated[bool, typer.Option(help="Ask again where an earlier run got no judgement.")] = False,
+) -> None:
+    """Have the answers judged. Judgements that are there are not asked for again."""
+    from lm_eval.utils import simple_parse_args_string
+
+    from act_eval.mt_bench.folder import Folder
+    from act_eval.mt_bench.judge import JudgeSettings, judge_answers
+
+    settings = JudgeSettings(
+        judge_model,
+        judge_base_url,
+        judge_key_variable,
+        simple_parse_args_string(judge_args),
+        concurrency,
+        timeout,
+        retries,
+        retry_missing,
+    )
+    kinds = tuple(kind for kind in mode.split(",") if kind)
+    for line in judge_answers(settings, kinds, Folder(folder)):  # type: ignore[arg-type]
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+@mt_bench.command("report")
+def mt_bench_report(
+    folder: MTBenchFolder,
+    judge_model: Annotated[str | None, typer.Option(help="Whose judgements, where several judges were asked.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the report; the folder itself by default.")
+    ] = None,
+) -> None:
+    """Tables and plots of what ACT changed, paired by question."""
+    from act_eval.mt_bench.folder import Folder
+    from act_eval.mt_bench.report import print_scores, write_scores
+    from act_eval.mt_bench.scores import make_scores
+
+    scores = make_scores(Folder(folder), judge_model)
+    print_scores(scores, console)
+    for path in write_scores(scores, output or folder):
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

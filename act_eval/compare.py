@@ -111,7 +111,9 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         InputError: a setting or a task name is wrong, or a dataset cannot be had; raised before the model is loaded.
     """
     processes = PartialState()
-    variants = _variants(settings)
+    variants = act_and_baseline(settings.model_args)
+    if settings.num_fewshot == 0 and len(settings.seeds) > 1:
+        raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")
     manager = task_manager(settings.tasks, settings.include_path)
     tasks = manager.match_tasks(list(settings.tasks))
     cells = [Cell(task, seed, variant, settings) for variant in variants for seed in settings.seeds for task in tasks]
@@ -141,21 +143,23 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     return processes.is_main_process
 
 
-def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
-    """ACT as asked for, and the baseline."""
+def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:
+    """ACT as the model arguments ask for it, and the baseline of the same model.
+
+    Raises:
+        InputError: an `act_*` argument is unknown or out of range, or the profile names no head.
+    """
     names = ACTArguments.__dataclass_fields__
-    unknown = [key for key in settings.model_args if key.startswith("act_") and key not in names]
+    unknown = [key for key in model_args if key.startswith("act_") and key not in names]
     if unknown:
         raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
-    arguments = ACTArguments(**{key: value for key, value in settings.model_args.items() if key in names})
+    arguments = ACTArguments(**{key: value for key, value in model_args.items() if key in names})
     if arguments.act_profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
     profile = arguments.act_profile
     if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
         raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")
-    if settings.num_fewshot == 0 and len(settings.seeds) > 1:
-        raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")
-    return [arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)]
+    return arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)
 
 
 def _load_task(name: str, manager: TaskManager) -> list[Task | Group]:

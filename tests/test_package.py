@@ -28,6 +28,7 @@ def wheel(tmp_path_factory):
         "act_eval/demo/model/model.safetensors",
         "act_eval/demo/model/tokenizer.json",
         "act_eval/published_profiles/llama-2-7b-chat/classification.json",
+        "act_eval/mt_bench/prompts/1/single.jinja",
         "act_eval/task_configs/act_demo/demo_choice.yaml",
         "act_eval/task_configs/act_demo/_template_yaml",
         "act_eval/task_configs/act_demo/utils.py",

@@ -83,7 +83,7 @@ def plot_improvement(comparison: pd.DataFrame) -> Figure | None:
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     for axes, rows in zip(all_axes, panels, strict=True):
         rows = rows.sort_values("delta")
-        _plot_bars(axes, names[rows.index], rows)
+        plot_bars(axes, names[rows.index], rows)
         axes.set_title(_wrapped(rows["settings"].iloc[0]), fontsize="medium", loc="left")
     all_axes[-1].set_xlabel(f"{_DELTA_LABEL} (95% interval, paired)")
     return figure
@@ -235,7 +235,7 @@ def plot_subjects(subjects: pd.DataFrame) -> Figure | None:
     all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axes, rows in zip(all_axes, panels, strict=True):
         rows = rows.set_index("subject").reindex(order)
-        _plot_bars(axes, [f"{subject} ({n:.0f})" for subject, n in rows["n"].items()], rows)
+        plot_bars(axes, [f"{subject} ({n:.0f})" for subject, n in rows["n"].items()], rows)
         title = "\n".join(str(rows[name].dropna().iloc[0]) for name in names)
         axes.set_title(_wrapped(title), fontsize="small", loc="left")
         axes.set_xlabel(_DELTA_LABEL.replace(", ", ",\n"))
@@ -243,12 +243,12 @@ def plot_subjects(subjects: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame) -> None:
-    """Horizontal bars of `delta` with the interval `low` to `high`, in percentage points."""
+def plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame, factor: float = 100) -> None:
+    """Horizontal bars of `delta` with the interval `low` to `high`, times a factor: by default in percentage points."""
     better = rows["delta"] >= 0
     colours = better.map({True: COLOUR_BETTER, False: COLOUR_WORSE}).tolist()
-    errors = [(rows["delta"] - rows["low"]) * 100, (rows["high"] - rows["delta"]) * 100]
-    bars = axes.barh(list(labels), rows["delta"] * 100, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor=GREY)
+    errors = [(rows["delta"] - rows["low"]) * factor, (rows["high"] - rows["delta"]) * factor]
+    bars = axes.barh(list(labels), rows["delta"] * factor, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor=GREY)
     for bar, is_better in zip(bars, better, strict=True):
         bar.set_hatch("" if is_better else "///")
     axes.use_sticky_edges = False

@@ -35,7 +35,7 @@ SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
 _MEANS = {"baseline": ".3f", "act": ".3f", "delta": "+.3f"}
 _TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
-_NAMES = ("model", "settings", "task", "metric", "group", "subject")
+_NAMES = ("model", "settings", "task", "metric", "group", "subject", "category")
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def report_tables(report: Report) -> list[TextTable]:
     """Models x tasks, then the comparison for each model and settings, averages, and subjects."""
     tables = [overview(report)]
     for title, rows in _by_settings(report.comparison):
-        tables.append(_plain(title, comparison_texts(rows)))
+        tables.append(plain_table(title, comparison_texts(rows)))
     for title, rows in _by_settings(report.groups):
-        tables.append(_plain(f"Averages over tasks, {title}", group_texts(rows)))
+        tables.append(plain_table(f"Averages over tasks, {title}", group_texts(rows)))
     for title, rows in _by_settings(report.subjects):
-        tables.append(_plain(f"Per subject, {title}", group_texts(rows)))
+        tables.append(plain_table(f"Per subject, {title}", group_texts(rows)))
     return tables
 
 
@@ -194,14 +194,15 @@ def differs(rows: pd.DataFrame) -> pd.Series:
 
 def markdown(report: Report) -> str:
     """All tables in Markdown, with a heading each, and what was not compared."""
-    parts = [f"### {table.title}\n\n{_markdown(table)}\n" for table in report_tables(report)]
+    parts = [f"### {table.title}\n\n{table_markdown(table)}\n" for table in report_tables(report)]
     parts += [f"{note}\n" for note in report_notes(report)]
     if report.notes:
         parts.append("Not compared:\n\n" + "".join(f"- {text}\n" for text in report.notes))
     return "\n".join(parts)
 
 
-def _markdown(table: TextTable) -> str:
+def table_markdown(table: TextTable) -> str:
+    """A table in Markdown, without its title."""
     texts = table.texts.map(lambda text: text.replace("|", "\\|").replace("*", "\\*"))
     texts = texts.where(~table.bold, "**" + texts + "**")
     align = ["left" if left else "right" for left in table.left]
@@ -211,13 +212,14 @@ def _markdown(table: TextTable) -> str:
 def latex(report: Report) -> str:
     """All tables as LaTeX `tabular`s with the rules of the booktabs package, each below a comment with its title."""
     parts = ["% Needs \\usepackage{booktabs}."]
-    parts += [f"% {_one_line(table.title)}\n{_latex(table)}" for table in report_tables(report)]
+    parts += [f"% {_one_line(table.title)}\n{table_latex(table)}" for table in report_tables(report)]
     parts += [f"% {note}" for note in report_notes(report)]
     parts += [f"% Not compared: {_one_line(note)}" for note in report.notes]
     return "\n".join(parts) + "\n"
 
 
-def _latex(table: TextTable) -> str:
+def table_latex(table: TextTable) -> str:
+    """A table as a LaTeX `tabular`, without its title."""
     style = table.texts.style.format(_mathematics, escape="latex").format_index(_mathematics, escape="latex", axis=1)
     style = style.apply(lambda _: table.bold.map(lambda bold: "textbf:--rwrap;" if bold else ""), axis=None).hide(axis="index")
     return style.to_latex(hrules=True, column_format="".join("l" if left else "r" for left in table.left))
@@ -260,7 +262,8 @@ def _by_settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{model}: {settings}", of_settings
 
 
-def _plain(title: str, texts: pd.DataFrame) -> TextTable:
+def plain_table(title: str, texts: pd.DataFrame) -> TextTable:
+    """A table with nothing in bold."""
     return TextTable(title, texts, texts.map(lambda _: False))
 
 

@@ -1,0 +1,212 @@
+"""Answers of baseline and ACT to the questions, with the model loaded once.
+
+Each answer is put on disk when both of its turns are there, so a run that was stopped goes on with the questions that lack one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tqdm import tqdm
+
+from act_eval.compare import DEMO_MODEL_NAME, act_and_baseline
+from act_eval.errors import InputError
+from act_eval.lm import ACTArguments
+from act_eval.mt_bench.folder import Folder, Variant, file_name
+from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
+from act_eval.mt_bench.journal import Append, open_journal
+from act_eval.mt_bench.questions import TURNS, Question, first_of_each_category
+from act_eval.profiles import HeadProfile
+from act_eval.report.load import describe_settings
+
+Temperatures = Literal["greedy", "category"]
+
+# As FastChat's `llm_judge` has them, also for other categories:
+CATEGORY_TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
+OTHER_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """How answers are made.
+
+    Args:
+        model_args: everything that `act-hf` takes; the baseline gets the same without calibration.
+        temperatures: `greedy`, or `category` for FastChat's temperature of each category.
+        max_new_tokens: of each turn.
+        seed: of the random numbers; each question and turn has its own, the same for baseline and ACT.
+        batch_size: questions that are answered at once.
+        device: such as "cuda" or "cpu", or None for cuda where there is one.
+        chat_template: a Jinja file in place of the tokenizer's chat template, or None.
+
+    Raises:
+        InputError: a setting is out of range, or the file is not there.
+    """
+
+    model_args: Mapping[str, Any]
+    temperatures: Temperatures = "greedy"
+    max_new_tokens: int = 1024
+    seed: int = 1234
+    batch_size: int = 8
+    device: str | None = None
+    chat_template: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperatures not in get_args(Temperatures):
+            raise InputError(f"--temperatures {self.temperatures}: choose one of {', '.join(get_args(Temperatures))}.")
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be at least 1.")
+        if self.chat_template is not None and not self.chat_template.is_file():
+            raise InputError(f"--chat-template {self.chat_template}: there is no such file.")
+
+    @property
+    def shared_model_args(self) -> dict[str, Any]:
+        """The model arguments of baseline and ACT alike."""
+        return {key: value for key, value in self.model_args.items() if not key.startswith("act_")}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all answers of a folder have in common; no access token."""
+        template = self.chat_template.read_text(encoding="utf-8") if self.chat_template else None
+        return {
+            "model": self.model_name,
+            "model_args": {key: str(value) for key, value in self.shared_model_args.items() if key != "token"},
+            "temperatures": self.temperatures,
+            "max_new_tokens": self.max_new_tokens,
+            "seed": self.seed,
+            "act_base": self.model_args.get("act_base"),
+            "chat_template": template,
+        }
+
+    @property
+    def model_name(self) -> str:
+        """The last part of the checkpoint's name or path."""
+        pretrained = self.model_args.get("pretrained")
+        return DEMO_MODEL_NAME if pretrained is None else file_name(Path(str(pretrained)).name)
+
+    def sampling(self, question: Question, turn: int) -> Sampling:
+        """How the answer to one turn of a question is drawn."""
+        greedy = self.temperatures == "greedy"
+        temperature = 0.0 if greedy else CATEGORY_TEMPERATURES.get(question.category, OTHER_TEMPERATURE)
+        digest = hashlib.sha256(f"{self.seed} {question.question_id} {turn}".encode()).digest()
+        return Sampling(temperature, int.from_bytes(digest[:8], "big") >> 1)
+
+
+def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit: int | None, output: Path) -> list[str]:
+    """Answer every question that has no answer yet, with the baseline and with ACT.
+
+    Args:
+        settings: how.
+        questions: all of them.
+        limit: questions of each category that are answered, or None for all.
+        output: folder of the comparison; made when missing.
+
+    Returns:
+        What to tell the user, in lines.
+
+    Raises:
+        InputError: a setting is wrong, the model has no chat template, or `output` holds something else. Raised before the
+            weights are loaded.
+    """
+    act, baseline = act_and_baseline(settings.model_args)
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is {limit}, but must be at least 1 question of each category.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("act-eval mt-bench answer runs in one process: for a large model use --model-args parallelize=True.")
+    folder = Folder(output)
+    folder.start(questions, settings.identity)
+    wanted = first_of_each_category(questions, limit)
+    missing = {}
+    for arguments in (baseline, act):
+        model_id = _model_id(settings.model_name, arguments)
+        answered = folder.answers(model_id)
+        missing[model_id] = arguments, [question for question in wanted if question.question_id not in answered]
+    if any(unanswered for _, unanswered in missing.values()):
+        device = {} if settings.device is None else {"device": settings.device}
+        shared = {**settings.shared_model_args, **device, "batch_size": settings.batch_size}
+        lm = ChatLM(chat_template=settings.chat_template, **{**shared, **asdict(act)})
+        for model_id, (arguments, unanswered) in missing.items():
+            if unanswered:
+                lm.set_act(arguments)
+                folder.add_variant(_variant(model_id, lm))
+                with open_journal(folder.answers_file(model_id)) as append:
+                    _answer(lm, settings, unanswered, model_id, append)
+    return [f"{len(wanted)} answers in {folder.answers_file(model_id)}" for model_id in missing]
+
+
+def _model_id(model_name: str, arguments: ACTArguments) -> str:
+    """A name that differs where answers may differ: for ACT it holds a hash of all settings, and of a profile file's heads."""
+    if arguments.act_profile == "none":
+        return f"{model_name}-baseline"
+    content: dict[str, Any] = asdict(arguments)
+    profile = str(arguments.act_profile)
+    if Path(profile).is_file():
+        content["act_profile"] = HeadProfile.load(profile).content_hash
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{model_name}-act-{digest[:8]}"
+
+
+def _variant(model_id: str, lm: ChatLM) -> Variant:
+    act = {**lm.act_settings(), "profile": str(lm.arguments.act_profile), "num_heads": lm.profile.size}
+    versions = {name: version(name) for name in ("act-eval", "torch", "transformers")}
+    return Variant(model_id, lm.arguments.act_profile == "none", describe_settings(act), act, versions)
+
+
+def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question], model_id: str, append: Append) -> None:
+    """Answer both turns of some questions, a batch at a time."""
+    first_turns = {q.question_id: conversation_tokens(lm, [_user(q.turns[0])]) for q in questions}
+    by_length = sorted(questions, key=lambda question: -len(first_turns[question.question_id]))
+    with tqdm(total=len(questions), desc=model_id) as progress:
+        for batch in _batches(by_length, settings.batch_size):
+            conversations: list[list[Message]] = [[] for _ in batch]
+            for turn in TURNS:
+                for conversation, question in zip(conversations, batch, strict=True):
+                    conversation.append(_user(question.turns[turn - 1]))
+                prompts = [conversation_tokens(lm, conversation) for conversation in conversations]
+                rows = [settings.sampling(question, turn) for question in batch]
+                texts = generate(lm, prompts, rows, settings.max_new_tokens)
+                for conversation, text in zip(conversations, texts, strict=True):
+                    conversation.append({"role": "assistant", "content": text})
+            for conversation, question in zip(conversations, batch, strict=True):
+                turns = [message["content"] for message in conversation if message["role"] == "assistant"]
+                append(_record(question.question_id, model_id, turns))
+                progress.update()
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
+    for start in range(0, len(questions), size):
+        yield questions[start : start + size]
+
+
+def _record(question_id: int, model_id: str, turns: Sequence[str]) -> dict[str, Any]:
+    """An answer in FastChat's format; the id is a hash of what was said, by whom, to which question."""
+    content = json.dumps([question_id, model_id, turns])
+    return {
+        "question_id": question_id,
+        "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
+        "model_id": model_id,
+        "choices": [{"index": 0, "turns": turns}],
+        "tstamp": time.time(),
+    }

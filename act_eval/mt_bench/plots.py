@@ -1,0 +1,114 @@
+"""Plots of scores: a radar of the categories, and bars of what ACT changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from act_eval.mt_bench.scores import ALL, BOTH, Scores
+from act_eval.plot_style import GREY, PAGE_WIDTH, SERIES, STYLE, write_figure
+from act_eval.report.plots import plot_bars
+
+_FEWEST_SPOKES = 3
+_HIGHEST_GRADE = 10
+_NET_LABEL = "ACT's share of wins - share of losses"
+
+
+def write_plots(scores: Scores, folder: Path) -> list[Path]:
+    """Write `radar` and `differences`, each as PNG and SVG, into a folder that exists; only what there is something to show of.
+
+    Returns:
+        The paths of the files.
+    """
+    paths = []
+    with matplotlib.rc_context(STYLE):
+        for name, figure in (("radar", plot_radar(scores)), ("differences", plot_differences(scores))):
+            if figure is not None:
+                paths += write_figure(figure, folder, name)
+    return paths
+
+
+def plot_radar(scores: Scores) -> Figure | None:
+    """Mean grade over both turns, a spoke for each category, a line for the baseline and for each ACT setting.
+
+    Returns:
+        None for fewer than three categories.
+    """
+    rows = _by_category(scores.single)
+    categories = list(dict.fromkeys(rows["category"]))
+    if len(categories) < _FEWEST_SPOKES:
+        return None
+    lines: dict[str, pd.Series] = {}
+    for (model, settings), of_model in rows.groupby(["model", "settings"], sort=False):
+        of_model = of_model.set_index("category").reindex(categories)
+        lines.setdefault("baseline", of_model["baseline"])
+        name = f"{settings}\n({model})" if settings in lines else str(settings)
+        lines[name] = of_model["act"]
+    figure = Figure(figsize=(5.0, 4.6 + 0.2 * len(lines)))
+    axes: Any = figure.subplots(subplot_kw={"projection": "polar"})
+    angles = np.linspace(0, 2 * np.pi, len(categories), endpoint=False)
+    for number, (name, grades) in enumerate(lines.items()):
+        colour, marker = (GREY, "o") if number == 0 else SERIES[(number - 1) % len(SERIES)]
+        dashes = "--" if number == 0 else "-"
+        around = np.append(angles, angles[0]), np.append(grades, grades.iloc[0])
+        axes.plot(*around, color=colour, marker=marker, markersize=4, linewidth=1.3, linestyle=dashes, label=name)
+    axes.set_theta_offset(np.pi / 2)
+    axes.set_theta_direction(-1)
+    axes.set_xticks(angles, categories)
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
+        side = round(np.sin(angle), 6)
+        label.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
+    axes.set_ylim(0, _HIGHEST_GRADE)
+    ticks = range(2, _HIGHEST_GRADE + 1, 2)
+    axes.set_yticks(ticks, [""] * len(ticks))
+    background = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    for tick in ticks:  # as texts, since labels of ticks lie below the lines
+        axes.text(
+            np.pi / len(categories), tick, str(tick), ha="center", va="center", fontsize="small", color=GREY, bbox=background
+        )
+    axes.tick_params(axis="x", pad=2)
+    axes.grid(color="#cccccc", linewidth=0.6)
+    axes.spines["polar"].set_visible(False)
+    figure.legend(loc="outside lower left", fontsize="small", frameon=False, alignment="left")
+    return figure
+
+
+def plot_differences(scores: Scores) -> Figure | None:
+    """Bars of what ACT changed per category over both turns, with 95% intervals: grades on the left, wins on the right.
+
+    A row of panels for each ACT setting.
+    """
+    kinds = [
+        (rows, label)
+        for rows, label in (
+            (_by_category(scores.single, with_all=True), "ACT - baseline, grade points"),
+            (_by_category(scores.pair, with_all=True), _NET_LABEL),
+        )
+        if len(rows)
+    ]
+    if not kinds:
+        return None
+    models = list(dict.fromkeys((row.model, row.settings) for rows, _ in kinds for row in rows.itertuples()))
+    most = max(rows["category"].nunique() for rows, _ in kinds)
+    figure = Figure(figsize=(PAGE_WIDTH, 0.6 + len(models) * (0.5 + 0.26 * most)))
+    all_axes = figure.subplots(len(models), len(kinds), sharex="col", squeeze=False)
+    for of_model, (model, settings) in zip(all_axes, models, strict=True):
+        for axes, (rows, label) in zip(of_model, kinds, strict=True):
+            shown = rows[rows["model"] == model].iloc[::-1]
+            plot_bars(axes, shown["category"], shown, factor=1)
+            if label == _NET_LABEL:
+                axes.set_xlim(-1.05, 1.05)
+            if axes in all_axes[-1]:
+                axes.set_xlabel(f"{label}\n(95% interval)")
+        of_model[0].set_title(settings, fontsize="medium", loc="left")
+    return figure
+
+
+def _by_category(rows: pd.DataFrame, with_all: bool = False) -> pd.DataFrame:
+    """The rows of both turns."""
+    return rows[(rows["turn"] == BOTH) & (with_all | (rows["category"] != ALL))]

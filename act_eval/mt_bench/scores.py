@@ -1,0 +1,175 @@
+"""Scores from judgements: paired by question, per category and turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from act_eval.errors import InputError
+from act_eval.mt_bench.folder import Answer, Folder
+from act_eval.mt_bench.grading import Kind, make_request
+from act_eval.mt_bench.questions import TURNS, Question
+from act_eval.report.statistics import bootstrap_interval, exact_mcnemar, paired_statistics
+
+ALL, BOTH = "all", "both"
+SINGLE_COLUMNS = ("model", "settings", "category", "turn", "n", "baseline", "act", "delta", "low", "high")
+PAIR_COLUMNS = ("model", "settings", "category", "turn", "n", "win", "tie", "loss", "delta", "low", "high", "p")
+
+_REPLY = ["model", "settings", "category", "question_id", "turn"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a judge makes of ACT against the baseline.
+
+    Attributes:
+        judge: its name.
+        single: a row per ACT setting, category (and `all`) and turn (1, 2, and `both`): mean grades from 1 to 10, their paired
+            difference `delta` and its 95% interval (`SINGLE_COLUMNS`).
+        pair: the same rows (`PAIR_COLUMNS`). `win`, `tie` and `loss` count replies of ACT; `delta` is the share of wins minus
+            that of losses; `p` is the exact sign test, missing for both turns, which depend on each other.
+        notes: what is missing, a sentence each.
+    """
+
+    judge: str
+    single: pd.DataFrame
+    pair: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def make_scores(folder: Folder, judge: str | None = None) -> Scores:
+    """Score what a judge said of the answers in a folder.
+
+    Args:
+        folder: with answers and judgements.
+        judge: whose; may be left out where there is only one.
+
+    Raises:
+        InputError: there is no such judge, or there are several and none was named; nothing can be compared.
+    """
+    judge = _the_judge(folder, judge)
+    grades, verdicts = _values(folder, judge, "single"), _values(folder, judge, "pair")
+    if grades.dropna().empty and verdicts.dropna().empty:
+        raise InputError(
+            f"{folder.path} holds no judgements of {judge} that compare ACT with the baseline: finish act-eval mt-bench "
+            "answer, then run act-eval mt-bench judge."
+        )
+    notes = [*_unanswered(folder, grades), *_missing("single", grades), *_missing("pair", verdicts)]
+    return Scores(judge, single_scores(grades), pair_scores(verdicts), tuple(notes))
+
+
+def single_scores(grades: pd.DataFrame) -> pd.DataFrame:
+    """Mean grades, see `Scores.single`.
+
+    In a row of both turns each question counts once, with its mean over the turns, so that the interval resamples questions.
+
+    Args:
+        grades: a row for each reply, with columns model, settings, category, question_id, turn, baseline and act (float, from 1
+            to 10, NaN where a grade is missing; such replies do not count).
+    """
+    rows = []
+    for cell, replies in _cells(grades.dropna()):
+        questions = replies.groupby("question_id")[["baseline", "act"]].mean()
+        rows.append({**cell, **paired_statistics(questions["baseline"].to_numpy(), questions["act"].to_numpy())})
+    return pd.DataFrame(rows, columns=list(SINGLE_COLUMNS))
+
+
+def pair_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """How often ACT wins, see `Scores.pair`.
+
+    Args:
+        verdicts: like the grades of `single_scores`; `act` is 1 for a win, 0 for a tie and -1 for a loss, `baseline` is 0.
+    """
+    rows = []
+    for cell, replies in _cells(verdicts.dropna()):
+        questions = replies.groupby("question_id")["act"].mean().to_numpy()
+        counts = {name: int((replies["act"] == value).sum()) for name, value in (("win", 1), ("tie", 0), ("loss", -1))}
+        low, high = bootstrap_interval(questions)
+        p = np.nan if cell["turn"] == BOTH else exact_mcnemar(counts["loss"], counts["win"])
+        rows.append({**cell, "n": len(questions), **counts, "delta": questions.mean(), "low": low, "high": high, "p": p})
+    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+
+
+def verdict(first: float | str | None, second: float | str | None) -> float:
+    """The outcome for ACT from the verdicts of both orders: a win or a loss only where both agree, else a tie.
+
+    Args:
+        first: with the baseline as A.
+        second: with ACT as A.
+
+    Returns:
+        1 for a win, 0 for a tie, -1 for a loss; NaN where a verdict is missing.
+    """
+    if first is None or second is None:
+        return float("nan")
+    return {("B", "A"): 1.0, ("A", "B"): -1.0}.get((str(first), str(second)), 0.0)
+
+
+def _values(folder: Folder, judge: str, kind: Kind) -> pd.DataFrame:
+    """A row for each turn of each question that baseline and ACT answered, as `single_scores` and `pair_scores` take them."""
+    judgements = folder.judgements(judge, kind)
+    baseline, *variants = folder.variants()
+    answers = {variant.model_id: folder.answers(variant.model_id) for variant in (baseline, *variants)}
+
+    def said(question: Question, turn: int, *of: Answer) -> float | str | None:
+        return judgements.get(make_request(question, turn, of).prompt)
+
+    rows = []
+    for variant, question in product(variants, folder.questions()):
+        first, second = (answers[model.model_id].get(question.question_id) for model in (baseline, variant))
+        if first is None or second is None:
+            continue
+        for turn in TURNS:
+            reply = (variant.model_id, variant.settings, question.category, question.question_id, turn)
+            if kind == "single":
+                rows.append((*reply, said(question, turn, first), said(question, turn, second)))
+            else:
+                outcome = verdict(said(question, turn, first, second), said(question, turn, second, first))
+                rows.append((*reply, 0.0, outcome))
+    values = pd.DataFrame(rows, columns=[*_REPLY, "baseline", "act"])
+    return values.astype({"baseline": float, "act": float})
+
+
+def _cells(replies: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The replies of each row of a table: per ACT setting, category and turn, then of all categories."""
+    for (model, settings), of_model in replies.groupby(["model", "settings"], sort=False):
+        by_category = [*of_model.groupby("category", sort=False), (ALL, of_model)]
+        for category, of_category in by_category if len(by_category) > 2 else by_category[:1]:
+            whole = of_category.groupby("question_id")["turn"].transform("size") == len(TURNS)
+            by_turn = [(str(turn), of_category[of_category["turn"] == turn]) for turn in TURNS]
+            for turn, of_turn in [*by_turn, (BOTH, of_category[whole])]:
+                if len(of_turn):
+                    yield {"model": model, "settings": settings, "category": category, "turn": turn}, of_turn
+
+
+def _unanswered(folder: Folder, replies: pd.DataFrame) -> Iterator[str]:
+    """For how many questions there is something to compare, in words; nothing where it is all of them."""
+    total = len(folder.questions())
+    for (model, settings), of_model in replies.groupby(["model", "settings"], sort=False):
+        answered = of_model["question_id"].nunique()
+        if answered < total:
+            yield f"{model} ({settings}): {answered} of {total} questions have answers of both baseline and ACT."
+
+
+def _missing(kind: Kind, values: pd.DataFrame) -> Iterator[str]:
+    """Which judgements are missing, in words; nothing where none was asked for."""
+    for (model, settings), of_model in values.groupby(["model", "settings"], sort=False):
+        gaps = int(of_model[["baseline", "act"]].isna().any(axis=1).sum())
+        if 0 < gaps < len(of_model):
+            yield f"{model} ({settings}): {gaps} of {len(of_model)} replies have no {kind} judgement and do not count."
+
+
+def _the_judge(folder: Folder, judge: str | None) -> str:
+    judges = folder.judges()
+    if not judges:
+        raise InputError(f"{folder.path} holds no judgements: run act-eval mt-bench judge {folder.path}.")
+    if judge is None and len(judges) > 1:
+        raise InputError(f"{folder.path} holds judgements of {', '.join(judges)}: choose one with --judge-model.")
+    if judge is not None and judge not in judges:
+        raise InputError(f"{folder.path} holds no judgements of {judge}: there are those of {', '.join(judges)}.")
+    return judge or judges[0]
