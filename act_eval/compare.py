@@ -149,11 +149,7 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
     Raises:
         InputError: an `act_*` argument is unknown or out of range, or the profile names no head.
     """
-    names = ACTArguments.__dataclass_fields__
-    unknown = [key for key in model_args if key.startswith("act_") and key not in names]
-    if unknown:
-        raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
-    arguments = ACTArguments(**{key: value for key, value in model_args.items() if key in names})
+    arguments = ACTArguments.of_model_args(model_args)
     if arguments.act_profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
     profile = arguments.act_profile

@@ -330,6 +330,15 @@ class ACTLM(HFLM):
         """The settings that answers depend on: all of ACT's, and the profile by content."""
         return {**self.act.settings, "profile_hash": self.profile.content_hash}
 
+    def weights_fingerprint(self) -> str:
+        """16 hexadecimal digits that change with the weights: from names, shapes and some numbers of every tensor."""
+        digest = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            flat = tensor.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 1000)].float().cpu().numpy()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
+        return digest.hexdigest()[:16]
+
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and package versions."""
         profile = self.arguments.act_profile

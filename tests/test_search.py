@@ -2,14 +2,11 @@
 
 import copy
 import json
-import multiprocessing
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -532,65 +529,24 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
     assert len(list((tmp_path / "search" / "units").glob("*.npz"))) == 4
 
 
-class TestInterruption:
-    SETTINGS = SearchSettings(
-        DEMO_TASKS, {"act_alpha": 5, "dtype": "float32"}, limit=6, layers="all", mode="screened", batch_size=4, device="cpu"
-    )
-
-    @pytest.fixture(scope="class")
-    def processes(self):
-        """Starts processes that have everything imported, so that killing many is quick."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["act_eval.search.run", "lm_eval.tasks", "transformers"])
-        return context
-
-    def start(self, processes, output):
-        process = processes.Process(target=run_search, args=(self.SETTINGS, output))
-        process.start()
-        return process
-
-    @pytest.fixture(scope="class")
-    def uninterrupted(self, processes, tmp_path_factory):
-        output = tmp_path_factory.mktemp("uninterrupted") / "search"
-        process = self.start(processes, output)
-        process.join()
-        assert process.exitcode == 0
-        return output
-
-    def test_killed_five_times_gives_the_same(self, processes, uninterrupted, tmp_path):
-        output = tmp_path / "search"
-        total = len(list((uninterrupted / "units").glob("*.npz")))
-        for moment in sorted(random.Random(0).sample(range(1, total - 1), 5)):
-            process = self.start(processes, output)
-            while process.is_alive() and len(list((output / "units").glob("[!.]*.npz"))) < moment:
-                time.sleep(0.002)
-            process.kill()
-            process.join()
-            assert process.exitcode == -signal.SIGKILL
-            assert not (output / "profile.json").exists()
-        process = self.start(processes, output)
-        process.join()
-        assert process.exitcode == 0
-        assert_same_files(uninterrupted, output)
-
-    def test_two_processes_give_the_same(self, tmp_path):
-        """Both as users start them."""
-        launch = [
-            "accelerate.commands.launch",
-            "--cpu",
-            "--num_processes",
-            "2",
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-        ]
-        prefixes = {"one": [], "two": ["-m", *launch, "--dynamo_backend", "no"]}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        for name, prefix in prefixes.items():
-            command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *SCREENED]
-            result = subprocess.run([*command, "-o", tmp_path / name], capture_output=True, text=True, env=environment)
-            assert result.returncode == 0, result.stderr
-        assert_same_files(tmp_path / "one", tmp_path / "two")
-        one, two = (json.loads((tmp_path / name / "search.json").read_text()) for name in prefixes)
-        assert one == two
+def test_two_processes_give_the_same(tmp_path):
+    """Both as users start them."""
+    launch = [
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    ]
+    prefixes = {"one": [], "two": ["-m", *launch, "--dynamo_backend", "no"]}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, prefix in prefixes.items():
+        command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *SCREENED]
+        result = subprocess.run([*command, "-o", tmp_path / name], capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+    assert_same_files(tmp_path / "one", tmp_path / "two")
+    one, two = (json.loads((tmp_path / name / "search.json").read_text()) for name in prefixes)
+    assert one == two

@@ -387,9 +387,10 @@ class TestCommand:
             return collect(model, noted, *args, **kwargs)
 
         monkeypatch.setattr(run, "collect", collect_and_note)
-        monkeypatch.setattr(run, "write_sinks", lambda statistics, families, *_: (statistics, families))
-        settings = SinksSettings(("act_demo",), {}, split, limit=3, batch_size=2, device="cpu")
-        statistics, families = run.run_sinks(settings, tmp_path)
+        written = []
+        monkeypatch.setattr(run, "write_sinks", lambda *arguments: written.append(arguments) or [])
+        run.run_sinks(SinksSettings(("act_demo",), {}, split, limit=3, batch_size=2, device="cpu"), tmp_path)
+        ((statistics, families, *_),) = written
         prompts = {
             corpus.INSTRUCTIONS[task] + corpus.prompt(task, doc)
             for task in corpus.TASKS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -14,7 +13,6 @@ import pandas as pd
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from lm_eval.api.task import Task
-from torch import nn
 from tqdm import tqdm
 
 from act_eval.act import model_shape
@@ -136,7 +134,7 @@ class _Search:
         self.evaluator = HeadEvaluator(lm, settings.act, self.layers, settings.batch_size)
         self.costs: dict[str, float] = {"estimates": 0, "exact": 0, "validation": 0}
         self.full_pass = 0.0
-        self.weights_hash = _weights_fingerprint(lm.model)
+        self.weights_hash = lm.weights_fingerprint()
         self.documents_hash = fingerprint(documents)
         self.store = self._open_store(output)
 
@@ -473,13 +471,3 @@ def _profile_of(heads: Sequence[Head]) -> HeadProfile:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
-
-
-def _weights_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with the weights: from names, shapes and some numbers of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 1000)].float().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
-    return digest.hexdigest()[:16]

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
-from transformers import BatchEncoding
 
 from act_eval.act import model_shape
 from act_eval.documents import draw_evaluation_documents, draw_training_documents, render, training_split
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
+from act_eval.memory import halved
 from act_eval.profiles import resolve_layers
 from act_eval.scoring import Tokens
 from act_eval.search.write import HEADS_FILE, write_heads
 from act_eval.sinks.collect import collect
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import SinkStatistics
+from act_eval.sinks.store import PROVENANCE_FILE, StatisticsStore
 from act_eval.sinks.write import Document, token_text, write_sinks
 from act_eval.tasks import TaskError, explained_dataset_errors, task_manager
 
@@ -78,16 +82,23 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     if searched is not None:
         _check_heads(searched, num_layers, num_heads)
         write_heads(searched, output, num_layers, num_heads)
-    statistics = {}
+    store = StatisticsStore.open(output, _provenance(settings, lm, tasks, prompts, layers))
+    statistics: dict[str, SinkStatistics] = {}
     total = sum(len(tokens) for of_task in prompts.values() for tokens in of_task)
-    with tqdm(total=total, desc="looking at documents", unit="tok", unit_scale=True) as bar, lm.autocast():
+    with tqdm(total=total, desc="looking at documents", unit="tok", unit_scale=True) as bar:
         for name, of_task in prompts.items():
-            batches = _batches(lm, of_task, settings.batch_size, bar)
-            statistics[name] = collect(lm.model, batches, lm.act, layers=layers)
-        document = None if alone is None else _look_at(lm, alone, layers)
-    provenance = _provenance(settings, lm, tasks, statistics)
+            finished = store.load(name)
+            if finished is None:
+                batches = _batches(of_task, settings.batch_size)
+                finished = SinkStatistics.total(_look_at_batch(lm, name, batch, layers, bar) for batch in batches)
+                store.save(name, finished)
+            else:
+                bar.update(finished.tokens)
+            statistics[name] = finished
+    document = None if alone is None else _look_at_document(lm, alone, layers)
     families = {name: drawn.family for name, drawn in tasks.items()}
-    return write_sinks(statistics, families, lm.tokenizer, document, provenance, output)
+    written = [output / PROVENANCE_FILE, *(store.path(name) for name in statistics)]
+    return [*written, *write_sinks(statistics, families, lm.tokenizer, document, output)]
 
 
 def _draw(manager: TaskManager, settings: SinksSettings) -> dict[str, _DrawnTask]:
@@ -125,13 +136,34 @@ def _prompts(lm: ACTLM, task: Task, documents: Sequence[int], settings: SinksSet
     return prompts
 
 
-def _batches(lm: ACTLM, prompts: Sequence[Tokens], batch_size: int, bar: tqdm[Any]) -> Iterator[BatchEncoding]:
+def _batches(prompts: Sequence[Tokens], batch_size: int) -> Iterator[list[Tokens]]:
     """Prompts of similar length together, longest first, so that trouble with memory comes at once."""
     ordered = sorted(prompts, key=lambda prompt: -len(prompt))
     for start in range(0, len(ordered), batch_size):
-        batch = [list(prompt) for prompt in ordered[start : start + batch_size]]
-        yield lm.tokenizer.pad({"input_ids": batch}, padding_side="left", return_tensors="pt")
-        bar.update(sum(map(len, batch)))
+        yield ordered[start : start + batch_size]
+
+
+def _look_at_batch(lm: ACTLM, task: str, prompts: Sequence[Tokens], layers: Sequence[int], bar: tqdm[Any]) -> SinkStatistics:
+    """Collect from some documents, in halves where they do not fit into memory together.
+
+    Raises:
+        NonFiniteLogitsError: attention weights of a document are not numbers.
+    """
+    inputs = lm.tokenizer.pad({"input_ids": [list(tokens) for tokens in prompts]}, padding_side="left", return_tensors="pt")
+    try:
+        with lm.autocast():
+            found = collect(lm.model, [inputs], lm.act, layers=layers)
+    except RuntimeError as error:
+        half = halved(error, len(prompts))
+    else:
+        if np.isfinite(found.received).all():
+            bar.update(found.tokens)
+            return found
+        if len(prompts) == 1:
+            where = f"a document of {task} that begins with {lm.tokenizer.decode(prompts[0])[:60]!r}"
+            raise lm.non_finite(prompts[0], where)
+        half = len(prompts) // 2
+    return SinkStatistics.total(_look_at_batch(lm, task, part, layers, bar) for part in (prompts[:half], prompts[half:]))
 
 
 def _document(lm: ACTLM, tasks: Mapping[str, _DrawnTask], settings: SinksSettings) -> tuple[str, Tokens] | None:
@@ -148,9 +180,10 @@ def _document(lm: ACTLM, tasks: Mapping[str, _DrawnTask], settings: SinksSetting
     return f"{name} {settings.document}", tokens
 
 
-def _look_at(lm: ACTLM, document: tuple[str, Tokens], layers: Sequence[int]) -> Document:
+def _look_at_document(lm: ACTLM, document: tuple[str, Tokens], layers: Sequence[int]) -> Document:
     name, tokens = document
-    statistics = collect(lm.model, [{"input_ids": torch.tensor([tokens])}], lm.act, layers=layers, cells=len(tokens))
+    with lm.autocast():
+        statistics = collect(lm.model, [{"input_ids": torch.tensor([tokens])}], lm.act, layers=layers, cells=len(tokens))
     return Document(name, [token_text(lm.tokenizer, token) for token in tokens], statistics)
 
 
@@ -176,20 +209,26 @@ def _check_heads(table: pd.DataFrame, num_layers: int, num_heads: int) -> None:
 
 
 def _provenance(
-    settings: SinksSettings, lm: ACTLM, tasks: Mapping[str, _DrawnTask], statistics: Mapping[str, SinkStatistics]
+    settings: SinksSettings,
+    lm: ACTLM,
+    tasks: Mapping[str, _DrawnTask],
+    prompts: Mapping[str, Sequence[Tokens]],
+    layers: Sequence[int],
 ) -> dict[str, Any]:
-    """What ran, in values that JSON can hold."""
+    """What ran, in values that JSON can hold: all that the statistics depend on."""
     return {
         "model": str(settings.model_args.get("pretrained", "act-eval-demo")),
         "model_args": {key: str(value) for key, value in settings.model_args.items() if key != "pretrained"},
+        "weights": lm.weights_fingerprint(),
         "act": lm.act_settings(),
-        "layers": list(next(iter(statistics.values())).layers),
+        "layers": list(layers),
         "tasks": {
             name: {
                 "family": drawn.family,
                 "split": drawn.split,
-                "documents": statistics[name].documents,
-                "tokens": statistics[name].tokens,
+                "documents": len(prompts[name]),
+                "tokens": sum(map(len, prompts[name])),
+                "prompts": hashlib.sha256(json.dumps(prompts[name]).encode()).hexdigest()[:16],
             }
             for name, drawn in tasks.items()
         },

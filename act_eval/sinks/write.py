@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -39,17 +37,15 @@ def write_sinks(
     families: Mapping[str, str],
     tokenizer: PreTrainedTokenizerBase,
     document: Document | None,
-    provenance: Mapping[str, Any],
     folder: Path,
 ) -> list[Path]:
-    """Write every figure as PNG and SVG with its data beside it, each task's statistics as npz, and `sinks.json`.
+    """Write every figure as PNG and SVG with its data beside it.
 
     Args:
         statistics: with maps, by task.
         families: of the tasks.
         tokenizer: of the model.
         document: shown by itself, or None.
-        provenance: what ran; values that JSON can hold.
         folder: exists.
 
     Returns:
@@ -88,15 +84,9 @@ def write_sinks(
         paths.append(folder / f"{name}.csv")
         with atomic_file(paths[-1]) as file:
             file.write(table.to_csv(index=False, float_format="%.6g").encode())
-    arrays = {f"statistics_{task.replace('/', '_')}": of_task for task, of_task in statistics.items()}
     if document is not None:
-        arrays["document_map"] = document.statistics
-    for name, of_name in arrays.items():
-        paths.append(folder / f"{name}.npz")
-        of_name.save(paths[-1])
-    paths.append(folder / "sinks.json")
-    with atomic_file(paths[-1]) as file:
-        file.write((json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode())
+        paths.append(folder / "document_map.npz")
+        document.statistics.save(paths[-1])
     return paths
 
 

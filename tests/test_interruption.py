@@ -1,0 +1,107 @@
+"""Long commands are killed at random moments, again and again, and give what they give when they are left alone."""
+
+import json
+import multiprocessing
+import random
+import signal
+import time
+
+import pytest
+from rich.console import Console
+
+from act_eval.compare import ComparisonSettings, run_comparison
+from act_eval.search.run import run_search
+from act_eval.search.settings import SearchSettings
+from act_eval.sinks.run import run_sinks
+from act_eval.sinks.settings import SinksSettings
+
+KILLS = 7
+TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
+MODEL_ARGS = {"act_alpha": 5, "dtype": "float32"}
+# What differs from run to run: moments, durations and where they ran.
+_OF_THE_MOMENT = {"date", "total_evaluation_time_seconds", "pretty_env_info", "git_hash", "upper_git_hash"}
+
+
+def compare(output):
+    settings = ComparisonSettings(TASKS, {**MODEL_ARGS, "act_profile": "all"}, limit=6, batch_size="4", device="cpu")
+    run_comparison(settings, output, Console(quiet=True))
+
+
+def search(output):
+    run_search(SearchSettings(TASKS, MODEL_ARGS, 6, layers="all", mode="screened", batch_size=4, device="cpu"), output)
+
+
+def sinks(output):
+    run_sinks(SinksSettings(TASKS, MODEL_ARGS, limit=6, batch_size=4, device="cpu"), output)
+
+
+def contents(output):
+    """What a command left, by file, or by cell where files are named by dates; without what is of the moment."""
+    found = {}
+    for file in sorted(output.rglob("*")):
+        name = str(file.relative_to(output))
+        if not file.is_file():
+            continue
+        if file.name.startswith("results_"):
+            results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
+            cell = results["comparison_cell"]
+            found["results", cell["task"], cell["model_args"]["act_profile"]] = results
+            samples = file.with_name(f"samples_{cell['task']}_{file.stem.removeprefix('results_')}.jsonl")
+            found["samples", cell["task"], cell["model_args"]["act_profile"]] = samples.read_text()
+        elif not file.name.startswith("samples_"):
+            found[name] = file.read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Starts processes that have everything imported, so that killing many is quick."""
+    context = multiprocessing.get_context("forkserver")
+    modules = ["act_eval.compare", "act_eval.search.run", "act_eval.sinks.run", "lm_eval.tasks", "transformers"]
+    context.set_forkserver_preload(modules)
+    return context
+
+
+def start(processes, command, output):
+    process = processes.Process(target=command, args=(output,))
+    process.start()
+    return process
+
+
+def finished_units(output):
+    """Names and moments of the files that a finished part of the work leaves."""
+    patterns = ("results_*.json", "units/[!.]*.npz", "statistics_*.npz")
+    files = [file for pattern in patterns for file in output.rglob(pattern) if ".unfinished" not in str(file)]
+    return {file.name: file.stat().st_mtime_ns for file in files}
+
+
+@pytest.mark.parametrize("command", [compare, search, sinks], ids=lambda command: command.__name__)
+def test_killed_again_and_again_gives_the_same(command, processes, tmp_path):
+    """Also the same as the same command in another process: results do not depend on the moment."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    began = time.monotonic()
+    process = start(processes, command, whole)
+    process.join()
+    duration = time.monotonic() - began
+    assert process.exitcode == 0
+    units = len(finished_units(whole))
+    rng, earlier = random.Random(0), {}
+    for kill in range(KILLS):
+        process = start(processes, command, killed)
+        # Half of the kills wait for a part to be finished, so that there is something to go on from.
+        wanted = min(len(earlier) + 1, units - 1) if kill % 2 else 0
+        deadline = time.monotonic() + rng.uniform(0.3, 0.9) * duration
+        while process.is_alive() and (time.monotonic() < deadline if not wanted else len(finished_units(killed)) < wanted):
+            time.sleep(0.002)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        now = finished_units(killed)
+        assert earlier.items() <= now.items(), "a finished part was computed twice"
+        earlier = now
+    process = start(processes, command, killed)
+    process.join()
+    assert process.exitcode == 0
+    assert earlier.items() <= finished_units(killed).items()
+    assert contents(killed) == contents(whole)
+    assert not [file for file in killed.rglob("*") if ".unfinished" in str(file)]
