@@ -20,11 +20,11 @@ from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from act_eval.act import ACT, check_supported, model_shape, pretrained_model
+from act_eval.act import ACT, check_supported, pretrained_model, resolve_for_model
 from act_eval.attention import select_cache_rows
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
-from act_eval.profiles import HeadProfile, resolve_profile
+from act_eval.profiles import HeadProfile
 from act_eval.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class ACTLM(HFLM):
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
         assert arguments.act_profile is not None
-        profile = resolve_profile(arguments.act_profile, *model_shape(self.config), checkpoint=self._checkpoint)
+        profile = resolve_for_model(arguments.act_profile, self.config, self._checkpoint)
         self.arguments = arguments
         self.act = arguments.act(profile)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -198,7 +198,13 @@ def published_profiles() -> dict[str, HeadProfile]:
     return profiles
 
 
-def resolve_profile(spec: str | HeadProfile, num_layers: int, num_heads: int, checkpoint: str = "") -> HeadProfile:
+def resolve_profile(
+    spec: str | HeadProfile,
+    num_layers: int,
+    num_heads: int,
+    checkpoint: str = "",
+    attention_layers: Sequence[int] | None = None,
+) -> HeadProfile:
     """Turn whatever names a profile into one that fits the model.
 
     Args:
@@ -208,22 +214,24 @@ def resolve_profile(spec: str | HeadProfile, num_layers: int, num_heads: int, ch
         num_layers: number of decoder layers of the model.
         num_heads: number of query heads per layer.
         checkpoint: name or path of the checkpoint, for `auto`.
+        attention_layers: the layers that `all` and `auto` choose from, for hybrid models; all layers by default.
 
     Raises:
         ProfileError: nothing goes by that name, or the profile does not fit the model.
     """
-    profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), num_layers, num_heads, checkpoint)
+    layers = range(num_layers) if attention_layers is None else attention_layers
+    profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), layers, num_layers, num_heads, checkpoint)
     profile.check(num_layers, num_heads)
     return profile
 
 
-def _find_profile(spec: str, num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
+def _find_profile(spec: str, layers: Sequence[int], num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
     if spec == "none":
         return HeadProfile({}, num_layers=num_layers, num_heads=num_heads)
     if spec == "all":
-        return HeadProfile.of_layers(range(num_layers), num_layers, num_heads)
+        return HeadProfile.of_layers(layers, num_layers, num_heads)
     if spec == "auto":
-        return _automatic_profile(num_layers, num_heads, checkpoint)
+        return _automatic_profile(layers, num_layers, num_heads, checkpoint)
     if _INLINE.fullmatch(spec):
         return HeadProfile.parse(spec)
     published = published_profiles()
@@ -237,13 +245,13 @@ def _find_profile(spec: str, num_layers: int, num_heads: int, checkpoint: str) -
     )
 
 
-def _automatic_profile(num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
+def _automatic_profile(attention_layers: Sequence[int], num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
     checkpoint_name = checkpoint.rstrip("/").rpartition("/")[2].lower()
     for name, profile in published_profiles().items():
         if profile.model and profile.model.rpartition("/")[2].lower() == checkpoint_name and name.endswith("/classification"):
             logger.info("act_profile=auto: using the published head list %s.", name)
             return profile
-    layers = range(2, num_layers - 1)
+    layers = [layer for layer in attention_layers if 2 <= layer < num_layers - 1]
     logger.warning(
         "act_profile=auto: no head list is published for this checkpoint, so all heads of layers %s are calibrated; "
         "`act-eval search` finds the heads that help.",
