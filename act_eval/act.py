@@ -144,9 +144,7 @@ class ACT:
         return [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
 
 
-def resolve_for_model(
-    profile: str | HeadProfile, config: transformers.PretrainedConfig, checkpoint: str = ""
-) -> HeadProfile:
+def resolve_for_model(profile: str | HeadProfile, config: transformers.PretrainedConfig, checkpoint: str = "") -> HeadProfile:
     """`resolve_profile` for a model with this config: `all` and `auto` leave out the layers that have no attention."""
     return resolve_profile(profile, *model_shape(config), checkpoint, attention_layers(config))
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -212,10 +213,21 @@ def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
     Args:
         cache: left as it is.
         rows: int64 `[new batch]`, row indices.
+
+    Raises:
+        InputError: the cache is of a class of the model's own, as those of hybrid models are in transformers 4.57.
     """
+    if not hasattr(cache, "layers"):
+        raise InputError(
+            f"transformers {transformers.__version__} keeps what this model remembers in a {type(cache).__name__}, whose rows "
+            "ACT cannot select: update transformers."
+        )
     selected = copy.copy(cache)
     selected.layers = [copy.copy(layer) for layer in cache.layers]
-    selected.batch_select_indices(rows)
+    for layer in selected.layers:
+        # Layers of linear attention have dictionaries of states.
+        layer.__dict__.update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
+    selected.reorder_cache(rows)
     layers: dict[int, LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
     if layers is not None:
         kept = {index: replace(layer, sinks=layer.sinks[rows.to(layer.sinks.device)]) for index, layer in layers.items()}
@@ -256,7 +268,8 @@ class LayerCalibration:
 
     def before_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the attention module: note the cache before the module adds the new keys to it."""
-        caches = (value for value in (*kwargs.values(), *args) if isinstance(value, Cache))
+        # By what it can do, since hybrid models in transformers 4.57 have caches of their own classes.
+        caches = (value for value in (*kwargs.values(), *args) if hasattr(value, "get_seq_length"))
         cache = next(caches, None)
         self.cache = getattr(cache, "self_attention_cache", cache)
         own = self.cache is not None and not getattr(module, "is_kv_shared_layer", False)
@@ -290,6 +303,10 @@ class LayerCalibration:
         if getattr(module, "is_kv_shared_layer", False) and self.cache is not None:
             # Keys and values are those of an earlier layer (Gemma 3n), which has put the new tokens into the cache already.
             self.cached_length = int(self.cache.get_seq_length()) - query.shape[-2]
+        if self.cache is None and query.shape[-2] < key.shape[-2]:
+            raise RuntimeError(
+                f"{type(module).__name__} attends to keys that are in no cache that ACT knows, so their sinks are unknown."
+            )
         return self.calibrate(self._pairs_to_compute(query), module, query, key, value, attention_mask, *args, **kwargs)
 
     def check_arguments(self, module: nn.Module, arguments: dict[str, Any]) -> None:

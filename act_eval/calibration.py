@@ -7,11 +7,11 @@ Sinks" (ACT, arXiv 2406.15765), sections 3 and 4; where the paper leaves somethi
 Notation: an attention map `A` has shape `[..., n, k]`: `n` queries, `k` keys, rows that sum to 1. Query `i` stands at key
 index `k - n + i` and sees no later key. A prefill map has `n == k`; a decode map (queries on cached keys) has `n < k`.
 
-Learned sink logits. In some models (gpt-oss) each head has a learned logit that joins the softmax of every row, so that a row of
-`A` sums to less than 1. That logit is a key without a value: it stands nowhere in the input and can be no attention sink. Column
-means are taken over the weights as the model has them, and what is freed goes to the row's other real keys, in proportion, so
-that the row keeps its total. This is what the definition says word for word when `A` is the map that meets the values; it also
-leaves to the model what the learned logit is for, how much a head attends to anything at all.
+Learned sink logits. In some models (gpt-oss) each head has a learned logit that joins the softmax of every row, so that rows
+of `A` sum to less than 1. It is a key without a value: it stands nowhere in the input and can be no attention sink. Column means
+are taken over the weights as the model has them, and what is freed goes to the row's other real keys, in proportion, so that a
+row keeps its total. This is the definition word for word, with the map that meets the values as `A`; and it leaves to the model
+what the learned logit is for, which is how much a head attends to anything at all.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import transformers
 from torch import Tensor, nn
 
+
 def is_adapted(config: transformers.PretrainedConfig) -> bool:
     """Whether a model with this config has its attention in `_attn`; it can run with "eager" attention only."""
     return config.model_type == "gptj"
