@@ -10,7 +10,7 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -75,7 +75,8 @@ def base_attention(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, 
         InputError: the module's file has no eager attention function.
     """
     if base != "eager":
-        return ALL_ATTENTION_FUNCTIONS[base]
+        function = ALL_ATTENTION_FUNCTIONS[base]
+        return partial(_call_under_its_own_name, function, base) if "flash" in base else function
     for cls in type(module).__mro__:
         function = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
         if function is not None:
@@ -83,10 +84,26 @@ def base_attention(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, 
     raise InputError(f"{type(module).__name__} comes from a file without an eager attention function: choose another base.")
 
 
+def _call_under_its_own_name(
+    function: Callable[..., tuple[Tensor, Tensor | None]], base: str, module: nn.Module, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Call a flash attention function with its own name in the module's config: it loads its kernels by that name."""
+    config: Any = module.config
+    name = config._attn_implementation_internal
+    config._attn_implementation_internal = base
+    try:
+        return function(module, *args, **kwargs)
+    finally:
+        config._attn_implementation_internal = name
+
+
+@torch.compiler.disable
 def act_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """An attention function for transformers' `AttentionInterface`, for modules inside an `ACT` context.
+
+    A compiled model runs it as it is, between its compiled parts: what it computes depends on the sinks that it finds.
 
     Args:
         module: the attention module; holds its `LayerCalibration`.

@@ -8,10 +8,10 @@ Notation: an attention map `A` has shape `[..., n, k]`: `n` queries, `k` keys, r
 index `k - n + i` and sees no later key. A prefill map has `n == k`; a decode map (queries on cached keys) has `n < k`.
 
 Learned sink logits. In some models (gpt-oss) each head has a learned logit that joins the softmax of every row, so that rows
-of `A` sum to less than 1. It is a key without a value: it stands nowhere in the input and can be no attention sink. Column means
-are taken over the weights as the model has them, and what is freed goes to the row's other real keys, in proportion, so that a
-row keeps its total. This is the definition word for word, with the map that meets the values as `A`; and it leaves to the model
-what the learned logit is for, which is how much a head attends to anything at all.
+of `A` sum to less than 1. It is a key without a value: it stands nowhere in the input and can be no attention sink. Column
+means are taken over the weights as the model has them, and what is freed goes to the row's other real keys, in proportion, so
+that a row keeps its total. This is the definition word for word, with the map that meets the values as `A`; and it leaves to
+the model what the learned logit is for, which is how much a head attends to anything at all.
 """
 
 from __future__ import annotations

@@ -67,7 +67,11 @@ def naive_act(
     """
     layers = {layer: NaiveLayer(layer_heads, settings, valid) for layer, layer_heads in heads.items() if layer_heads}
     current: list[int] = []
-    dropout = torch.nn.functional.dropout
+    dropout, softmax = torch.nn.functional.dropout, torch.nn.functional.softmax
+
+    def precise_softmax(scores: Tensor, dim: int = -1, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
+        """In the model's own dtype where that is float64: many models compute it in float32."""
+        return softmax(scores, dim=dim, dtype=None if scores.dtype == torch.float64 else dtype, **kwargs)
 
     def rewriting_dropout(maps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if current and maps.ndim == 4 and current[-1] in layers:
@@ -93,7 +97,10 @@ def naive_act(
     for config in configs:
         config._attn_implementation_internal = "eager"
     try:
-        with patch("torch.nn.functional.dropout", rewriting_dropout):
+        with (
+            patch("torch.nn.functional.dropout", rewriting_dropout),
+            patch("torch.nn.functional.softmax", precise_softmax),
+        ):
             yield layers
     finally:
         for config, implementation in zip(configs, before, strict=True):
