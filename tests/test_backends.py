@@ -13,7 +13,7 @@ from lm_eval.api.instance import Instance
 from peft import LoraConfig, get_peft_model
 from reference import naive_act
 from test_families import LENGTH, SETTINGS, act, all_heads, ids_of, mask_of, run
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, masking_utils
 from transformers.integrations import flex_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available
@@ -70,6 +70,8 @@ class TestBases:
     def test_flex_attention(self, name, side, monkeypatch):
         """Its block masks; without its compilation, which takes minutes and is not ours."""
         monkeypatch.setattr(flex_attention.WrappedFlexAttention, "__call__", lambda self: flex_attention.flex_attention)
+        create = masking_utils.create_block_mask
+        monkeypatch.setattr(masking_utils, "create_block_mask", lambda **options: create(**{**options, "_compile": False}))
         model = make(name, head_dim=16)
         expected = run_naive(model, side)
         model.set_attn_implementation("flex_attention")
@@ -129,20 +131,19 @@ class TestBases:
 class TestLearnedSinks:
     """A row that has nearly everything on its sinks, or on its head's learned logit."""
 
-    @pytest.mark.parametrize("logit", [-30.0, 0.0, 5.0, 30.0])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-    def test_extreme_logits(self, logit, dtype):
-        model = make("gpt-oss").to(dtype)
+    @pytest.mark.parametrize(("logit", "threshold"), [(-30.0, 0.1), (0.0, 0.1), (5.0, 0.01), (30.0, 1e-20)])
+    def test_extreme_logits(self, logit, threshold):
+        model = make("gpt-oss")
         for layer in model.model.layers:
             layer.self_attn.sinks.data.fill_(logit)
-        settings = SETTINGS if logit < 10 else replace(SETTINGS, threshold=1e-20)
+        settings = replace(SETTINGS, threshold=threshold)
         mask = mask_of("left")
         with naive_act(model, all_heads(model), settings, mask) as layers:
             expected = run(model, mask, NEW)
         assert all(layer.sinks.any() for layer in layers.values())
-        with act(threshold=settings.threshold)(model):
+        with act(threshold=threshold)(model):
             result = run(model, mask, NEW)
-        assert_close(result, expected, 1e-4 if dtype == torch.float32 else 1e-6)
+        assert_close(result, expected)
 
     @pytest.mark.parametrize("limit", [0.0, 0.999999])
     def test_both_forms_of_the_output_agree(self, limit, monkeypatch):
@@ -238,8 +239,9 @@ def test_quantised(bits, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config, device_map={"": "cpu"})
     with act()(model):
         result = run(model, mask_of("left"))
-    assert_close(result, run_naive(model, "left", ()), 1e-2)
-    assert (result[0] - run(model, mask_of("left"))[0]).abs().max() > 0.1
+    (expected,), (plain,) = run_naive(model, "left", ()), run(model, mask_of("left"))
+    # Activations are rounded to 8 bits too, which makes much of the last digits.
+    assert (result[0] - expected).abs().mean() < 0.1 * (expected - plain).abs().mean()
 
 
 def test_compiled(llama):
