@@ -317,13 +317,7 @@ class LayerCalibration:
         self.check_arguments(module, kwargs)
         if not self.calibrates:
             return self.base(module, query, key, value, attention_mask, *args, **kwargs)
-        if getattr(module, "is_kv_shared_layer", False) and self.cache is not None:
-            # Keys and values are those of an earlier layer (Gemma 3n), which has put the new tokens into the cache already.
-            self.cached_length = int(self.cache.get_seq_length()) - query.shape[-2]
-        if self.cache is None and query.shape[-2] < key.shape[-2]:
-            raise RuntimeError(
-                f"{type(module).__name__} attends to keys that are in no cache that ACT knows, so their sinks are unknown."
-            )
+        self._locate_keys(module, query.shape[-2], key.shape[-2])
         return self.calibrate(self._pairs_to_compute(query), module, query, key, value, attention_mask, *args, **kwargs)
 
     def check_arguments(self, module: nn.Module, arguments: dict[str, Any]) -> None:
@@ -442,6 +436,23 @@ class LayerCalibration:
             chosen = chosen.repeat_interleave(batch // len(self.heads), 0).to(query.device)
             self._pairs[batch, query.device] = ChosenPairs(chosen)
         return self._pairs[batch, query.device]
+
+    def _locate_keys(self, module: nn.Module, new_tokens: int, keys: int) -> None:
+        """Find the cached length of a layer that has no cache of its own, and check that keys are tokens.
+
+        Raises:
+            RuntimeError: there are more keys than tokens, as where keys stand for groups of tokens (DeepSeek-V4), or the model
+                keeps them in a cache that ACT does not know.
+        """
+        if getattr(module, "is_kv_shared_layer", False) and self.cache is not None:
+            # Keys and values are those of an earlier layer (Gemma 3n), which has put the new tokens into the cache already.
+            self.cached_length = int(self.cache.get_seq_length()) - new_tokens
+        static_lengths = {getattr(layer, "max_cache_len", None) for layer in getattr(self.cache, "layers", ())}
+        if keys > self.cached_length + new_tokens and keys not in static_lengths:
+            raise RuntimeError(
+                f"{type(module).__name__} attends to {keys} keys, but there are {new_tokens} new tokens and "
+                f"{self.cached_length} in a cache that ACT knows, so it cannot tell which token a key belongs to."
+            )
 
     def _prefill_sinks(self, batch: int) -> LayerSinks:
         """The prefill's sinks for a batch that continues it.

@@ -17,7 +17,7 @@ from lm_eval.api.task import Task
 from torch import nn
 from tqdm import tqdm
 
-from act_eval.act import model_shape
+from act_eval.act import attention_layers, model_shape
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
 from act_eval.profiles import HeadProfile
@@ -123,9 +123,9 @@ class _Search:
     def _layers(self) -> tuple[int, ...]:
         text = self.settings.layers
         if text is None:
-            layers = set(range(2, self.num_layers - 1))
+            layers = set(range(2, self.num_layers - 1)) & set(attention_layers(self.lm.config))
         elif text == "all":
-            layers = set(range(self.num_layers))
+            layers = set(attention_layers(self.lm.config))
         else:
             ranges = [part.partition("-") for part in text.split(",")]
             layers = {layer for first, _, last in ranges for layer in range(int(first), int(last or first) + 1)}
