@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval import simple_evaluate
-from lm_eval.api.group import Group
-from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from rich.console import Console
@@ -26,7 +24,7 @@ from rich.console import Console
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM, ACTArguments
 from act_eval.profiles import HeadProfile
-from act_eval.tasks import explained_dataset_errors, task_manager
+from act_eval.tasks import explained_dataset_errors, load_for_evaluation, task_manager
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +116,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     if not missing:
         return
     with explained_dataset_errors():
-        loaded = {task: _load_task(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
+        loaded = {task: load_for_evaluation(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
     lm = _load_model(cells[0])
     for number, cell in enumerate(missing, start=1):
         variant = "baseline" if cell.is_baseline else "ACT"
@@ -147,13 +145,6 @@ def _variants(settings: ComparisonSettings) -> list[ACTArguments]:
     return [arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)]
 
 
-def _load_task(name: str, manager: TaskManager) -> list[Task | Group]:
-    """The task or group of that name, or all tasks of a tag."""
-    loaded = manager.load([name])
-    groups = loaded["groups"]
-    return [groups[name]] if name in groups else list(loaded["tasks"].values())
-
-
 def _finished_identities(output: Path) -> list[Any]:
     identities = []
     for file in output.rglob("results_*.json"):
@@ -169,7 +160,7 @@ def _load_model(cell: Cell) -> ACTLM:
     return ACTLM(**{"batch_size": cell.settings.batch_size, **device, **cell.model_args})
 
 
-def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Task | Group], manager: TaskManager, output: Path) -> None:
+def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Path) -> None:
     settings = cell.settings
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)

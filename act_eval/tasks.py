@@ -85,15 +85,44 @@ def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskM
 
 def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
     """The task of that name, or all tasks of a group or tag, by name."""
+    if not hasattr(manager, "load"):  # lm-eval 0.4.10
+        return _flat(manager.load_task_or_group([name]))
     return dict(manager.load([name])["tasks"])
+
+
+def _flat(tasks: dict[Any, Any]) -> dict[str, Task]:
+    """The tasks of a dictionary in which groups are dictionaries."""
+    flat: dict[str, Task] = {}
+    for name, task in tasks.items():
+        flat |= _flat(task) if isinstance(task, dict) else {name: task}
+    return flat
+
+
+def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
+    """What lm-eval's `simple_evaluate` takes for the task, group or tag of that name, loaded."""
+    if not hasattr(manager, "load"):  # lm-eval 0.4.10 takes no loaded groups, but loads them by name
+        tasks = _flat(manager.load_task_or_group([name]))
+        return [name] if name in manager.all_groups else list(tasks.values())
+    loaded = manager.load([name])
+    groups = loaded["groups"]
+    return [groups[name]] if name in groups else list(loaded["tasks"].values())
+
+
+def _read_config(entry: Any) -> dict[str, Any]:
+    """A task's or group's config, from its entry in a task manager's index; functions stay names."""
+    try:
+        from lm_eval.tasks._yaml_loader import load_yaml
+    except ImportError:  # lm-eval 0.4.10
+        from lm_eval.utils import load_yaml_config
+
+        return load_yaml_config(entry["yaml_path"], mode="simple")
+    return load_yaml(entry.yaml_path, resolve_func=False)
 
 
 def describe_tasks() -> tuple[list[TaskDescription], dict[str, list[str]]]:
     """The project's tasks, and the members of each of its groups."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     manager = project_tasks()
-    configs = {name: load_yaml(entry.yaml_path, resolve_func=False) for name, entry in manager.task_index.items()}
+    configs = {name: _read_config(entry) for name, entry in manager.task_index.items()}
     descriptions = [_describe(name, configs[name]) for name in manager.all_subtasks]
     return descriptions, {name: configs[name]["task"] for name in manager.all_groups}
 
@@ -121,7 +150,7 @@ def example_prompt(name: str) -> str:
     if name not in manager.all_subtasks:
         raise TaskError(f"the project has no task {name!r}: choose among {', '.join(manager.all_subtasks)}.")
     with explained_dataset_errors():
-        task = manager.load([name])["tasks"][name]
+        task = load_tasks(name, manager)[name]
         document = task.eval_docs[0]
         prompt = task.fewshot_context(document, 0)
         target = task.doc_to_target(document)

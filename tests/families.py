@@ -192,7 +192,7 @@ REFUSED = [
     Family("Falcon", "FalconConfig", reason="attention inside its own modules"),
     Family("BLOOM", "BloomConfig", {"n_head": 4, "n_layer": 2}, reason="attention inside its own modules"),
     Family("MPT", "MptConfig", {"d_model": 32, "n_heads": 4, "n_layers": 2}, reason="attention inside its own modules"),
-    Family("GPT-Neo", "GPTNeoConfig", {"attention_types": [[["global"], 2]]}, reason="attention inside its own modules"),
+    Family("GPT-Neo", "GPTNeoConfig", {"num_layers": 2, "attention_types": [[["global"], 2]]}, reason="attention inside its own modules"),
     Family("CodeGen", "CodeGenConfig", {"rotary_dim": 4, "n_head": 4}, reason="attention inside its own modules"),
     Family("Mamba", "MambaConfig", reason="no attention layers"),
     Family("T5", "T5Config", {"d_model": 32, "d_kv": 8, "num_layers": 1, "num_heads": 4}, model="T5ForConditionalGeneration", reason="encoder-decoder"),
