@@ -13,6 +13,7 @@ from act_eval.act import ACT, UnsupportedModelError, attention_layers, check_sup
 from act_eval.calibration import CalibrationSettings
 from act_eval.errors import InputError
 from act_eval.models import CHECKS, CheckedFamily, checked_families, to_json, to_markdown
+from act_eval.profiles import ProfileError
 
 ROOT = Path(__file__).parents[1]
 README_MARKS = "<!-- models: written by pytest tests/test_families.py --write-models -->\n", "<!-- end of models -->\n"
@@ -188,6 +189,26 @@ def test_refused(refused):
     model = refused.make_model()
     with pytest.raises(InputError, match=refused.reason), ACT("all")(model), torch.no_grad():
         model(ids_of(LENGTH, seed=2))
+
+
+def test_a_hybrid_model_has_heads_in_its_attention_layers_only():
+    model = next(family for family in FAMILIES if family.name == "LFM2").make_model()
+    assert attention_layers(model.config) == (1, 2)
+    with pytest.raises(ProfileError, match=r"heads of layers \[0\].*attention in layers \[1, 2\] only"), ACT("0:1;1:0")(model):
+        pass
+
+
+def test_gpt2_with_its_own_eager_attention_is_refused():
+    config = transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=1, n_head=4, reorder_and_upcast_attn=True)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with pytest.raises(UnsupportedModelError, match="reorder_and_upcast_attn"), ACT("all")(model):
+        pass
+
+
+def test_gptj_runs_on_eager_attention_only():
+    model = next(family for family in FAMILIES if family.name == "GPT-J").make_model()
+    with pytest.raises(UnsupportedModelError, match="eager attention only"), ACT("all", base="sdpa")(model):
+        pass
 
 
 @pytest.mark.parametrize("newer", [family for family in FAMILIES if family.is_newer_than_transformers], ids=lambda f: f.name)
