@@ -116,6 +116,18 @@ class TestBases:
         with pytest.raises(InputError, match="learned sink logits"), ACT("1:0", base="sdpa")(model):
             run(model, mask_of(None))
 
+    def test_sdpa_without_soft_caps(self):
+        """transformers 4.57 runs Gemma 2 on sdpa without its soft caps, and then that is what is calibrated."""
+        model = make("Gemma 2")
+        if not model._supports_sdpa:
+            pytest.skip("this transformers does not run Gemma 2 on sdpa")
+        model.set_attn_implementation("sdpa")
+        with act()(model):
+            result = run(model, mask_of("left"), NEW)
+        for layer in model.model.layers:
+            layer.self_attn.attn_logit_softcapping = None
+        assert_close(result, run_naive(model, "left"))
+
     def test_an_attention_function_of_ones_own_is_a_base(self, llama, monkeypatch):
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         calls = []
