@@ -106,23 +106,25 @@ class ACT:
         heads = self._heads_of_rows(text_config, pretrained.name_or_path)
         check_layers(heads, {module.layer_idx for module in modules})
         base: str = self.base or text_config._attn_implementation
-        name = check_adapted(text_config, base) if gptj.is_adapted(text_config) else register(base)
+        adapted = gptj.is_adapted(type(pretrained))
+        name = check_adapted(text_config, base) if adapted else register(base)
         with ExitStack() as stack:
             if self.calibration.changes_nothing or not any(profile.size for profile in heads):
                 name = base
             else:
-                self._calibrate_modules(modules, heads, base, stack)
+                self._calibrate_modules(modules, heads, base, adapted, stack)
                 compute_all_queries(pretrained, stack)
             for config in {id(module.config): module.config for module in modules}.values():
                 stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
                 config._attn_implementation_internal = name
             yield model
 
-    def _calibrate_modules(self, modules: list[Any], heads: Sequence[HeadProfile], base: str, stack: ExitStack) -> None:
+    def _calibrate_modules(
+        self, modules: list[Any], heads: Sequence[HeadProfile], base: str, adapted: bool, stack: ExitStack
+    ) -> None:
         """Put onto attention modules what they need, until the stack is left."""
         visibility = LastVisibility()
         for module in modules:
-            adapted = gptj.is_adapted(module.config)
             layer = self.layer_class(
                 layer=module.layer_idx,
                 base_name=base,
@@ -212,7 +214,7 @@ def check_supported(config: transformers.PretrainedConfig, model_class: type[tra
         raise UnsupportedModelError(
             f"{model_class.__name__} is an encoder-decoder, but ACT is defined for decoder-only (causal) language models."
         )
-    if not model_class._can_set_attn_implementation() and not gptj.is_adapted(config):
+    if not model_class._can_set_attn_implementation() and not gptj.is_adapted(model_class):
         raise UnsupportedModelError(
             f"{model_class.__name__} computes attention inside its own modules and does not use transformers' attention "
             "interface, so ACT cannot be applied to it: choose a model that does, such as Llama, Mistral, Qwen, Gemma, OPT, "

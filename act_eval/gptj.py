@@ -1,4 +1,4 @@
-"""GPT-J, whose modelling file is older than transformers' attention interface.
+"""GPT-J, whose modelling file does not use transformers' attention interface before transformers 5.24.
 
 Its attention modules compute scores, softmax and the product with the values in one method, `_attn`. Inside an ACT context that
 method of each module is the act attention function over the module's own `_attn`.
@@ -13,9 +13,9 @@ import transformers
 from torch import Tensor, nn
 
 
-def is_adapted(config: transformers.PretrainedConfig) -> bool:
-    """Whether a model with this config has its attention in `_attn`; it can run with "eager" attention only."""
-    return config.model_type == "gptj"
+def is_adapted(model_class: type[transformers.PreTrainedModel]) -> bool:
+    """Whether models of this class have their attention in `_attn`; they can run with "eager" attention only."""
+    return model_class.config_class.model_type == "gptj" and not model_class._can_set_attn_implementation()
 
 
 def base_attention(
