@@ -281,13 +281,14 @@ class TestAdapters:
     def test_peft_in_lm_eval(self, tmp_path):
         torch.manual_seed(3)
         config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-        adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL_PATH), config).eval()
+        adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32), config).eval()
         adapted.save_pretrained(tmp_path)
         requests = [Instance("loglikelihood", {}, ("The mouse is smaller than the", " cat. The"), 0)]
-        settings = {"act_profile": "all", "act_alpha": 5, "device": "cpu"}
+        settings = {"act_profile": "all", "act_alpha": 5, "device": "cpu", "dtype": "float32"}
         with_adapter = ACTLM(str(MODEL_PATH), peft=str(tmp_path), **settings).loglikelihood(requests)
         lm = ACTLM(str(MODEL_PATH), **settings)
         without = lm.loglikelihood(requests)
         lm._model = adapted.merge_and_unload()
-        assert with_adapter[0][0] == pytest.approx(lm.loglikelihood(requests)[0][0], abs=1e-4)
+        merged = lm.loglikelihood(requests)
+        assert with_adapter[0][0] == pytest.approx(merged[0][0], abs=1e-4)
         assert with_adapter[0][0] != pytest.approx(without[0][0], abs=1e-3)
