@@ -3,14 +3,28 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO_OUTPUT := demo-output
+MATRIX := oldest newest
+MATRIX_TESTS := calibration profiles act families backends lm registration compare
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-matrix lint clean
 
 demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/act-eval demo --output $(DEMO_OUTPUT)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+# Oldest and newest supported transformers and lm-eval, each in its own environment with its own constraints.
+test-matrix: $(MATRIX:%=test-%)
+
+test-%: .venv-%/.installed
+	.venv-$*/bin/python -m pytest $(MATRIX_TESTS:%=tests/test_%.py)
+
+.venv-%/.installed: constraints-%.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet $$(grep '^torch==' $<)
+	$(@D)/bin/pip install --quiet --constraint $< --editable '.[test]'
+	touch $@
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -31,4 +45,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUTPUT)
+	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(DEMO_OUTPUT)

@@ -10,17 +10,22 @@ from typing import Any, ClassVar
 import transformers
 from torch import nn
 
+from act_eval import gptj
 from act_eval.attention import (
     MODULE_ATTRIBUTE,
     LastVisibility,
     LayerCalibration,
+    act_attention,
     base_attention,
     check_base,
     register,
 )
 from act_eval.calibration import CalibrationSettings, Decode, Keep
 from act_eval.errors import InputError
-from act_eval.profiles import HeadProfile, resolve_profile
+from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
+
+# How configs (`layer_types`) call layers of hybrid models that have no attention map.
+_LAYERS_WITHOUT_ATTENTION = {"linear_attention", "mamba", "mamba2", "recurrent", "conv", "moe"}
 
 
 class UnsupportedModelError(InputError):
@@ -99,35 +104,91 @@ class ACT:
         if any(hasattr(module, MODULE_ATTRIBUTE) for module in modules):
             raise UnsupportedModelError("the model is inside an ACT context already: leave it before entering another one.")
         heads = self._heads_of_rows(text_config, pretrained.name_or_path)
-        current_base: str = text_config._attn_implementation
-        base = self.base or current_base
-        name = register(base)
-        if self.calibration.changes_nothing or not any(profile.size for profile in heads):
-            name = base
-        configs = {id(module.config): module.config for module in modules}.values()
-        visibility = LastVisibility()
+        check_layers(heads, {module.layer_idx for module in modules})
+        base: str = self.base or text_config._attn_implementation
+        adapted = gptj.is_adapted(type(pretrained))
+        name = check_adapted(text_config, base) if adapted else register(base)
         with ExitStack() as stack:
-            for module in modules if name != base else ():
-                layer = self.layer_class(
-                    layer=module.layer_idx,
-                    base=base_attention(module, base),
-                    settings=self.calibration,
-                    heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
-                    visibility=visibility,
-                )
-                setattr(module, MODULE_ATTRIBUTE, layer)
-                stack.callback(delattr, module, MODULE_ATTRIBUTE)
-                stack.callback(module.register_forward_pre_hook(layer.before_module, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(layer.after_module).remove)
-            for config in configs:
+            if self.calibration.changes_nothing or not any(profile.size for profile in heads):
+                name = base
+            else:
+                self._calibrate_modules(modules, heads, base, adapted, stack)
+                compute_all_queries(pretrained, stack)
+            for config in {id(module.config): module.config for module in modules}.values():
                 stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
                 config._attn_implementation_internal = name
             yield model
 
+    def _calibrate_modules(
+        self, modules: list[Any], heads: Sequence[HeadProfile], base: str, adapted: bool, stack: ExitStack
+    ) -> None:
+        """Put onto attention modules what they need, until the stack is left."""
+        visibility = LastVisibility()
+        for module in modules:
+            layer = self.layer_class(
+                layer=module.layer_idx,
+                base_name=base,
+                base=gptj.base_attention if adapted else base_attention(module, base),
+                settings=self.calibration,
+                heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
+                visibility=visibility,
+            )
+            setattr(module, MODULE_ATTRIBUTE, layer)
+            stack.callback(delattr, module, MODULE_ATTRIBUTE)
+            stack.callback(module.register_forward_pre_hook(layer.before_module, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(layer.after_module).remove)
+            if adapted:
+                gptj.route_through(module, act_attention)
+                stack.callback(delattr, module, "_attn")
+
     def _heads_of_rows(self, text_config: Any, checkpoint: str) -> list[HeadProfile]:
         profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
-        num_layers, num_heads = model_shape(text_config)
-        return [resolve_profile(profile, num_layers, num_heads, checkpoint) for profile in profiles]
+        return [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
+
+
+def resolve_for_model(profile: str | HeadProfile, config: transformers.PretrainedConfig, checkpoint: str = "") -> HeadProfile:
+    """`resolve_profile` for a model with this config: `all` and `auto` leave out the layers that have no attention."""
+    return resolve_profile(profile, *model_shape(config), checkpoint, attention_layers(config))
+
+
+def attention_layers(config: transformers.PretrainedConfig) -> tuple[int, ...]:
+    """The decoder layers that have attention heads: all of them, but for hybrid models with linear attention or the like."""
+    text_config = config.get_text_config()
+    num_layers, _ = model_shape(config)
+    types = getattr(text_config, "layer_types", None) or getattr(text_config, "layers_block_type", None)
+    types = types or ["attention"] * num_layers
+    return tuple(layer for layer in range(num_layers) if types[layer] not in _LAYERS_WITHOUT_ATTENTION)
+
+
+def check_layers(profiles: Sequence[HeadProfile], layers: set[int]) -> None:
+    """Raise ProfileError unless all layers that profiles name have attention heads."""
+    named = {layer for profile in profiles for layer, heads in profile.heads.items() if heads}
+    if named - layers:
+        raise ProfileError(
+            f"the profile names heads of layers {sorted(named - layers)}, but this model has attention in layers "
+            f"{sorted(layers)} only."
+        )
+
+
+def check_adapted(config: transformers.PretrainedConfig, base: str) -> str:
+    """The base of a model with a GPT-J adapter, which is "eager". Raises UnsupportedModelError for another one."""
+    if base != "eager":
+        raise UnsupportedModelError(
+            f"ACT runs {config.model_type} models with eager attention only, but the base is {base!r}: "
+            "load the model with attn_implementation=eager."
+        )
+    return base
+
+
+def compute_all_queries(model: transformers.PreTrainedModel, stack: ExitStack) -> None:
+    """Keep Gemma 4 from dropping the queries of a prefill whose logits nobody asked for, until the stack is left.
+
+    Its last layers share the keys of earlier ones, and compute only the last queries; but a sink is found from all of them.
+    """
+    for module in model.modules():
+        if hasattr(module, "_maybe_slice_kv_shared_inputs"):
+            module._maybe_slice_kv_shared_inputs = lambda *inputs, **_: inputs[:4]
+            stack.callback(delattr, module, "_maybe_slice_kv_shared_inputs")
 
 
 def model_shape(config: transformers.PretrainedConfig) -> tuple[int, int]:
@@ -153,10 +214,17 @@ def check_supported(config: transformers.PretrainedConfig, model_class: type[tra
         raise UnsupportedModelError(
             f"{model_class.__name__} is an encoder-decoder, but ACT is defined for decoder-only (causal) language models."
         )
-    if not model_class._can_set_attn_implementation():
+    if not model_class._can_set_attn_implementation() and not gptj.is_adapted(model_class):
         raise UnsupportedModelError(
-            f"{model_class.__name__} does not use transformers' attention interface, so ACT cannot be applied to it: "
-            "choose a model that does, such as Llama, Mistral, Qwen, Gemma, OPT, GPT-2 or GPT-NeoX."
+            f"{model_class.__name__} computes attention inside its own modules and does not use transformers' attention "
+            "interface, so ACT cannot be applied to it: choose a model that does, such as Llama, Mistral, Qwen, Gemma, OPT, "
+            "GPT-2 or GPT-NeoX."
+        )
+    text_config = config.get_text_config()
+    if getattr(text_config, "reorder_and_upcast_attn", False) and text_config._attn_implementation == "eager":
+        raise UnsupportedModelError(
+            f"{model_class.__name__} with reorder_and_upcast_attn computes eager attention without transformers' attention "
+            "interface: load it with attn_implementation=sdpa."
         )
 
 

@@ -10,12 +10,13 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -31,6 +32,9 @@ CACHE_ATTRIBUTE = "act_sinks"
 NAME_PREFIX = "act_"
 
 _FEW_PAIRS = 0.1
+
+# Tensors among the keyword arguments of attention functions that change no weight, or that are taken into account.
+_KNOWN_TENSORS = {"s_aux", "position_ids", "cache_position"}
 
 
 def check_base(base: str) -> None:
@@ -71,7 +75,8 @@ def base_attention(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, 
         InputError: the module's file has no eager attention function.
     """
     if base != "eager":
-        return ALL_ATTENTION_FUNCTIONS[base]
+        function = ALL_ATTENTION_FUNCTIONS[base]
+        return partial(_call_under_its_own_name, function, base) if "flash" in base else function
     for cls in type(module).__mro__:
         function = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
         if function is not None:
@@ -79,10 +84,26 @@ def base_attention(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, 
     raise InputError(f"{type(module).__name__} comes from a file without an eager attention function: choose another base.")
 
 
+def _call_under_its_own_name(
+    function: Callable[..., tuple[Tensor, Tensor | None]], base: str, module: nn.Module, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Call a flash attention function with its own name in the module's config: it loads its kernels by that name."""
+    config: Any = module.config
+    name = config._attn_implementation_internal
+    config._attn_implementation_internal = base
+    try:
+        return function(module, *args, **kwargs)
+    finally:
+        config._attn_implementation_internal = name
+
+
+@torch.compiler.disable
 def act_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """An attention function for transformers' `AttentionInterface`, for modules inside an `ACT` context.
+
+    A compiled model runs it as it is, between its compiled parts: what it computes depends on the sinks that it finds.
 
     Args:
         module: the attention module; holds its `LayerCalibration`.
@@ -108,18 +129,27 @@ def fused_kernels(call: AttentionCall) -> ModuleType | None:
     return triton_kernels if triton_kernels.is_supported(call) else None
 
 
+def dense_mask(attention_mask: Any, query: Tensor, key: Tensor) -> Tensor | None:
+    """The mask that a backend got, read out where it is a block mask of flex_attention: bool `[batch, 1, n, k]`."""
+    if attention_mask is None or isinstance(attention_mask, Tensor):
+        return attention_mask
+    from torch.nn.attention.flex_attention import create_mask
+
+    return create_mask(attention_mask.mask_mod, query.shape[0], 1, query.shape[-2], key.shape[-2], device=str(query.device))
+
+
 class LastVisibility:
     """Remembers the visibility of the last mask, since all layers of a forward pass get the same mask object."""
 
     def __init__(self) -> None:
         self._key: tuple[Any, ...] | None = None
-        self._mask: Tensor | None = None
+        self._mask: Any = None
         self._visibility: Visibility | None = None
 
-    def __call__(self, attention_mask: Tensor | None, query: Tensor, key: Tensor, first: int, window: int | None) -> Visibility:
+    def __call__(self, attention_mask: Any, query: Tensor, key: Tensor, first: int, window: int | None) -> Visibility:
         shape = (query.shape[0], query.shape[-2], key.shape[-2], first, window, query.device)
         if self._visibility is None or self._mask is not attention_mask or self._key != shape:
-            self._visibility = Visibility.of(attention_mask, query, key, first, window)
+            self._visibility = Visibility.of(dense_mask(attention_mask, query, key), query, key, first, window)
             self._mask, self._key = attention_mask, shape
         return self._visibility
 
@@ -200,10 +230,21 @@ def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
     Args:
         cache: left as it is.
         rows: int64 `[new batch]`, row indices.
+
+    Raises:
+        InputError: the cache is of a class of the model's own, as those of hybrid models are in transformers 4.57.
     """
+    if not hasattr(cache, "layers"):
+        raise InputError(
+            f"transformers {transformers.__version__} keeps what this model remembers in a {type(cache).__name__}, whose rows "
+            "ACT cannot select: update transformers."
+        )
     selected = copy.copy(cache)
     selected.layers = [copy.copy(layer) for layer in cache.layers]
-    selected.batch_select_indices(rows)
+    for layer in selected.layers:
+        # Layers of linear attention have dictionaries of states.
+        layer.__dict__.update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
+    selected.reorder_cache(rows)
     layers: dict[int, LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
     if layers is not None:
         kept = {index: replace(layer, sinks=layer.sinks[rows.to(layer.sinks.device)]) for index, layer in layers.items()}
@@ -217,7 +258,8 @@ class LayerCalibration:
 
     Attributes:
         layer: layer index, 0-based.
-        base: the base backend's attention function.
+        base_name: name of the base backend, such as "sdpa".
+        base: its attention function.
         settings: what calibration does.
         heads: the calibrated heads: one tuple for all rows of the batch, or one for each row (or each group of rows, when the
             batch is a multiple: choices or beams of one prompt).
@@ -227,6 +269,7 @@ class LayerCalibration:
     """
 
     layer: int
+    base_name: str
     base: Callable[..., tuple[Tensor, Tensor | None]]
     settings: CalibrationSettings
     heads: tuple[tuple[int, ...], ...]
@@ -242,10 +285,12 @@ class LayerCalibration:
 
     def before_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the attention module: note the cache before the module adds the new keys to it."""
-        caches = (value for value in (*kwargs.values(), *args) if isinstance(value, Cache))
+        # By what it can do, since hybrid models in transformers 4.57 have caches of their own classes.
+        caches = (value for value in (*kwargs.values(), *args) if hasattr(value, "get_seq_length"))
         cache = next(caches, None)
         self.cache = getattr(cache, "self_attention_cache", cache)
-        self.cached_length = 0 if self.cache is None else int(self.cache.get_seq_length(self.layer))
+        own = self.cache is not None and not getattr(module, "is_kv_shared_layer", False)
+        self.cached_length = int(self.cache.get_seq_length(self.layer)) if own else 0  # type: ignore[union-attr]
         self.called = False
 
     def after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -269,13 +314,29 @@ class LayerCalibration:
     ) -> tuple[Tensor, Tensor | None]:
         """See `act_attention`."""
         self.called = True
+        self.check_arguments(module, kwargs)
         if not self.calibrates:
             return self.base(module, query, key, value, attention_mask, *args, **kwargs)
-        if kwargs.get("s_aux") is not None:
-            raise NotImplementedError("ACT is not defined yet for attention with learned sink logits (gpt-oss).")
-        if attention_mask is not None and not isinstance(attention_mask, Tensor):
-            raise NotImplementedError("ACT cannot read the block masks of flex_attention: choose act_base=sdpa or eager.")
+        self._locate_keys(module, query.shape[-2], key.shape[-2])
         return self.calibrate(self._pairs_to_compute(query), module, query, key, value, attention_mask, *args, **kwargs)
+
+    def check_arguments(self, module: nn.Module, arguments: dict[str, Any]) -> None:
+        """Raise InputError where the attention depends on something that the base backend or ACT does not take into account.
+
+        Args:
+            module: the attention module.
+            arguments: the keyword arguments that it gives to its attention function.
+        """
+        tensors = {name for name, value in arguments.items() if isinstance(value, Tensor)}
+        if tensors - _KNOWN_TENSORS:
+            raise InputError(
+                f"{type(module).__name__} gives its attention function {', '.join(sorted(tensors - _KNOWN_TENSORS))}, which "
+                "ACT does not take into account, so ACT cannot be applied to this model."
+            )
+        if "s_aux" in tensors and self.base_name == "sdpa":
+            raise InputError(
+                f"{type(module).__name__} has learned sink logits, which sdpa attention drops: choose act_base=eager."
+            )
 
     def calibrate(
         self,
@@ -290,7 +351,7 @@ class LayerCalibration:
     ) -> tuple[Tensor, Tensor | None]:
         """The output with some pairs calibrated; the other arguments and what is returned: see `act_attention`."""
         if self.cached_length and pairs.all:
-            output = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+            output = value.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
         else:
             output, weights = self.base(module, query, key, value, attention_mask, *args, **kwargs)
             if not pairs.any:
@@ -309,6 +370,7 @@ class LayerCalibration:
         scaling: float | None = None,
         softcap: float | None = None,
         sliding_window: int | None = None,
+        s_aux: Tensor | None = None,
         **_: Any,
     ) -> None:
         """Write the calibrated pairs' outputs over the base backend's, and keep the sinks of a prefill on its cache.
@@ -316,12 +378,14 @@ class LayerCalibration:
         Args:
             pairs: which ones.
             output: `[batch, n, heads, head_dim]`.
-            query, key, value, attention_mask, scaling, softcap, sliding_window: as the base backend gets them.
+            query, key, value, attention_mask, scaling, softcap, sliding_window, s_aux: as the base backend gets them.
         """
         dropped = max(0, self.cached_length + query.shape[-2] - key.shape[-2])
         visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        call = AttentionCall(query, key, value, output, visibility, scaling, softcap)
+        if self.base_name == "sdpa":
+            softcap = None  # sdpa has none: transformers 5 refuses it, 4.57 runs the model without
+        call = AttentionCall(query, key, value, output, visibility, scaling, softcap, s_aux)
         with torch.autocast(query.device.type, enabled=False):
             if self.cached_length == 0:
                 self._prefill(call, pairs)
@@ -372,6 +436,23 @@ class LayerCalibration:
             chosen = chosen.repeat_interleave(batch // len(self.heads), 0).to(query.device)
             self._pairs[batch, query.device] = ChosenPairs(chosen)
         return self._pairs[batch, query.device]
+
+    def _locate_keys(self, module: nn.Module, new_tokens: int, keys: int) -> None:
+        """Find the cached length of a layer that has no cache of its own, and check that keys are tokens.
+
+        Raises:
+            RuntimeError: there are more keys than tokens, as where keys stand for groups of tokens (DeepSeek-V4), or the model
+                keeps them in a cache that ACT does not know.
+        """
+        if getattr(module, "is_kv_shared_layer", False) and self.cache is not None:
+            # Keys and values are those of an earlier layer (Gemma 3n), which has put the new tokens into the cache already.
+            self.cached_length = int(self.cache.get_seq_length()) - new_tokens
+        static_lengths = {getattr(layer, "max_cache_len", None) for layer in getattr(self.cache, "layers", ())}
+        if keys > self.cached_length + new_tokens and keys not in static_lengths:
+            raise RuntimeError(
+                f"{type(module).__name__} attends to {keys} keys, but there are {new_tokens} new tokens and "
+                f"{self.cached_length} in a cache that ACT knows, so it cannot tell which token a key belongs to."
+            )
 
     def _prefill_sinks(self, batch: int) -> LayerSinks:
         """The prefill's sinks for a batch that continues it.

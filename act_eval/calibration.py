@@ -6,6 +6,12 @@ Sinks" (ACT, arXiv 2406.15765), sections 3 and 4; where the paper leaves somethi
 
 Notation: an attention map `A` has shape `[..., n, k]`: `n` queries, `k` keys, rows that sum to 1. Query `i` stands at key
 index `k - n + i` and sees no later key. A prefill map has `n == k`; a decode map (queries on cached keys) has `n < k`.
+
+Learned sink logits. In some models (gpt-oss) each head has a learned logit that joins the softmax of every row, so that rows
+of `A` sum to less than 1. It is a key without a value: it stands nowhere in the input and can be no attention sink. Column
+means are taken over the weights as the model has them, and what is freed goes to the row's other real keys, in proportion, so
+that a row keeps its total. This is the definition word for word, with the map that meets the values as `A`; and it leaves to
+the model what the learned logit is for, which is how much a head attends to anything at all.
 """
 
 from __future__ import annotations
@@ -151,7 +157,7 @@ def redistribute(attention: Tensor, sinks: Tensor, beta: float) -> Tensor:
     digits when a row has nearly everything on its sinks. A row with no mass outside its sinks stays as it is.
 
     Args:
-        attention: float32 or float64 `[..., n, k]`; rows sum to 1.
+        attention: float32 or float64 `[..., n, k]`; rows sum to 1, or to less with a learned sink logit.
         sinks: bool, broadcastable to `attention`.
         beta: share of its attention that a sink keeps, in [0, 1].
 
@@ -207,7 +213,8 @@ def calibrate(
     rows use the prefill's `sinks`, or find their own, as `decode` says.
 
     Args:
-        attention: float `[..., n, k]` with `n <= k`; rows sum to 1 and give no weight to keys that a query cannot see.
+        attention: float `[..., n, k]` with `n <= k`; rows sum to 1, or to less with a learned sink logit, and give no weight
+            to keys that a query cannot see.
         beta, threshold, alpha, keep, decode: see `CalibrationSettings`.
         sinks: bool `[..., k']`, `k' <= k`: the prefill's sinks, for decode rows; later keys are no sinks.
         valid: bool `[..., k]`, False for padding. Rows of padding are returned as they are.

@@ -296,6 +296,20 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile'
 
 
 @app.command()
+def models() -> None:
+    """List the model families that ACT was tested on, and what holds for them."""
+    from act_eval.models import CHECKS, checked_by, checked_families
+
+    table = Table("family", "transformers class", "attention", "since", "checked", "", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for family in checked_families():
+        table.add_row(family.family, family.model, family.attention, family.since, checked_by(family), family.note)
+    console.print(table)
+    for check, meaning in CHECKS.items():
+        console.print(f"{check}: {meaning}", soft_wrap=True, highlight=False)
+    console.print("since: the oldest tested release of transformers in which it works", soft_wrap=True, highlight=False)
+
+
+@app.command()
 def tasks(
     name: Annotated[str | None, typer.Argument(help="Show a prompt of this task; its dataset is loaded.")] = None,
 ) -> None:

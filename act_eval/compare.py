@@ -18,8 +18,6 @@ from typing import Any
 
 from accelerate import PartialState
 from lm_eval import simple_evaluate
-from lm_eval.api.group import Group
-from lm_eval.api.task import Task
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from rich.console import Console
@@ -27,7 +25,7 @@ from rich.console import Console
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM, ACTArguments
 from act_eval.profiles import HeadProfile
-from act_eval.tasks import explained_dataset_errors, task_manager
+from act_eval.tasks import explained_dataset_errors, load_for_evaluation, task_manager
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +127,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     if not missing:
         return processes.is_main_process
     with explained_dataset_errors():
-        loaded = {task: _load_task(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
+        loaded = {task: load_for_evaluation(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
     lm = _load_model(cells[0])
     for number, cell in enumerate(missing, start=1):
         variant = "baseline" if cell.is_baseline else "ACT"
@@ -158,19 +156,6 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
     return arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)
 
 
-def _load_task(name: str, manager: TaskManager) -> list[Task | Group]:
-    """The task or group of that name, or all tasks of a tag.
-
-    Raises InputError for a task whose name would lead lm-eval to write its samples into another folder.
-    """
-    loaded = manager.load([name])
-    for task in loaded["tasks"]:
-        if Path(task).name != task:
-            raise InputError(f"the task name {task!r} holds a path, but files are named by it: rename the task in its config.")
-    groups = loaded["groups"]
-    return [groups[name]] if name in groups else list(loaded["tasks"].values())
-
-
 def _finished_identities(output: Path) -> list[Any]:
     identities = []
     for file in output.rglob("results_*.json"):
@@ -186,7 +171,7 @@ def _load_model(cell: Cell) -> ACTLM:
     return ACTLM(**{"batch_size": cell.settings.batch_size, **device, **cell.model_args})
 
 
-def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Task | Group], manager: TaskManager, output: Path) -> None:
+def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Path) -> None:
     settings = cell.settings
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)

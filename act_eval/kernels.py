@@ -9,6 +9,10 @@ output O in O(n * sinks):
 with m the row's mass on its sinks. Rows with most of their mass on sinks are computed over the other keys instead, since
 the difference would lose its digits. Arithmetic is in float32 (float64 in a float64 model).
 
+Where a head has a learned sink logit (gpt-oss), a row has the share g < 1 of its attention on its keys. A, its softmax over the
+keys alone, then gives the real weights as g * A; calibration scales with them, so that everything above holds with m taken from
+A, and g as a factor on each sum over keys (`Pairs.times_share_of_keys`).
+
 In layers with a sliding window, the mean attention of a key is over the queries whose window holds it.
 """
 
@@ -85,7 +89,8 @@ def attention_statistics(pairs: Pairs) -> tuple[Tensor, Tensor]:
     counts = torch.ones_like(log_normalizer) if pairs.visibility.all_real else pairs.real.to(log_normalizer.dtype)
     for block in pairs.blocks(pairs.key.shape[1]):
         weights, log_normalizer[:, block] = _softmax(pairs.scores(block))
-        received[:, : weights.shape[-1]] += (counts[:, None, block] @ weights).squeeze(1)
+        counted = pairs.times_share_of_keys(counts[:, block, None], slice(None), log_normalizer[:, block])
+        received[:, : weights.shape[-1]] += (counted.mT @ weights).squeeze(1)
     seen_by = pairs.visibility.seen_by[pairs.mask_rows, pairs.mask_heads]
     return received / seen_by.clamp(min=1), log_normalizer
 
@@ -114,7 +119,7 @@ def calibrate_prefill(pairs: Pairs, sinks: SinkKeys, log_normalizer: Tensor, bet
     for block in pairs.blocks(index.shape[-1]):
         on_sinks = (pairs.scores_of_keys(block, index, present) - log_normalizer[:, block, None]).exp()
         mass = on_sinks.sum(-1, keepdim=True)
-        from_sinks = on_sinks @ sink_values
+        from_sinks = pairs.times_share_of_keys(on_sinks @ sink_values, slice(None), log_normalizer[:, block])
         calibrated[:, block] = _combine(pairs.output[:, block], mass, from_sinks, beta, pairs.safe_sink_mass)
         for pair, row, is_heavy in pairs.heavy(mass, block):
             position = row + block.start
@@ -150,7 +155,7 @@ def _calibrate_over_other_keys(
         position: int64 `[chosen, rows]`, queries of each of these pairs.
         sinks: of all pairs.
         log_normalizer: `[pairs, n]`.
-        mass: `[chosen, rows, 1]`, the mass on the sinks.
+        mass: `[chosen, rows, 1]`, the mass on the sinks, as a share of the mass on keys.
         from_sinks: `[chosen, rows, head_dim]`, what the sinks contribute to the output.
         output: `[chosen, rows, head_dim]`, the base backend's output.
         beta: share that a sink keeps.
@@ -160,8 +165,9 @@ def _calibrate_over_other_keys(
     is_sink = sinks.present[pair][:, None]
     others.scatter_(-1, index, others.gather(-1, index).masked_fill(is_sink, -torch.inf))
     weights, others_normalizer = _softmax(others)
-    rest = (others_normalizer - log_normalizer[pair[:, None], position]).exp()[..., None]
-    over_others = weights @ pairs.values_of_pairs(pair)
+    normalizer = log_normalizer[pair[:, None], position]
+    rest = (others_normalizer - normalizer).exp()[..., None]
+    over_others = pairs.times_share_of_keys(weights @ pairs.values_of_pairs(pair), pair, normalizer)
     return torch.where(rest > 0, (1 - beta * mass) * over_others + beta * from_sinks, output)
 
 
@@ -178,7 +184,7 @@ def attend_on_cache(call: AttentionCall, heads: Tensor | None, calibrate_rows: C
         At least float32 `[batch, chosen, n, head_dim]`.
     """
     query, key, value = call.query, call.key, call.value
-    hidden, bias = call.visibility.hidden_keys, call.visibility.bias
+    hidden, bias, learned_sinks = call.visibility.hidden_keys, call.visibility.bias, call.learned_sinks
     if heads is not None:
         key_heads = heads // (query.shape[1] // key.shape[1])
         query, key, value = (
@@ -186,13 +192,22 @@ def attend_on_cache(call: AttentionCall, heads: Tensor | None, calibrate_rows: C
         )
         if bias.shape[1] > 1:
             hidden, bias = hidden.index_select(1, heads), bias.index_select(1, heads)
+        learned_sinks = None if learned_sinks is None else learned_sinks.index_select(0, heads)
     query, key, value = at_least_float32(query) * call.scaling, at_least_float32(key), at_least_float32(value)
     outputs = []
     for block in row_blocks(query.shape[-2], query.shape[0] * query.shape[1] * key.shape[-2], query.device):
         scores = cap(_grouped_matmul(query[:, :, block], key.mT), call.softcap)
-        weights = (scores + bias[:, :, block]).softmax(-1)
+        weights = _softmax_with_learned_sinks(scores + bias[:, :, block], learned_sinks)
         outputs.append(_grouped_matmul(calibrate_rows(weights, hidden[:, :, block]), value))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+def _softmax_with_learned_sinks(scores: Tensor, learned_sinks: Tensor | None) -> Tensor:
+    """Attention weights for scores `[batch, chosen, rows, k]`; with learned sinks, `[chosen]`, rows sum to less than 1."""
+    if learned_sinks is None:
+        return scores.softmax(-1)
+    column = learned_sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, column], dim=-1).softmax(-1)[..., :-1]
 
 
 def _grouped_matmul(rows: Tensor, table: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import LogitsProcessorList
 
-from act_eval.act import ACT, check_supported, model_shape, pretrained_model
+from act_eval.act import ACT, check_supported, model_shape, pretrained_model, resolve_for_model
 from act_eval.attention import select_cache_rows
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.finite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.memory import halved
-from act_eval.profiles import HeadProfile, resolve_profile
+from act_eval.profiles import HeadProfile
 from act_eval.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class ACTLM(HFLM):
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
         assert arguments.act_profile is not None
-        profile = resolve_profile(arguments.act_profile, *model_shape(self.config), checkpoint=self._checkpoint)
+        profile = resolve_for_model(arguments.act_profile, self.config, self._checkpoint)
         self.arguments = arguments
         self.act = arguments.act(profile)
 

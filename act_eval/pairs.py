@@ -155,6 +155,7 @@ class AttentionCall:
         visibility: which keys the queries see.
         scaling: of the scores.
         softcap: soft cap of the scores, or None.
+        learned_sinks: `[heads]`, the logit that each head has learned and that joins every row's softmax (gpt-oss), or None.
     """
 
     query: Tensor
@@ -164,6 +165,7 @@ class AttentionCall:
     visibility: Visibility
     scaling: float
     softcap: float | None
+    learned_sinks: Tensor | None = None
 
     def chunks(self, rows: Tensor, heads: Tensor) -> Iterator[tuple[slice, Pairs]]:
         """The pairs (`rows[i]`, `heads[i]`), some at a time: so many that a few rows of each fill a block of scores.
@@ -222,6 +224,7 @@ class AttentionCall:
             mask_rows=rows if visibility.real.shape[0] > 1 else torch.zeros_like(rows),
             mask_heads=heads if many_heads else torch.zeros_like(heads),
             softcap=self.softcap,
+            learned_sinks=None if self.learned_sinks is None else at_least_float32(self.learned_sinks[heads]),
             safe_sink_mass=safe_sink_mass(self.query.dtype),
         )
 
@@ -240,6 +243,7 @@ class Pairs:
         visibility: of the forward pass.
         mask_rows, mask_heads: int64 `[pairs]`, where each pair's entries of `visibility` are.
         softcap: soft cap of the scores, or None.
+        learned_sinks: `[pairs]`, at least float32, the learned logit of each pair's head, or None.
         safe_sink_mass: up to this mass on its sinks, a row may be computed from the base output.
     """
 
@@ -254,6 +258,7 @@ class Pairs:
     mask_rows: Tensor
     mask_heads: Tensor
     softcap: float | None
+    learned_sinks: Tensor | None
     safe_sink_mass: float
 
     @cached_property
@@ -265,6 +270,21 @@ class Pairs:
     def real(self) -> Tensor:
         """False for queries that are padding: bool `[pairs, n]`."""
         return self.visibility.real[self.mask_rows]
+
+    def times_share_of_keys(self, tensor: Tensor, pair: Tensor | slice, log_normalizer: Tensor) -> Tensor:
+        """Sums over keys, taken with weights that sum to 1, as the model weighs them beside its learned sink logits.
+
+        Args:
+            tensor: `[chosen, rows, any]`, a sum over keys for each row.
+            pair: the pairs, int64 `[chosen]`, or a slice of them.
+            log_normalizer: `[chosen, rows]`, log-sum-exp of each row's scores over its keys, without the learned sink.
+
+        Returns:
+            The tensor, times the share of its attention that each row has on keys; as it is without learned sinks.
+        """
+        if self.learned_sinks is None:
+            return tensor
+        return tensor * (log_normalizer - self.learned_sinks[pair, None]).sigmoid()[..., None]
 
     def blocks(self, elements_per_row: int) -> Iterator[slice]:
         """Row blocks of bounded size: `pairs * rows * elements_per_row` stays below a constant, or one row at a time."""

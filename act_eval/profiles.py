@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -205,7 +205,13 @@ def published_profiles() -> dict[str, HeadProfile]:
     return profiles
 
 
-def resolve_profile(spec: str | HeadProfile, num_layers: int, num_heads: int, checkpoint: str = "") -> HeadProfile:
+def resolve_profile(
+    spec: str | HeadProfile,
+    num_layers: int,
+    num_heads: int,
+    checkpoint: str = "",
+    attention_layers: Sequence[int] | None = None,
+) -> HeadProfile:
     """Turn whatever names a profile into one that fits the model.
 
     Args:
@@ -215,11 +221,13 @@ def resolve_profile(spec: str | HeadProfile, num_layers: int, num_heads: int, ch
         num_layers: number of decoder layers of the model.
         num_heads: number of query heads per layer.
         checkpoint: name or path of the checkpoint, for `auto`.
+        attention_layers: the layers that `all` and `auto` choose from, for hybrid models; all layers by default.
 
     Raises:
         ProfileError: nothing goes by that name, or the profile does not fit the model.
     """
-    profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), num_layers, num_heads, checkpoint)
+    layers = range(num_layers) if attention_layers is None else attention_layers
+    profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), layers, num_layers, num_heads, checkpoint)
     profile.check(num_layers, num_heads)
     return profile
 
@@ -230,28 +238,39 @@ def check_layers(text: str) -> None:
         raise InputError(f"--layers {text!r} is not a list of layers: write all, or such as 2-30,33.")
 
 
-def resolve_layers(text: str, num_layers: int) -> tuple[int, ...]:
-    """The layers that a text names, ascending; see `check_layers`. Raises InputError for a layer that the model lacks."""
+def resolve_layers(text: str, layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers that a text names, ascending.
+
+    Args:
+        text: see `check_layers`.
+        layers: those of the model that have attention heads, ascending.
+
+    Raises:
+        InputError: the text names none, or one that is not among the model's.
+    """
     check_layers(text)
     if text == "all":
-        return tuple(range(num_layers))
-    ranges = [part.partition("-") for part in text.split(",")]
-    layers = {layer for first, _, last in ranges for layer in range(int(first), int(last or first) + 1)}
-    if not layers:
+        return tuple(layers)
+    named: set[int] = set()
+    for first, _, last in (part.partition("-") for part in text.split(",")):
+        named.update(range(int(first), min(int(last or first), layers[-1] + 1) + 1))
+    if not named:
         raise InputError(f"--layers {text!r} names no layer: write ranges from the lower layer to the higher one.")
-    if max(layers) >= num_layers:
-        wrong = min(layer for layer in layers if layer >= num_layers)
-        raise InputError(f"--layers names layer {wrong}, but the model has layers 0 to {num_layers - 1}.")
-    return tuple(sorted(layers))
+    wrong = sorted(named - set(layers))
+    if wrong:
+        every = len(layers) == layers[-1] + 1
+        there = f"layers 0 to {layers[-1]}" if every else f"attention in layers {', '.join(map(str, layers))} alone"
+        raise InputError(f"--layers names layer {wrong[0]}, but the model has {there}.")
+    return tuple(sorted(named))
 
 
-def _find_profile(spec: str, num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
+def _find_profile(spec: str, layers: Sequence[int], num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
     if spec == "none":
         return HeadProfile({}, num_layers=num_layers, num_heads=num_heads)
     if spec == "all":
-        return HeadProfile.of_layers(range(num_layers), num_layers, num_heads)
+        return HeadProfile.of_layers(layers, num_layers, num_heads)
     if spec == "auto":
-        return _automatic_profile(num_layers, num_heads, checkpoint)
+        return _automatic_profile(layers, num_layers, num_heads, checkpoint)
     if _INLINE.fullmatch(spec):
         return HeadProfile.parse(spec)
     published = published_profiles()
@@ -265,13 +284,13 @@ def _find_profile(spec: str, num_layers: int, num_heads: int, checkpoint: str) -
     )
 
 
-def _automatic_profile(num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
+def _automatic_profile(attention_layers: Sequence[int], num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:
     checkpoint_name = checkpoint.rstrip("/").rpartition("/")[2].lower()
     for name, profile in published_profiles().items():
         if profile.model and profile.model.rpartition("/")[2].lower() == checkpoint_name and name.endswith("/classification"):
             logger.info("act_profile=auto: using the published head list %s.", name)
             return profile
-    layers = range(2, num_layers - 1)
+    layers = [layer for layer in attention_layers if 2 <= layer < num_layers - 1]
     logger.warning(
         "act_profile=auto: no head list is published for this checkpoint, so all heads of layers %s are calibrated; "
         "`act-eval search` finds the heads that help.",

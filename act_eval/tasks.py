@@ -85,15 +85,69 @@ def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskM
 
 def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
     """The task of that name, or all tasks of a group or tag, by name."""
-    return dict(manager.load([name])["tasks"])
+    return load_with_groups(name, manager)[0]
+
+
+def load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:
+    """The task of that name, or all tasks of a group or tag, by name; and the innermost group of each that has one."""
+    if not hasattr(manager, "load"):  # lm-eval 0.4.10
+        nested = manager.load_task_or_group([name])
+        return _flat(nested), dict(_innermost_groups(nested))
+    loaded = manager.load([name])
+    groups = {task: group for group, tasks in loaded.get("group_map", {}).items() for task in tasks}
+    return dict(loaded["tasks"]), groups
+
+
+def _flat(tasks: dict[Any, Any]) -> dict[str, Task]:
+    """The tasks of a dictionary in which groups are dictionaries."""
+    flat: dict[str, Task] = {}
+    for name, task in tasks.items():
+        flat |= _flat(task) if isinstance(task, dict) else {name: task}
+    return flat
+
+
+def _innermost_groups(tasks: dict[Any, Any], group: str | None = None) -> Iterator[tuple[str, str]]:
+    """Tasks and their groups, of such a dictionary."""
+    for name, task in tasks.items():
+        if isinstance(task, dict):
+            yield from _innermost_groups(task, str(getattr(name, "group", name)))
+        elif group is not None:
+            yield name, group
+
+
+def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
+    """What lm-eval's `simple_evaluate` takes for the task, group or tag of that name, loaded.
+
+    Raises:
+        TaskError: a task's name holds a path, so that lm-eval would write its samples into another folder.
+    """
+    if not hasattr(manager, "load"):  # lm-eval 0.4.10 takes no loaded groups, but loads them by name
+        tasks = _flat(manager.load_task_or_group([name]))
+        group = name if name in manager.all_groups else None
+    else:
+        loaded = manager.load([name])
+        tasks, group = loaded["tasks"], loaded["groups"].get(name)
+    for task in tasks:
+        if Path(task).name != task:
+            raise TaskError(f"the task name {task!r} holds a path, but files are named by it: rename the task in its config.")
+    return list(tasks.values()) if group is None else [group]
+
+
+def _read_config(entry: Any) -> dict[str, Any]:
+    """A task's or group's config, from its entry in a task manager's index; functions stay names."""
+    try:
+        from lm_eval.tasks._yaml_loader import load_yaml
+    except ImportError:  # lm-eval 0.4.10
+        from lm_eval.utils import load_yaml_config
+
+        return load_yaml_config(entry["yaml_path"], mode="simple")
+    return load_yaml(entry.yaml_path, resolve_func=False)
 
 
 def describe_tasks() -> tuple[list[TaskDescription], dict[str, list[str]]]:
     """The project's tasks, and the members of each of its groups."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     manager = project_tasks()
-    configs = {name: load_yaml(entry.yaml_path, resolve_func=False) for name, entry in manager.task_index.items()}
+    configs = {name: _read_config(entry) for name, entry in manager.task_index.items()}
     descriptions = [_describe(name, configs[name]) for name in manager.all_subtasks]
     return descriptions, {name: configs[name]["task"] for name in manager.all_groups}
 
@@ -121,7 +175,7 @@ def example_prompt(name: str) -> str:
     if name not in manager.all_subtasks:
         raise TaskError(f"the project has no task {name!r}: choose among {', '.join(manager.all_subtasks)}.")
     with explained_dataset_errors():
-        task = manager.load([name])["tasks"][name]
+        task = load_tasks(name, manager)[name]
         document = task.eval_docs[0]
         prompt = task.fewshot_context(document, 0)
         target = task.doc_to_target(document)

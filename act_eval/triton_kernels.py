@@ -262,10 +262,14 @@ def _calibrate_kernel(
 
 
 def is_supported(call: AttentionCall) -> bool:
-    """Whether the kernels can do this call: a prefill whose mask is causality and padding, not in float64."""
+    """Whether the kernels can do this call: a prefill whose mask is causality and padding, not in float64.
+
+    Values have the head dimension of the keys, and there are no learned sink logits.
+    """
     visibility = call.visibility
     by_row = all(tensor.stride(-1) == 1 for tensor in (call.query, call.key, call.value, call.output))
-    return visibility.hidden is None and visibility.first == 0 and call.query.dtype != torch.float64 and by_row
+    plain = call.learned_sinks is None and call.value.shape[-1] == call.key.shape[-1]
+    return plain and visibility.hidden is None and visibility.first == 0 and call.query.dtype != torch.float64 and by_row
 
 
 def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:

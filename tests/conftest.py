@@ -22,6 +22,10 @@ from act_eval.tasks import tasks_path
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-models", action="store_true", help="write the table of models from this run of test_families.py")
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder with `hub/` (dataset rows) and `models/` (small language models)."""

@@ -227,7 +227,7 @@ class TestSettings:
             ("act_profile=all,act_base=fast", "base attention 'fast'"),
             ("act_profile={broken}", "JSON"),
             ("act_profile={other}", "not a head profile"),
-            ("pretrained={gptj},tokenizer={demo}", "GPTJForCausalLM"),
+            ("pretrained={falcon},tokenizer={demo}", "FalconForCausalLM"),
             ("pretrained={t5},tokenizer={demo}", "encoder-decoder"),
             ("pretrained={mamba},tokenizer={demo}", "no attention heads"),
         ],
@@ -235,10 +235,10 @@ class TestSettings:
     def test_bad_input_is_one_line_and_exit_code_2_before_loading(self, tmp_path, capsys, monkeypatch, arguments, culprit):
         (tmp_path / "broken.json").write_text("{")
         (tmp_path / "other.json").write_text("{}")
-        for name in ("gptj", "t5", "mamba"):
+        for name in ("falcon", "t5", "mamba"):
             AutoConfig.for_model(name).save_pretrained(tmp_path / name)
         paths = {name: tmp_path / f"{name}.json" for name in ("broken", "other")}
-        paths |= {name: tmp_path / name for name in ("gptj", "t5", "mamba")}
+        paths |= {name: tmp_path / name for name in ("falcon", "t5", "mamba")}
         monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
         with pytest.raises(SystemExit) as exit_info:
             ACTLM.create_from_arg_string(arguments.format(**paths, demo=MODEL_PATH), {"device": "cpu"})

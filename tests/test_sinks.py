@@ -12,7 +12,7 @@ import torch
 from conftest import LargestTensor, random_ids
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from transformers import AutoTokenizer, GPTJConfig, MistralConfig, MistralForCausalLM
+from transformers import AutoTokenizer, BloomConfig, MistralConfig, MistralForCausalLM
 from typer.testing import CliRunner
 
 from act_eval import cli, pairs
@@ -468,11 +468,11 @@ class TestCommand:
         assert message in str(result.exception)
 
     def test_a_model_that_ignores_the_attention_interface(self, tmp_path):
-        model = tmp_path / "gptj"
-        GPTJConfig(n_layer=1, n_head=2, n_embd=16, rotary_dim=4, vocab_size=828).save_pretrained(model)
+        model = tmp_path / "bloom"
+        BloomConfig(n_layer=1, n_head=2, hidden_size=16, vocab_size=828).save_pretrained(model)
         for file in MODEL_PATH.glob("*token*"):
             shutil.copy(file, model)
         options = ["--model-args", f"pretrained={model}", "--limit", "1", "--device", "cpu"]
         result = sinks("--tasks", "demo_topic", *options, output=tmp_path / "out")
         assert isinstance(result.exception, InputError)
-        assert "does not use transformers' attention interface" in str(result.exception)
+        assert "BloomForCausalLM computes attention inside its own modules" in str(result.exception)

@@ -169,6 +169,9 @@ def train(output: Path, steps: int) -> None:
             os.replace(temporary, checkpoint)
     model.half().save_pretrained(output)
     tokenizer.save_pretrained(output)
+    # The name of the same class that transformers 4.57 knows too.
+    config = output / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
     checkpoint.unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from lm_eval.api.task import Task
 from tqdm import tqdm
 
-from act_eval.act import model_shape
+from act_eval.act import attention_layers, model_shape
 from act_eval.documents import DocumentSettings
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
@@ -140,7 +140,11 @@ class _Search:
 
     def _layers(self) -> tuple[int, ...]:
         text = self.settings.layers
-        layers = tuple(range(2, self.num_layers - 1)) if text is None else resolve_layers(text, self.num_layers)
+        with_attention = attention_layers(self.lm.config)
+        if text is None:
+            layers = tuple(layer for layer in with_attention if 2 <= layer < self.num_layers - 1)
+        else:
+            layers = resolve_layers(text, with_attention)
         if not layers:
             raise InputError(
                 f"there is nothing to search: the model has {self.num_layers} layers, and all but the first two and the last "

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from act_eval.act import ACT, model_shape, pretrained_model
+from act_eval.act import ACT, attention_layers, model_shape, pretrained_model, resolve_for_model
 from act_eval.attention import MODULE_ATTRIBUTE, ChosenPairs, LayerCalibration
 from act_eval.calibration import find_sinks, redistribute
 from act_eval.errors import InputError
 from act_eval.kernels import attention_statistics, sinks_of_means
 from act_eval.pairs import AttentionCall, Pairs
-from act_eval.profiles import HeadProfile, resolve_profile
+from act_eval.profiles import HeadProfile
 from act_eval.scoring import forward
 from act_eval.sinks.statistics import FIRST, KINDS, MEAN_EDGES, OTHER, SINK, SinkStatistics
 
@@ -63,7 +63,8 @@ def collect(
     act = ACT("all") if act is None else act
     pretrained = pretrained_model(model)
     num_layers, num_heads = model_shape(pretrained.config)
-    observed = HeadProfile.of_layers(range(num_layers) if layers is None else sorted(layers), num_layers, num_heads)
+    layers = attention_layers(pretrained.config) if layers is None else sorted(layers)
+    observed = HeadProfile.of_layers(layers, num_layers, num_heads)
     if not observed.size:
         raise InputError("there are no layers to look at.")
     forward_arguments = inspect.signature(pretrained.forward).parameters
@@ -235,10 +236,10 @@ class Observer(ACT):
     def count(model: nn.Module, act: ACT, cells: int, maps: bool) -> list[Counter]:
         """Start counting in a model inside the context: a counter for each observed layer, in order. See `Counter`."""
         pretrained = pretrained_model(model)
-        num_layers, num_heads = model_shape(pretrained.config)
+        _, num_heads = model_shape(pretrained.config)
         if not isinstance(act.profile, (str, HeadProfile)):
             raise InputError("sinks are counted with one head profile for all documents, not with one for each row.")
-        profile = resolve_profile(act.profile, num_layers, num_heads, pretrained.name_or_path)
+        profile = resolve_for_model(act.profile, pretrained.config, pretrained.name_or_path)
         counters = []
         for module in pretrained.modules():
             layer = getattr(module, MODULE_ATTRIBUTE, None)

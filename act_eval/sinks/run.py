@@ -17,7 +17,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
-from act_eval.act import model_shape
+from act_eval.act import attention_layers, model_shape
 from act_eval.documents import draw_evaluation_documents, draw_training_documents, render, training_split
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
@@ -30,7 +30,7 @@ from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import SinkStatistics
 from act_eval.sinks.store import PROVENANCE_FILE, StatisticsStore
 from act_eval.sinks.write import Document, token_text, write_sinks
-from act_eval.tasks import TaskError, explained_dataset_errors, task_manager
+from act_eval.tasks import TaskError, explained_dataset_errors, load_with_groups, task_manager
 
 LONGEST_DOCUMENT = 2048
 
@@ -75,7 +75,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     searched = None if settings.search is None else _searched_heads(settings.search)
     lm = ACTLM(**settings.lm_arguments)
     num_layers, num_heads = model_shape(lm.config)
-    layers = resolve_layers(settings.layers, num_layers)
+    layers = resolve_layers(settings.layers, attention_layers(lm.config))
     with explained_dataset_errors():
         prompts = {name: _prompts(lm, drawn.task, drawn.documents, settings) for name, drawn in tasks.items()}
         alone = _document(lm, tasks, settings)
@@ -105,13 +105,12 @@ def _draw(manager: TaskManager, settings: SinksSettings) -> dict[str, _DrawnTask
     """The tasks by name, each with its documents; all that can be refused without the model is refused here."""
     drawn: dict[str, _DrawnTask] = {}
     for name in (match for given in settings.tasks for match in manager.match_tasks([given])):
-        loaded = manager.load([name])
-        families = {child: group for group, children in loaded.get("group_map", {}).items() for child in children}
-        for task_name, task in loaded["tasks"].items():
+        loaded, groups = load_with_groups(name, manager)
+        for task_name, task in loaded.items():
             if task.OUTPUT_TYPE == "loglikelihood_rolling":
                 raise TaskError(f"task {task_name!r} scores whole texts and has no context to look at: choose another.")
             tags = [task.config.tag] if isinstance(task.config.tag, str) else task.config.tag or []
-            family = families.get(task_name, tags[0] if tags else task_name)
+            family = groups.get(task_name, tags[0] if tags else task_name)
             if settings.split == "train":
                 split, documents = training_split(task), draw_training_documents(task_name, task, settings.documents)
             else:
