@@ -58,6 +58,6 @@ def to_markdown(families: list[CheckedFamily]) -> str:
     """The table in the README."""
     rows = ["| family | transformers class | attention | since | checked | |", "|---|---|---|---|---|---|"]
     for family in families:
-        checked = "all" if set(family.checks) == set(CHECKS) else ", ".join(family.checks)
-        rows.append(f"| {family.family} | `{family.model}` | {family.attention} | {family.since} | {checked} | {family.note} |")
+        cells = (family.family, f"`{family.model}`", family.attention, family.since, checked_by(family), family.note)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"

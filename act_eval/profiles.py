@@ -136,9 +136,12 @@ class HeadProfile:
                 "update act-eval."
             )
         model = content.get("model") or {}
-        heads = content.get("heads")
-        if not isinstance(model, dict) or not isinstance(heads, dict):
-            raise ProfileError(f'{source} needs "heads": {{"layer": [head, ...]}} and "model" as an object.')
+        heads: Any = content.get("heads")
+        settings, provenance = content.get("settings") or {}, content.get("provenance") or {}
+        if not all(isinstance(part, dict) for part in (model, heads, settings, provenance)):
+            raise ProfileError(
+                f'{source} needs "heads": {{"layer": [head, ...]}}, and "model", "settings" and "provenance" as objects.'
+            )
         try:
             parsed = {int(layer): tuple(_integer(head) for head in layer_heads) for layer, layer_heads in heads.items()}
             again = next((layer for layer in heads if layer != str(int(layer))), None)
@@ -150,8 +153,8 @@ class HeadProfile:
                 model=model.get("name"),
                 num_layers=num_layers,
                 num_heads=num_heads,
-                settings=dict(content.get("settings") or {}),
-                provenance=dict(content.get("provenance") or {}),
+                settings=settings,
+                provenance=provenance,
             )
         except ProfileError as error:
             raise ProfileError(f"{source}: {error}") from None

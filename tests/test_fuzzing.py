@@ -127,6 +127,11 @@ class TestProfiles:
     def test_damaged(self, data):
         self.usable(json.dumps(data.draw(damaged(json.loads(self.profile.to_json())))))
 
+    @pytest.mark.parametrize("part", ["model", "settings", "provenance"])
+    def test_pairs_are_no_objects(self, part):
+        with pytest.raises(ProfileError, match="as objects"):
+            HeadProfile.from_json(json.dumps({**json.loads(self.profile.to_json()), part: [[None, None]]}), "a file")
+
     def test_two_names_of_one_layer(self):
         content = {**json.loads(self.profile.to_json()), "heads": {"2": [1], "02": [3]}}
         with pytest.raises(ProfileError, match="02"):
