@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/act-eval demo --output $(DEMO_OUTPUT)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Oldest and newest supported transformers and lm-eval, each in its own environment with its own constraints.
 test-matrix: $(MATRIX:%=test-%)

@@ -27,7 +27,6 @@ def tiny_model(seed=0):
     return LlamaForCausalLM(config).eval()
 
 
-@pytest.mark.slow
 def test_a_hundred_thousand_requests():
     """Memory stays flat after the first tenth, and every request is answered once, in order."""
     lm = ACTLM(tiny_model(), act_profile="all", act_alpha=2, tokenizer=str(MODEL_PATH), batch_size=2000, max_length=32)
