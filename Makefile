@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO_OUTPUT := demo-output
 MATRIX := oldest newest
-MATRIX_TESTS := calibration profiles act families backends lm registration compare
+MATRIX_TESTS := calibration profiles act families backends lm registration compare sinks trouble
 
 .PHONY: demo test test-matrix lint clean
 
@@ -18,7 +18,7 @@ test: $(VENV)/.installed-test
 test-matrix: $(MATRIX:%=test-%)
 
 test-%: .venv-%/.installed
-	.venv-$*/bin/python -m pytest $(MATRIX_TESTS:%=tests/test_%.py)
+	.venv-$*/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(MATRIX_TESTS:%=tests/test_%.py)
 
 .venv-%/.installed: constraints-%.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)
