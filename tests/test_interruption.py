@@ -68,6 +68,16 @@ def start(processes, command, output):
     return process
 
 
+COMMANDS = pytest.mark.parametrize("command", [compare, search, sinks], ids=lambda command: command.__name__)
+
+
+@COMMANDS
+def test_twice_in_one_process_is_the_same(command, tmp_path):
+    for name in ("first", "second"):
+        command(tmp_path / name)
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
 def finished_units(output):
     """Names and moments of the files that a finished part of the work leaves."""
     patterns = ("results_*.json", "units/[!.]*.npz", "statistics_*.npz")
@@ -75,7 +85,7 @@ def finished_units(output):
     return {file.name: file.stat().st_mtime_ns for file in files}
 
 
-@pytest.mark.parametrize("command", [compare, search, sinks], ids=lambda command: command.__name__)
+@COMMANDS
 def test_killed_again_and_again_gives_the_same(command, processes, tmp_path):
     """Also the same as the same command in another process: results do not depend on the moment."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

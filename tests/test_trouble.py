@@ -12,6 +12,9 @@ from act_eval.lm import ACTLM, holds
 from act_eval.memory import halved
 from act_eval.search import run
 from act_eval.search.settings import SearchSettings
+from act_eval.sinks import run as sinks
+from act_eval.sinks.settings import SinksSettings
+from act_eval.sinks.statistics import SinkStatistics
 
 TEXTS = [f"The {animal} is smaller than the {other} and" for animal in ("mouse", "cat") for other in ("horse", "cow", "dog")]
 CHOICES = (" the", " the cat", " the cat is")
@@ -136,6 +139,46 @@ class TestSearch:
                 run.run_search(self.SETTINGS, tmp_path)
         finally:
             hook.remove()
+
+
+class TestSinks:
+    """The same where attention sinks are counted."""
+
+    SETTINGS = SinksSettings(("demo_choice",), {"act_alpha": 5}, limit=5, batch_size=5)
+
+    @pytest.fixture
+    def lm(self, monkeypatch):
+        lm = ACTLM(act_profile="all", act_alpha=5, dtype="float32", device="cpu")
+        monkeypatch.setattr(sinks, "ACTLM", lambda **_: lm)
+        return lm
+
+    def test_out_of_memory(self, lm, tmp_path, caplog):
+        """In the third layer, when the first two have counted the batch already: nothing is counted twice."""
+        sinks.run_sinks(self.SETTINGS, tmp_path / "whole")
+
+        def fail(module, args, kwargs):
+            if len(args[0]) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        hook = lm.model.model.layers[2].register_forward_pre_hook(fail, with_kwargs=True)
+        try:
+            sinks.run_sinks(self.SETTINGS, tmp_path / "parts")
+        finally:
+            hook.remove()
+        assert "A batch of 5 does not fit into memory: going on with 3." in caplog.text
+        whole, parts = (SinkStatistics.load(tmp_path / name / "statistics_demo_choice.npz") for name in ("whole", "parts"))
+        assert (parts.documents, parts.tokens) == (whole.documents, whole.tokens)
+        for name in ("sinks", "received", "positions", "token_sinks", "before", "after"):
+            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-5)
+
+    def test_non_finite_logits(self, lm, tmp_path):
+        hook = lm.model.model.layers[1].register_forward_hook(lambda module, args, output: output * float("inf"))
+        try:
+            with pytest.raises(NonFiniteLogitsError, match=r"document of demo_choice that begins with .* beginning in layer 1"):
+                sinks.run_sinks(self.SETTINGS, tmp_path)
+        finally:
+            hook.remove()
+        assert not list(tmp_path.glob("*.npz"))
 
 
 class TestNonFiniteLogits:
