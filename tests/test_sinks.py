@@ -159,9 +159,12 @@ class TestStatistics:
     def test_no_map_of_a_whole_document_is_held(self, gqa_model, monkeypatch):
         monkeypatch.setitem(pairs._BLOCK_ELEMENTS, "cpu", 2**14)
         n = 256
+        with LargestTensor() as plain, torch.no_grad():
+            gqa_model(random_ids(n, seed=0))
         with LargestTensor() as tensors:
             collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], layers=(2,), cells=CELLS)
-        assert tensors.elements < n * n
+        # In torch 2.6, sdpa itself holds the maps of all heads.
+        assert tensors.elements < max(n * n, plain.elements + 1)
 
     def test_a_document_alone_has_its_exact_map(self, gqa_model, documents, full_maps):
         ids, attention = documents[0], full_maps[0]
@@ -429,19 +432,17 @@ class TestCommand:
     )
     def test_tasks_that_cannot_be_looked_at(self, change, message, tmp_path, monkeypatch):
         monkeypatch.setattr(run, "ACTLM", None)
-        manager = run.task_manager(["demo_topic"])
-        load = manager.load
+        load = run.load_with_groups
 
-        def load_changed(names):
-            loaded = load(names)
-            for task in loaded["tasks"].values():
+        def load_changed(name, manager):
+            loaded, groups = load(name, manager)
+            for task in loaded.values():
                 for key, value in change.items():
                     task.set_config(key, value)
                 task.OUTPUT_TYPE = change.get("output_type", task.OUTPUT_TYPE)
-            return loaded
+            return loaded, groups
 
-        monkeypatch.setattr(manager, "load", load_changed)
-        monkeypatch.setattr(run, "task_manager", lambda *_: manager)
+        monkeypatch.setattr(run, "load_with_groups", load_changed)
         with pytest.raises(InputError, match=message):
             run.run_sinks(SinksSettings(("demo_topic",), {}, "train"), tmp_path)
 
