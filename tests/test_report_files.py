@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -260,6 +261,15 @@ class TestPlots:
             drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
             assert min(drawn.x0, drawn.y0) >= -0.02, name
             assert (drawn.x1 <= width + 0.02, drawn.y1 <= height + 0.02) == (True, True), name
+
+    def test_long_names_fit(self, report):
+        rows = report.comparison[report.comparison["task"] == "demo_topic"]
+        rows = rows.assign(settings=rows["settings"].map(lambda name: "long_folder_" * 5 + name))
+        figures = plots(dataclasses.replace(report, comparison=rows))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for figure in figures.values():
+                figure.draw_without_rendering()
 
     def test_bars_are_the_differences(self, report):
         panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in plots(report)["improvement"].axes]

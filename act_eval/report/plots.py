@@ -160,9 +160,10 @@ def plot_heat_map(comparison: pd.DataFrame) -> Figure | None:
     deltas, stars = (rows.pivot(index="row", columns="column", values=name) for name in ("delta", "star"))
     values = deltas.to_numpy(float) * 100
     limit = np.nanmax(np.abs(values)) or 1
-    figure = Figure(
-        figsize=(max(4.8, 3.4 + 0.62 * values.shape[1]), 1.5 + 0.5 * values.shape[0] + 0.07 * max(map(len, deltas)))
-    )
+    names = [_wrapped(name) for name in deltas.index]
+    longest = max(len(line) for name in names for line in name.splitlines())
+    width = max(4.8, 1.4 + 0.075 * longest + 0.62 * values.shape[1])
+    figure = Figure(figsize=(width, 1.5 + 0.5 * values.shape[0] + 0.07 * max(map(len, deltas))))
     axes = figure.subplots()
     image = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -171,7 +172,7 @@ def plot_heat_map(comparison: pd.DataFrame) -> Figure | None:
             text = f"{value:+.1f}{stars.iat[row, column]}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
     axes.set_xticks(range(len(deltas.columns)), deltas.columns, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(deltas)), [_wrapped(name) for name in deltas.index])
+    axes.set_yticks(range(len(deltas)), names)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=_DELTA_LABEL.replace(", ", ",\n"))
     return figure
