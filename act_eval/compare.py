@@ -23,6 +23,7 @@ from lm_eval.tasks import TaskManager
 from rich.console import Console
 
 from act_eval.errors import InputError
+from act_eval.files import make_folder
 from act_eval.lm import ACTLM, ACTArguments
 from act_eval.profiles import HeadProfile
 from act_eval.tasks import explained_dataset_errors, load_for_evaluation, task_manager
@@ -106,7 +107,8 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         Whether this is the main process, which has all results.
 
     Raises:
-        InputError: a setting or a task name is wrong, or a dataset cannot be had; raised before the model is loaded.
+        InputError: a setting or a task name is wrong, a dataset cannot be had, or the folder cannot be made; raised before the
+            model is loaded.
     """
     processes = PartialState()
     variants = act_and_baseline(settings.model_args)
@@ -115,7 +117,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     manager = task_manager(settings.tasks, settings.include_path)
     tasks = manager.match_tasks(list(settings.tasks))
     cells = [Cell(task, seed, variant, settings) for variant in variants for seed in settings.seeds for task in tasks]
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     if processes.is_main_process:
         for leftover in output.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover)

@@ -1,12 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that can be made or not."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from act_eval.errors import InputError
 
 
 @contextmanager
@@ -25,3 +27,22 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def write_texts(texts: Mapping[str, str | None], folder: Path) -> list[Path]:
+    """Write texts to files of a folder, by name; those that are None are left out. Returns the paths of the files."""
+    paths = []
+    for name, text in texts.items():
+        if text is not None:
+            paths.append(folder / name)
+            with atomic_file(paths[-1]) as file:
+                file.write(text.encode())
+    return paths
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there. Raises InputError when that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}): choose another folder.") from error

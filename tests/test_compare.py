@@ -197,6 +197,15 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_cannot_be_made(finished, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(ACTLM, "__init__", None)
+    for arguments in ([*ARGUMENTS, *MODEL_ARGS], ["report", str(finished)]):
+        result = CliRunner().invoke(cli.app, [*arguments, "--output", str(tmp_path / "file" / "x")])
+        assert isinstance(result.exception, InputError)
+        assert str(result.exception).endswith("cannot be written (Not a directory): choose another folder.")
+
+
 def test_profiles():
     listing = act_eval("profiles").stdout
     assert "llama-2-7b-chat/classification" in listing

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from act_eval.errors import InputError
-from act_eval.files import atomic_file
+from act_eval.files import atomic_file, make_folder
 from act_eval.mt_bench.journal import read_journal
 from act_eval.mt_bench.questions import TURNS, Question, load_questions
 
@@ -167,14 +167,6 @@ def _agree(file: Path, content: Mapping[str, Any], what: str | None) -> None:
                 f"{file.parent} holds {what} with another {key} ({json.dumps(earlier.get(key))}; now "
                 f"{json.dumps(content.get(key))}): give the same settings to go on with it, or choose another folder."
             )
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder unless it is there. Raises InputError when that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error}): choose another folder.") from error
 
 
 def file_name(name: str) -> str:

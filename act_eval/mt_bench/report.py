@@ -10,8 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from act_eval.files import atomic_file
-from act_eval.mt_bench.folder import make_folder
+from act_eval.files import make_folder, write_texts
 from act_eval.mt_bench.plots import write_plots
 from act_eval.mt_bench.scores import ALL, BOTH, Scores
 from act_eval.report.tables import TextTable, differs, plain_table, table_latex, table_markdown
@@ -68,13 +67,7 @@ def write_scores(scores: Scores, output: Path) -> list[Path]:
         "single.csv": scores.single.to_csv(index=False) if len(scores.single) else None,
         "pair.csv": scores.pair.to_csv(index=False) if len(scores.pair) else None,
     }
-    paths = []
-    for name, text in texts.items():
-        if text is not None:
-            paths.append(output / name)
-            with atomic_file(paths[-1]) as file:
-                file.write(text.encode())
-    return [*paths, *write_plots(scores, output)]
+    return [*write_texts(texts, output), *write_plots(scores, output)]
 
 
 def _tables(scores: Scores) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:

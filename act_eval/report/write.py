@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from act_eval.files import atomic_file
+from act_eval.files import make_folder, write_texts
 from act_eval.report.build import Report
 from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
@@ -26,8 +26,9 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
 
     Raises:
         ReportError: there is no such style.
+        InputError: the folder cannot be made.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     plots = write_plots(report, output, style)
     figures = {path.stem: path for path in plots if path.suffix == ".svg"}
     texts = {
@@ -39,10 +40,4 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
         "report.json": to_json(report),
         "report.html": page(report, figures),
     }
-    paths = []
-    for name, text in texts.items():
-        if text is not None:
-            paths.append(output / name)
-            with atomic_file(paths[-1]) as file:
-                file.write(text.encode())
-    return [*paths, *plots]
+    return [*write_texts(texts, output), *plots]

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from act_eval.act import attention_layers, model_shape
 from act_eval.documents import draw_evaluation_documents, draw_training_documents, render, training_split
 from act_eval.errors import InputError
+from act_eval.files import make_folder
 from act_eval.lm import ACTLM
 from act_eval.memory import halved
 from act_eval.profiles import resolve_layers
@@ -68,10 +69,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     manager = task_manager(settings.tasks, settings.include_path)
     with explained_dataset_errors():
         tasks = _draw(manager, settings)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output} cannot be made ({error}): choose another --output.") from error
+    make_folder(output)
     searched = None if settings.search is None else _searched_heads(settings.search)
     lm = ACTLM(**settings.lm_arguments)
     num_layers, num_heads = model_shape(lm.config)

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
-from act_eval.files import atomic_file
+from act_eval.files import write_texts
 from act_eval.plot_style import STYLE, write_figure
 from act_eval.sinks import plots, tables
 from act_eval.sinks.statistics import SinkStatistics
@@ -80,10 +80,9 @@ def write_sinks(
     with matplotlib.rc_context(STYLE):
         for name, figure in figures.items():
             paths += write_figure(figure, folder, name)
-    for name, table in data.items():
-        paths.append(folder / f"{name}.csv")
-        with atomic_file(paths[-1]) as file:
-            file.write(table.to_csv(index=False, float_format="%.6g").encode())
+    paths += write_texts(
+        {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in data.items()}, folder
+    )
     if document is not None:
         paths.append(folder / "document_map.npz")
         document.statistics.save(paths[-1])
