@@ -25,6 +25,7 @@ from act_eval.profiles import HeadProfile, ProfileError
 from act_eval.sinks import SinkStatistics, collect, plots, run, tables
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import MEAN_EDGES
+from act_eval.sinks.store import StatisticsStore
 from act_eval.sinks.write import token_text
 
 CELLS = 12
@@ -335,6 +336,20 @@ class TestPlots:
 
 def sinks(*arguments, output):
     return CliRunner().invoke(cli.app, ["sinks", *arguments, "--output", str(output)])
+
+
+class TestStore:
+    def test_statistics_of_other_work_are_deleted(self, gqa_model, documents, tmp_path):
+        statistics = collect(gqa_model, batches(documents[:1]), maps=False)
+        for task in ("one", "group/two"):
+            StatisticsStore.open(tmp_path, {"seed": 1}).save(task, statistics)
+        again = StatisticsStore.open(tmp_path, {"seed": 1})
+        assert [again.load(task) is not None for task in ("one", "group/two", "three")] == [True, True, False]
+        again.path("one").write_bytes(b"PK cut off")
+        assert again.load("one") is None
+        other = StatisticsStore.open(tmp_path, {"seed": 2})
+        assert other.load("group/two") is None
+        assert [file.name for file in tmp_path.iterdir()] == ["sinks.json"]
 
 
 class TestCommand:

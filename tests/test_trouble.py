@@ -129,6 +129,11 @@ class TestSearch:
         assert {4, 8} <= set(rows)
         assert "does not fit into memory" in caplog.text
         assert found.profile.heads == expected.profile.heads
+        whole, parts = (
+            sum(float(np.load(file)["plain_cost"]) for file in (tmp_path / name / "units").glob("exact*"))
+            for name in ("whole", "parts")
+        )
+        assert 0.7 * whole < parts <= whole, "less padding alone makes parts cheaper"
         numbers = expected.heads.select_dtypes("number").columns
         np.testing.assert_allclose(found.heads[numbers], expected.heads[numbers], atol=1e-4)
 
