@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
@@ -25,6 +24,7 @@ from rich.console import Console
 from act_eval.errors import InputError
 from act_eval.files import make_folder
 from act_eval.lm import ACTLM, ACTArguments
+from act_eval.processes import shared_processes
 from act_eval.profiles import HeadProfile
 from act_eval.tasks import explained_dataset_errors, load_for_evaluation, task_manager
 
@@ -96,7 +96,7 @@ class Cell:
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> bool:
     """Run every cell that is not finished, and write its results and samples below `output`.
 
-    Processes started by `accelerate launch` share the documents of each cell; the main one writes.
+    Processes started together by torchrun or `accelerate launch` share the documents of each cell; the main one writes.
 
     Args:
         settings: what to run.
@@ -110,7 +110,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         InputError: a setting or a task name is wrong, a dataset cannot be had, or the folder cannot be made; raised before the
             model is loaded.
     """
-    processes = PartialState()
+    processes = shared_processes()
     variants = act_and_baseline(settings.model_args)
     if settings.num_fewshot == 0 and len(settings.seeds) > 1:
         raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")

@@ -30,6 +30,7 @@ from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.finite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.memory import halved
+from act_eval.processes import shared_processes
 from act_eval.profiles import HeadProfile
 from act_eval.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
 
@@ -122,6 +123,7 @@ class ACTLM(HFLM):
         self.arguments = ACTArguments(act_profile, act_beta, act_threshold, act_alpha, act_keep, act_decode, act_base)
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
+            shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
         super().__init__(pretrained, **kwargs)
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes

@@ -275,12 +275,14 @@ class TestTwoProcesses:
     """With an odd number of documents, so that the processes have different numbers of them."""
 
     def launch(self, *command):
-        launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29518"]
         command = [sys.executable, "-m", *launcher, "-m", *map(str, command)]
         result = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert result.returncode == 0, result.stderr
+        # Of 11 documents with 4 choices, the process that shows its progress has 6.
+        assert "24/24" in result.stderr
+        assert "44/44" not in result.stderr
         return result.stdout
 
     def test_compare(self, finished, tmp_path):

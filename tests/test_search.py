@@ -514,7 +514,7 @@ class TestCommand:
 def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
     settings = SearchSettings(DEMO_TASKS, {"act_alpha": 5}, limit=8, batch_size=2, mode="exact", selection="improving")
     processes = SimpleNamespace(process_index=1, num_processes=3, is_main_process=False, main_process_first=nullcontext)
-    monkeypatch.setattr(run, "PartialState", lambda: processes)
+    monkeypatch.setattr(run, "shared_processes", lambda: processes)
     monkeypatch.setattr(run, "ACTLM", lambda **_: demo_lm)
     shares = []
 
@@ -531,17 +531,7 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
 
 def test_two_processes_give_the_same(tmp_path):
     """Both as users start them."""
-    launch = [
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-    ]
-    prefixes = {"one": [], "two": ["-m", *launch, "--dynamo_backend", "no"]}
+    prefixes = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, prefix in prefixes.items():
         command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *SCREENED]

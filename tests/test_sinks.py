@@ -462,7 +462,12 @@ class TestCommand:
             run.run_sinks(SinksSettings(("demo_topic",), {}, "train"), tmp_path)
 
     @pytest.mark.parametrize(
-        ("layers", "message"), [("2-4", "names layer 4, but the model has layers 0 to 3"), ("3-2", "'3-2' names no layer")]
+        ("layers", "message"),
+        [
+            ("2-4", "names layer 4, but the model has layers 0 to 3"),
+            ("0-999999999", "names layer 4, but the model has layers 0 to 3"),
+            ("3-2", "'3-2' names no layer"),
+        ],
     )
     def test_layers_that_the_model_does_not_have(self, layers, message, tmp_path):
         result = sinks("--tasks", "demo_topic", "--layers", layers, "--limit", "1", "--device", "cpu", output=tmp_path)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from lm_eval.api.task import Task
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from act_eval.documents import DocumentSettings
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
 from act_eval.memory import halved
+from act_eval.processes import shared_processes
 from act_eval.profiles import HeadProfile, resolve_layers
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, load_documents
 from act_eval.search.evaluate import Head, HeadEvaluator
@@ -118,7 +118,7 @@ class _Search:
         self, settings: SearchSettings, lm: ACTLM, tasks: Mapping[str, Task], splits: Mapping[str, str], output: Path
     ) -> None:
         self.settings, self.lm, self.splits, self.output = settings, lm, dict(splits), output
-        self.processes = PartialState()
+        self.processes = shared_processes()
         self.num_layers, self.num_heads = model_shape(lm.config)
         self.layers = self._layers()
         self.heads: list[Head] = [(layer, head) for layer in self.layers for head in range(self.num_heads)]

@@ -1,0 +1,15 @@
+"""The processes that share a run."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import PartialState
+
+
+def shared_processes() -> PartialState:
+    """The processes that torchrun or `accelerate launch` started for this run; one where nothing did.
+
+    accelerate takes processes on a machine without accelerators for separate runs, unless it is told that they are on CPUs; it
+    is told by whoever asks first.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available())
