@@ -29,7 +29,7 @@ from act_eval.attention import select_cache_rows
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.finite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
-from act_eval.memory import halved
+from act_eval.memory import halved, run_in_parts
 from act_eval.processes import shared_processes
 from act_eval.profiles import HeadProfile
 from act_eval.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
@@ -244,12 +244,9 @@ class ACTLM(HFLM):
     def _score_windows(self, windows: Sequence[LoglikelihoodRequest]) -> list[Answer]:
         """Score the windows of `loglikelihood_rolling`, which have no context: each is one prefill block."""
         blocks = [truncate(context, continuation, self.max_length) for _, context, continuation in windows]
-        try:
-            with self.act(self.model), self.autocast():
-                answers = self.scorer().score_blocks(blocks)
-        except RuntimeError as error:
-            half = halved(error, len(windows))
-            return self._score_windows(windows[:half]) + self._score_windows(windows[half:])
+        with self.act(self.model), self.autocast():
+            parts = run_in_parts(self.scorer().score_blocks, blocks)
+        answers = [answer for part in parts for answer in part]
         for answer, block in zip(answers, blocks, strict=True):
             self._refuse_non_finite(answer, block)
         return answers
@@ -310,19 +307,17 @@ class ACTLM(HFLM):
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
         mask = kwargs.pop("attention_mask")
-        prompts = [tuple(row[row_mask.bool()].tolist()) for row, row_mask in zip(context, mask, strict=True)]
-        processors = LogitsProcessorList([RefuseNonFiniteLogits(prompts)])
-        try:
-            with self.act(self.model):
-                return super()._model_generate(
-                    context, max_length, stop, attention_mask=mask, logits_processor=processors, **kwargs
-                )
-        except RuntimeError as error:
-            half = halved(error, len(context))
-        parts = [
-            self._model_generate(context[rows], max_length, stop, attention_mask=mask[rows], **kwargs)
-            for rows in (slice(half), slice(half, None))
-        ]
+
+        def generate(rows: Sequence[int]) -> torch.Tensor:
+            ids, real = context[list(rows)], mask[list(rows)]
+            prompts = [tuple(row[row_real.bool()].tolist()) for row, row_real in zip(ids, real, strict=True)]
+            processors = LogitsProcessorList([RefuseNonFiniteLogits(prompts)])
+            return super(ACTLM, self)._model_generate(
+                ids, max_length, stop, attention_mask=real, logits_processor=processors, **kwargs
+            )
+
+        with self.act(self.model):
+            parts = run_in_parts(generate, range(len(context)))
         padding = self.tokenizer.pad_token_id
         return pad_sequence([row for part in parts for row in part], batch_first=True, padding_value=padding)
 

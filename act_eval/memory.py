@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from accelerate.utils.memory import should_reduce_batch_size
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def halved(error: RuntimeError, batch_size: int) -> int:
@@ -24,3 +29,24 @@ def halved(error: RuntimeError, batch_size: int) -> int:
     half = (batch_size + 1) // 2
     logger.warning("A batch of %d does not fit into memory: going on with %d.", batch_size, half)
     return half
+
+
+def run_in_parts(run: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> list[Result]:
+    """Run some items together; in halves, and in halves of these, where they do not fit into memory.
+
+    Args:
+        run: gives one result for the items that it gets.
+        items: at least one.
+
+    Returns:
+        The results of the parts, in order.
+
+    Raises:
+        RuntimeError: see `halved`.
+    """
+    try:
+        return [run(items)]
+    except RuntimeError as error:
+        half = halved(error, len(items))
+    # Not inside the handler, where the error would keep alive what the failed run holds.
+    return [result for part in (items[:half], items[half:]) for result in run_in_parts(run, part)]

@@ -1,6 +1,7 @@
 """What goes wrong in long runs: memory that runs out, logits that are not numbers."""
 
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from lm_eval.api.instance import Instance
 
 from act_eval.finite import NonFiniteLogitsError
 from act_eval.lm import ACTLM, holds
-from act_eval.memory import halved
+from act_eval.memory import halved, run_in_parts
 from act_eval.search import run
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks import run as sinks
@@ -85,6 +86,20 @@ class TestOutOfMemory:
             halved(error, 1)
         with pytest.raises(RuntimeError, match="shape"):
             halved(RuntimeError("shape mismatch"), 8)
+
+    def test_what_a_failed_run_held_is_free_before_the_next(self):
+        held = []
+
+        def run(items):
+            assert all(reference() is None for reference in held)
+            tensor = torch.zeros(3)
+            held.append(weakref.ref(tensor))
+            if len(items) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return list(items)
+
+        assert run_in_parts(run, range(3)) == [[0], [1], [2]]
+        assert len(held) == 5
 
     def test_other_errors_are_not_swallowed(self, lm):
         def fail(module, args):

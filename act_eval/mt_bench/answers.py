@@ -158,7 +158,7 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
         return f"{model_name}-baseline"
     content: dict[str, Any] = asdict(arguments)
     profile = str(arguments.act_profile)
-    if Path(profile).is_file():
+    if os.path.isfile(profile):
         content["act_profile"] = HeadProfile.load(profile).content_hash
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
     return f"{model_name}-act-{digest[:8]}"

@@ -16,7 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from act_eval.errors import InputError
 from act_eval.finite import RefuseNonFiniteLogits
 from act_eval.lm import ACTLM
-from act_eval.memory import halved
+from act_eval.memory import run_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -118,14 +118,18 @@ def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampli
     answers = [""] * len(prompts)
     for tokens in sorted({tokens for tokens in room if tokens}):
         members = [index for index in range(len(prompts)) if room[index] == tokens]
-        texts = _generate(lm, [prompts[index] for index in members], [rows[index] for index in members], tokens)
+
+        def answer(some: Sequence[int], tokens: int = tokens) -> list[str]:
+            return _generate(lm, [prompts[index] for index in some], [rows[index] for index in some], tokens)
+
+        texts = [text for part in run_in_parts(answer, members) for text in part]
         for index, text in zip(members, texts, strict=True):
             answers[index] = text
     return answers
 
 
 def _generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampling], max_new_tokens: int) -> list[str]:
-    """`generate` for conversations that all leave room for as many new tokens."""
+    """`generate` for conversations that all leave room for as many new tokens, in one batch."""
     longest = max(map(len, prompts))
     pad = lm.tokenizer.pad_token_id or 0
     input_ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=lm.device)
@@ -134,27 +138,21 @@ def _generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampl
     processors: list[LogitsProcessor] = [RefuseNonFiniteLogits([tuple(prompt) for prompt in prompts])]
     if any(row.temperature for row in rows):
         processors.append(SeededSampling(rows))
-    try:
-        with lm.act(lm.model), lm.autocast(), torch.inference_mode():
-            output = lm.model.generate(
-                input_ids=input_ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                eos_token_id=ends or None,
-                pad_token_id=pad,
-                logits_processor=LogitsProcessorList(processors),
-            )
-    except RuntimeError as error:
-        half = halved(error, len(prompts))
-    else:
-        return [_text(lm, tokens, ends) for tokens in output[:, longest:].tolist()]
-    parts = (slice(half), slice(half, None))
-    return [text for part in parts for text in _generate(lm, prompts[part], rows[part], max_new_tokens)]
+    with lm.act(lm.model), lm.autocast(), torch.inference_mode():
+        output = lm.model.generate(
+            input_ids=input_ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=ends or None,
+            pad_token_id=pad,
+            logits_processor=LogitsProcessorList(processors),
+        )
+    return [_text(lm, tokens, ends) for tokens in output[:, longest:].tolist()]
 
 
 def _end_tokens(lm: ChatLM) -> list[int]:

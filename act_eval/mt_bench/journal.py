@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from act_eval.errors import InputError
+from act_eval.files import make_folder
 
 Append = Callable[[Mapping[str, Any]], None]
 
@@ -27,7 +28,7 @@ def open_journal(path: Path) -> Iterator[Append]:
         InputError: another process has the file open, or it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=0), path.open("ab") as file:
             file.truncate(_whole_lines(path))
 

@@ -18,7 +18,7 @@ from act_eval.act import attention_layers, model_shape
 from act_eval.documents import DocumentSettings
 from act_eval.errors import InputError
 from act_eval.lm import ACTLM
-from act_eval.memory import halved
+from act_eval.memory import run_in_parts
 from act_eval.processes import shared_processes
 from act_eval.profiles import HeadProfile, resolve_layers
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, load_documents
@@ -79,14 +79,10 @@ def _compute_in_parts(
 
     Arrays have the documents as their last dimension; numbers are sums over documents.
     """
-    try:
-        return compute(batch)
-    except RuntimeError as error:
-        half = halved(error, len(batch))
-    first, second = (_compute_in_parts(compute, part) for part in (batch[:half], batch[half:]))
+    parts = run_in_parts(compute, batch)
     return {
-        name: np.concatenate([array, second[name]], axis=-1) if array.ndim else array + second[name]
-        for name, array in first.items()
+        name: np.concatenate([part[name] for part in parts], axis=-1) if array.ndim else np.sum([part[name] for part in parts])
+        for name, array in parts[0].items()
     }
 
 

@@ -22,7 +22,7 @@ from act_eval.documents import draw_evaluation_documents, draw_training_document
 from act_eval.errors import InputError
 from act_eval.files import make_folder
 from act_eval.lm import ACTLM
-from act_eval.memory import halved
+from act_eval.memory import run_in_parts
 from act_eval.profiles import resolve_layers
 from act_eval.scoring import Tokens
 from act_eval.search.write import HEADS_FILE, write_heads
@@ -146,21 +146,20 @@ def _look_at_batch(lm: ACTLM, task: str, prompts: Sequence[Tokens], layers: Sequ
     Raises:
         NonFiniteLogitsError: attention weights of a document are not numbers.
     """
-    inputs = lm.tokenizer.pad({"input_ids": [list(tokens) for tokens in prompts]}, padding_side="left", return_tensors="pt")
-    try:
+
+    def look_at(some: Sequence[Tokens]) -> SinkStatistics:
+        inputs = lm.tokenizer.pad({"input_ids": [list(tokens) for tokens in some]}, padding_side="left", return_tensors="pt")
         with lm.autocast():
             found = collect(lm.model, [inputs], lm.act, layers=layers)
-    except RuntimeError as error:
-        half = halved(error, len(prompts))
-    else:
         if np.isfinite(found.received).all():
             bar.update(found.tokens)
             return found
-        if len(prompts) == 1:
-            where = f"a document of {task} that begins with {lm.tokenizer.decode(prompts[0])[:60]!r}"
-            raise lm.non_finite(prompts[0], where)
-        half = len(prompts) // 2
-    return SinkStatistics.total(_look_at_batch(lm, task, part, layers, bar) for part in (prompts[:half], prompts[half:]))
+        if len(some) == 1:
+            where = f"a document of {task} that begins with {lm.tokenizer.decode(some[0])[:60]!r}"
+            raise lm.non_finite(some[0], where)
+        return SinkStatistics.total(look_at([tokens]) for tokens in some)
+
+    return SinkStatistics.total(run_in_parts(look_at, prompts))
 
 
 def _document(lm: ACTLM, tasks: Mapping[str, _DrawnTask], settings: SinksSettings) -> tuple[str, Tokens] | None:
