@@ -121,6 +121,7 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     if processes.is_main_process:
         for leftover in output.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover)
+    processes.wait_for_everyone()
     finished = _finished_identities(output)
     processes.wait_for_everyone()
     missing = [cell for cell in cells if cell.identity not in finished]
