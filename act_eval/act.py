@@ -22,6 +22,8 @@ from act_eval.attention import (
 )
 from act_eval.calibration import CalibrationSettings, Decode, Keep
 from act_eval.errors import InputError
+from act_eval.methods import make_method
+from act_eval.methods.base import Method
 from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
 
 # How configs (`layer_types`) call layers of hybrid models that have no attention map.
@@ -50,40 +52,50 @@ class ACT:
     Args:
         profile: the heads to calibrate: a `HeadProfile`, anything that `resolve_profile` understands (`"all"`,
             `"2:8+13;5:1"`, a path, a published name, `"auto"`), or a sequence of head profiles, one for each row of the batch.
-        beta: share of its attention that a sink keeps, in [0, 1]; 1 changes nothing.
+        beta: share of its attention that a sink keeps, in [0, 1], 0.4 by default; 1 changes nothing. For another method that
+            has a beta, see there.
         threshold: a key is a sink when its mean attention exceeds this; 0.1 when alpha is not given either.
         alpha: a key is a sink when its mean attention exceeds `alpha / n`, for `n` tokens (the paper's definition; 5 there).
         keep: the sink that stays as it is: `"first-sink"` (published code) or `"first-token"` (paper).
         decode: how new tokens on a cache find their sinks: `"prefill"`, the prompt's sinks stay the sinks; `"row"`, each
             token's own attention decides; `"official"`, as the published code does, slips included.
         base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
+        method: what is done with the attention: `"act"`, or another method of `act_eval.methods`, by name or as an object
+            (`Temperature(theta=1.2)`).
+        sink_share: share of the sinks that are calibrated, those that receive most; in [0, 1].
 
     Raises:
-        InputError: a setting is out of range, both threshold and alpha are given, or the base is unknown.
+        InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.
     """
 
     profile: HeadProfile | str | Sequence[HeadProfile]
-    beta: float = 0.4
+    beta: float | None = None
     threshold: float | None = None
     alpha: float | None = None
     keep: Keep = "first-sink"
     decode: Decode = "prefill"
     base: str | None = None
+    method: str | Method = "act"
+    sink_share: float = 1.0
     layer_class: ClassVar[type[LayerCalibration]] = LayerCalibration
     calibration: CalibrationSettings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        calibration = CalibrationSettings(self.beta, self.threshold, self.alpha, self.keep, self.decode)
+        method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
+        calibration = CalibrationSettings(method, self.threshold, self.alpha, self.keep, self.decode, self.sink_share)
         object.__setattr__(self, "calibration", calibration)
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "beta", method.parameters.get("beta"))
         object.__setattr__(self, "threshold", calibration.threshold)
         if self.base is not None:
             check_base(self.base)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All arguments but the profile, by name; values that JSON can hold."""
-        names = ("beta", "threshold", "alpha", "keep", "decode", "base")
-        return {name: getattr(self, name) for name in names}
+        """All settings but the profile, by name, the method's own parameters among them; values that JSON can hold."""
+        method = self.calibration.method
+        names = ("threshold", "alpha", "keep", "decode", "sink_share", "base")
+        return {"method": method.name, **method.parameters, **{name: getattr(self, name) for name in names}}
 
     @contextmanager
     def __call__(self, model: nn.Module) -> Iterator[nn.Module]:

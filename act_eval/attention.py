@@ -22,9 +22,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from act_eval.calibration import CalibrationSettings, calibrate_decode_rows, redistribute
+from act_eval.calibration import CalibrationSettings, calibrate_decode_rows
 from act_eval.errors import InputError
-from act_eval.kernels import SinkKeys, attend_on_cache, calibrate_prefill, find_prefill_sinks
+from act_eval.kernels import attend_on_cache, calibrate_prefill
+from act_eval.methods.base import Method
 from act_eval.pairs import AttentionCall, Visibility
 
 MODULE_ATTRIBUTE = "act_calibration"
@@ -120,13 +121,13 @@ def act_attention(
     return calibration(module, query, key, value, attention_mask, *args, **kwargs)
 
 
-def fused_kernels(call: AttentionCall) -> ModuleType | None:
-    """`act_eval.triton_kernels`, where there is a CUDA device and Triton, and the kernels can do this call."""
+def fused_kernels(call: AttentionCall, method: Method) -> ModuleType | None:
+    """`act_eval.triton_kernels`, where there is a CUDA device and Triton, and the kernels can do this call and method."""
     if not call.query.is_cuda or find_spec("triton") is None:
         return None
     from act_eval import triton_kernels
 
-    return triton_kernels if triton_kernels.is_supported(call) else None
+    return triton_kernels if triton_kernels.is_supported(call, method) else None
 
 
 def dense_mask(attention_mask: Any, query: Tensor, key: Tensor) -> Tensor | None:
@@ -189,14 +190,16 @@ class ChosenPairs:
 
 @dataclass(frozen=True)
 class LayerSinks:
-    """The sinks that a prefill found in one layer, kept on the cache that it filled.
+    """What a prefill found in one layer, kept on the cache that it filled.
 
     Attributes:
         sinks: bool `[batch, heads, k]` by key index of the prefill; False in heads that are not calibrated.
+        first_token: bool `[batch, k]`, True for the first token of each row.
         settings, heads: what they were found with.
     """
 
     sinks: Tensor
+    first_token: Tensor
     settings: CalibrationSettings
     heads: tuple[tuple[int, ...], ...]
 
@@ -212,16 +215,23 @@ class LayerSinks:
             return ChosenPairs(torch.ones_like(have_sinks))
         return ChosenPairs(have_sinks)
 
-    def on_cache(self, dropped: int, keys: int) -> Tensor:
-        """The sinks in the heads of `pairs`, by key index of the cache: bool `[batch, some heads, keys]`.
+    def select(self, rows: Tensor) -> LayerSinks:
+        """Some rows, int64 `[new batch]`, in any order and number."""
+        rows = rows.to(self.sinks.device)
+        return replace(self, sinks=self.sinks[rows], first_token=self.first_token[rows])
+
+    def on_cache(self, heads: Tensor | None, dropped: int, keys: int) -> tuple[Tensor, Tensor]:
+        """Sinks and first token by key index of the cache: bool `[batch, some heads, keys]` and `[batch, 1, keys]`.
 
         Args:
+            heads: int64 `[some heads]`, or None for all.
             dropped: how many of the oldest keys a sliding cache has let go.
             keys: how many keys the cache and the new tokens have.
         """
-        sinks = self.sinks if self.pairs.heads is None else self.sinks[:, self.pairs.heads]
-        sinks = sinks[..., dropped:]
-        return torch.nn.functional.pad(sinks, (0, keys - sinks.shape[-1]))
+        sinks = self.sinks if heads is None else self.sinks[:, heads]
+        masks = (mask[..., dropped:] for mask in (sinks, self.first_token[:, None]))
+        on_cache, first_token = (torch.nn.functional.pad(mask, (0, keys - mask.shape[-1])) for mask in masks)
+        return on_cache, first_token
 
 
 def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
@@ -247,8 +257,7 @@ def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
     selected.reorder_cache(rows)
     layers: dict[int, LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
     if layers is not None:
-        kept = {index: replace(layer, sinks=layer.sinks[rows.to(layer.sinks.device)]) for index, layer in layers.items()}
-        setattr(selected, CACHE_ATTRIBUTE, kept)
+        setattr(selected, CACHE_ATTRIBUTE, {index: layer.select(rows) for index, layer in layers.items()})
     return selected
 
 
@@ -394,28 +403,31 @@ class LayerCalibration:
 
     def _prefill(self, call: AttentionCall, calibrated: ChosenPairs) -> None:
         rows, heads = calibrated.indices
-        triton_kernels = fused_kernels(call)
+        triton_kernels = fused_kernels(call, self.settings.method)
         if triton_kernels is not None:
             found = triton_kernels.find_and_turn_down_sinks(call, rows, heads, self.settings)
         else:
             found = call.query.new_zeros(len(rows), call.key.shape[-2], dtype=torch.bool)
             for chunk, pairs in call.chunks(rows, heads):
-                found[chunk], log_normalizer = find_prefill_sinks(pairs, self.settings)
-                sinks = SinkKeys.of(found[chunk])
-                if sinks is not None:
-                    call.write(pairs, calibrate_prefill(pairs, sinks, log_normalizer, self.settings.beta))
+                found[chunk], outputs = calibrate_prefill(pairs, self.settings)
+                if outputs is not None:
+                    call.write(pairs, outputs)
         if self.cache is not None and self.settings.decode == "prefill":
             kept = found.new_zeros(*call.query.shape[:2], found.shape[-1])
             kept[rows, heads] = found
             layers = self.cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})
-            layers[self.layer] = LayerSinks(kept, self.settings, self.heads)
+            first_token = call.visibility.first_token.expand(len(kept), -1)
+            layers[self.layer] = LayerSinks(kept, first_token, self.settings, self.heads)
 
     def _decode(self, call: AttentionCall, pairs: ChosenPairs, dropped: int) -> None:
         """`dropped` is how many of the oldest keys a sliding cache has let go."""
         if self.settings.decode == "prefill":
-            sinks = self._prefill_sinks(call.query.shape[0]).on_cache(dropped, call.key.shape[-2])[:, :, None]
+            kept = self._prefill_sinks(call.query.shape[0])
+            sinks, first = kept.on_cache(pairs.heads, dropped, call.key.shape[-2])
             attended = attend_on_cache(
-                call, pairs.heads, lambda weights, hidden: redistribute(weights, sinks, self.settings.beta)
+                call,
+                pairs.heads,
+                lambda weights, hidden: self.settings.method.rewrite(weights, sinks[:, :, None], first[:, :, None]),
             )
         else:
             attended = attend_on_cache(
@@ -425,7 +437,7 @@ class LayerCalibration:
 
     def _pairs_to_compute(self, query: Tensor) -> ChosenPairs:
         batch, heads = query.shape[:2]
-        if self.cached_length and self.settings.decode == "prefill":
+        if self.cached_length and self.settings.decode == "prefill" and self.settings.method.uses_sinks:
             return self._prefill_sinks(batch).pairs
         if (batch, query.device) not in self._pairs:
             if batch % len(self.heads):
@@ -473,4 +485,4 @@ class LayerCalibration:
                 f"the cache was filled by {kept.sinks.shape[0]} rows and now has {batch}: "
                 "select its rows with `select_cache_rows`, which selects their sinks too."
             )
-        return kept if repeats == 1 else replace(kept, sinks=kept.sinks.repeat_interleave(repeats, 0))
+        return kept if repeats == 1 else kept.select(torch.arange(batch) // repeats)

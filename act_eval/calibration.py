@@ -1,4 +1,4 @@
-"""The method on attention maps: column means, attention sinks, calibration. Plain tensor functions, no model code.
+"""Calibration on attention maps: column means, attention sinks, new maps. Plain tensor functions, no model code.
 
 This is the reference that everything else in the project is tested against. "Unveiling and Harnessing Hidden Attention
 Sinks" (ACT, arXiv 2406.15765), sections 3 and 4; where the paper leaves something open, the published code
@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import math
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from act_eval.errors import InputError
+from act_eval.methods import make_method
+from act_eval.methods.base import Method
+from act_eval.methods.to_other_tokens import ToOtherTokens
 
 Keep = Literal["first-sink", "first-token"]
 Decode = Literal["prefill", "row", "official"]
@@ -34,38 +37,43 @@ DEFAULT_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class CalibrationSettings:
-    """What ACT does to an attention map: when a key is a sink, which sink is spared, and how much a sink keeps.
+    """What is done to an attention map: when a key is a sink, which sinks are spared, and what becomes of the rows.
 
     Args:
-        beta: share of its attention that a sink keeps, in [0, 1].
+        method: what becomes of the rows, ACT's own by default.
         threshold: a key is a sink when it receives more than this on average, in [0, 1). 0.1 when alpha is not given either.
         alpha: a key is a sink when it receives more than `alpha / n`, `n` being the number of real tokens; positive.
         keep: the sink that is never calibrated: "first-sink", the detected one with the lowest index (the published
             code), or "first-token" (the paper).
         decode: how rows on cached keys find their sinks: "prefill", the sinks that the prefill found; "row", each row
-            alone; "official", each row alone with the published code's two slips (see `calibrate_decode_rows`).
+            alone; "official", each row alone with the published code's two slips (see `calibrate_decode_rows`), ACT only.
+        sink_share: share of a sequence's sinks that are calibrated in a head, in [0, 1]: those that receive most, the spared
+            one not counted, their number rounded.
 
     Raises:
-        InputError: a setting is out of range, or both threshold and alpha are given.
+        InputError: a setting is out of range, both threshold and alpha are given, or one that is about sinks is given to a
+            method that does not use them.
     """
 
-    beta: float = 0.4
+    method: Method = field(default_factory=ToOtherTokens)
     threshold: float | None = None
     alpha: float | None = None
     keep: Keep = "first-sink"
     decode: Decode = "prefill"
+    sink_share: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.threshold is None and self.alpha is None:
+        if not self.method.uses_sinks:
+            self._refuse_settings_of_sinks()
+        elif self.threshold is None and self.alpha is None:
             object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
-        for name in ("beta", "threshold", "alpha"):
+        for name in ("threshold", "alpha", "sink_share"):
             value = getattr(self, name)
-            if (value is not None or name == "beta") and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            given = value is not None or name == "sink_share"
+            if given and (isinstance(value, bool) or not isinstance(value, (int, float))):
                 raise InputError(f"{name} is {reprlib.repr(value)}: give a number.")
-        if not 0 <= self.beta <= 1:
-            raise InputError(
-                f"beta is {self.beta}, but it is the share of attention that a sink keeps: give a number in [0, 1]."
-            )
+        if not 0 <= self.sink_share <= 1:
+            raise InputError(f"sink_share is {self.sink_share}, but it is a share of the sinks: give a number in [0, 1].")
         if self.threshold is not None and self.alpha is not None:
             raise InputError("threshold and alpha are two ways to say when a key is a sink: give one of them, not both.")
         if self.threshold is not None and not 0 <= self.threshold < 1:
@@ -78,11 +86,21 @@ class CalibrationSettings:
             raise InputError(f"keep is {reprlib.repr(self.keep)}: choose {' or '.join(get_args(Keep))}.")
         if self.decode not in get_args(Decode):
             raise InputError(f"decode is {reprlib.repr(self.decode)}: choose {', '.join(get_args(Decode))}.")
+        if self.decode == "official" and self.method.constant_factor is None:
+            raise InputError(f"decode=official is the published code, which has no method {self.method.name}: choose another.")
+
+    def _refuse_settings_of_sinks(self) -> None:
+        for name, default in (("threshold", None), ("alpha", None), ("sink_share", 1)):
+            if getattr(self, name) != default:
+                raise InputError(
+                    f"{name} is about attention sinks, which the method {self.method.name} does not use: leave it out."
+                )
 
     @property
     def changes_nothing(self) -> bool:
-        """True when calibrated maps equal the originals: sinks keep everything. (The published decode changes rows even so.)"""
-        return self.beta == 1 and self.decode != "official"
+        """True when calibrated maps equal the originals, whatever they are. (The published decode changes rows even so.)"""
+        nothing = self.method.changes_nothing or (self.method.uses_sinks and self.sink_share == 0)
+        return nothing and self.decode != "official"
 
 
 def visible_keys(n: int, k: int, valid: Tensor | None = None, device: torch.device | None = None) -> Tensor:
@@ -124,7 +142,7 @@ def find_sinks(means: Tensor, length: Tensor | int, settings: CalibrationSetting
     Args:
         means: float `[..., k]`, attention per key: column means in prefill, a single row in decode.
         length: number of real tokens `n` that alpha is divided by: an int, or an integer tensor of shape `[...]`.
-        settings: threshold or alpha, and keep.
+        settings: threshold or alpha, keep, and sink_share.
         valid: bool, broadcastable to `[..., k]`, False for padding: token 0 is the first valid one.
 
     Returns:
@@ -139,8 +157,18 @@ def find_sinks(means: Tensor, length: Tensor | int, settings: CalibrationSetting
     if valid is not None:
         detected = detected & valid
     if settings.keep == "first-sink":
-        return detected & (detected.cumsum(-1) > 1)
-    return detected.scatter(-1, first_token(means.shape, valid, means.device), False)
+        sinks = detected & (detected.cumsum(-1) > 1)
+    else:
+        sinks = detected.scatter(-1, first_token(means.shape, valid, means.device), False)
+    return sinks if settings.sink_share == 1 else _with_most_attention(means, sinks, settings.sink_share)
+
+
+def _with_most_attention(means: Tensor, sinks: Tensor, share: float) -> Tensor:
+    """A share of the sinks, those that receive most, and of two that receive the same the earlier one; see `find_sinks`."""
+    order = torch.where(sinks, means, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order))
+    number = (sinks.sum(-1, keepdim=True).double() * share + 0.5).floor()
+    return sinks & (rank < number)
 
 
 def first_token(shape: torch.Size, valid: Tensor | None, device: torch.device) -> Tensor:
@@ -150,32 +178,16 @@ def first_token(shape: torch.Size, valid: Tensor | None, device: torch.device) -
     return valid.expand(shape).to(torch.uint8).argmax(-1, keepdim=True)
 
 
-def redistribute(attention: Tensor, sinks: Tensor, beta: float) -> Tensor:
-    """Scale the sinks of every row by beta and give the freed attention to the row's other keys, in proportion.
-
-    The mass outside the sinks is summed, never taken as one minus the mass on them: in float32 the difference loses its
-    digits when a row has nearly everything on its sinks. A row with no mass outside its sinks stays as it is.
-
-    Args:
-        attention: float32 or float64 `[..., n, k]`; rows sum to 1, or to less with a learned sink logit.
-        sinks: bool, broadcastable to `attention`.
-        beta: share of its attention that a sink keeps, in [0, 1].
-
-    Returns:
-        A new map of the same shape and dtype; rows sum to what they summed to.
-    """
-    on_sinks = attention * sinks
-    on_others = attention - on_sinks
-    mass, rest = on_sinks.sum(-1, keepdim=True), on_others.sum(-1, keepdim=True)
-    least = torch.finfo(rest.dtype).tiny
-    can_give = rest >= least
-    kept = torch.where(can_give, beta, torch.ones_like(rest))
-    scale = torch.where(can_give, 1 + (1 - beta) * mass / rest.clamp(min=least), 1)
-    return torch.addcmul(on_others * scale, on_sinks, kept)
+def first_token_mask(shape: torch.Size, valid: Tensor | None, device: torch.device) -> Tensor:
+    """True for token 0, the first key that is not padding: bool `[..., k]` for keys of `shape` `[..., k]`."""
+    mask = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(-1, first_token(shape, valid, device), True)
+    return mask if valid is None else mask & valid
 
 
 def calibrate_decode_rows(attention: Tensor, visible: Tensor, settings: CalibrationSettings) -> Tensor:
     """Calibrate rows that follow cached keys, each with the sinks that it finds itself (`decode` "row" or "official").
+
+    Token 0 is the first key that a row sees.
 
     "official" is the published code as it is, with two slips: the sinks share in what is redistributed, and token 0 ends
     with weight 1 whatever it had, so that the row no longer sums to 1.
@@ -186,28 +198,36 @@ def calibrate_decode_rows(attention: Tensor, visible: Tensor, settings: Calibrat
         settings: what to do.
     """
     visible = visible.expand(attention.shape)
-    sinks = find_sinks(attention, visible.sum(-1), settings, visible)
+    if settings.method.uses_sinks:
+        sinks = find_sinks(attention, visible.sum(-1), settings, visible)
+    else:
+        sinks = torch.zeros_like(visible)
     if settings.decode == "row":
-        return redistribute(attention, sinks, settings.beta)
+        first = first_token_mask(attention.shape, visible, attention.device)
+        return settings.method.rewrite(attention, sinks, first)
+    beta = settings.method.constant_factor
+    assert beta is not None
     mass = torch.where(sinks, attention, 0).sum(-1, keepdim=True)
     total = attention.sum(-1, keepdim=True)
     share = attention / torch.where(total > 0, total, 1)
-    calibrated = torch.where(sinks, settings.beta * attention, attention) + (1 - settings.beta) * mass * share
+    calibrated = torch.where(sinks, beta * attention, attention) + (1 - beta) * mass * share
     return calibrated.scatter(-1, first_token(attention.shape, visible, attention.device), 1.0)
 
 
 def calibrate(
     attention: Tensor,
     *,
-    beta: float,
+    method: str | Method = "act",
+    beta: float | None = None,
     threshold: float | None = None,
     alpha: float | None = None,
     keep: Keep = "first-sink",
     decode: Decode = "prefill",
+    sink_share: float = 1.0,
     sinks: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """ACT on attention maps: the reference implementation.
+    """ACT, or another method, on attention maps: the reference implementation.
 
     A square map is a prefill: its sinks come from its own column means. A map with more keys than queries is a decode: its
     rows use the prefill's `sinks`, or find their own, as `decode` says.
@@ -215,7 +235,9 @@ def calibrate(
     Args:
         attention: float `[..., n, k]` with `n <= k`; rows sum to 1, or to less with a learned sink logit, and give no weight
             to keys that a query cannot see.
-        beta, threshold, alpha, keep, decode: see `CalibrationSettings`.
+        method: what becomes of the rows: a method of `act_eval.methods`, or its name.
+        beta: of a method that has one; by default the method's own.
+        threshold, alpha, keep, decode, sink_share: see `CalibrationSettings`.
         sinks: bool `[..., k']`, `k' <= k`: the prefill's sinks, for decode rows; later keys are no sinks.
         valid: bool `[..., k]`, False for padding. Rows of padding are returned as they are.
 
@@ -224,27 +246,34 @@ def calibrate(
 
     Raises:
         ValueError: settings out of range, a map with more queries than keys, or decode rows with `decode="prefill"` and no
-            `sinks`.
+            `sinks`, which the method uses.
     """
-    settings = CalibrationSettings(beta, threshold, alpha, keep, decode)
+    method = make_method(method, {} if beta is None else {"beta": beta})
+    settings = CalibrationSettings(method, threshold, alpha, keep, decode, sink_share)
     n, k = attention.shape[-2:]
     if n > k:
         raise ValueError(f"an attention map has at least as many keys as queries, but this one has shape [..., {n}, {k}].")
     weights = at_least_float32(attention)
-    if n == k:
-        length = n if valid is None else valid.sum(-1)
-        own_sinks = find_sinks(column_means(weights, valid), length, settings, valid)
-        calibrated = redistribute(weights, own_sinks[..., None, :], beta)
-    elif decode == "prefill":
-        if sinks is None:
-            raise ValueError('decode="prefill" calibrates the sinks that the prefill found: pass them as `sinks`.')
-        sinks = torch.nn.functional.pad(sinks, (0, k - sinks.shape[-1]))
-        calibrated = redistribute(weights, sinks[..., None, :], beta)
-    else:
+    if n < k and decode != "prefill":
         calibrated = calibrate_decode_rows(weights, visible_keys(n, k, valid, attention.device), settings)
+    else:
+        keys = weights.shape[:-2] + weights.shape[-1:]
+        sinks = _sinks_of_map(weights, settings, sinks, valid) if method.uses_sinks else weights.new_zeros(keys).bool()
+        first = first_token_mask(keys, valid, weights.device)
+        calibrated = method.rewrite(weights, sinks[..., None, :], first[..., None, :])
     if valid is not None:
         calibrated = torch.where(valid[..., k - n :, None], calibrated, weights)
     return calibrated.to(attention.dtype)
+
+
+def _sinks_of_map(weights: Tensor, settings: CalibrationSettings, sinks: Tensor | None, valid: Tensor | None) -> Tensor:
+    """The sinks of a prefill's map from itself, or of decode rows from what the prefill found: bool `[..., k]`."""
+    n, k = weights.shape[-2:]
+    if n == k:
+        return find_sinks(column_means(weights, valid), n if valid is None else valid.sum(-1), settings, valid)
+    if sinks is None:
+        raise ValueError('decode="prefill" calibrates the sinks that the prefill found: pass them as `sinks`.')
+    return torch.nn.functional.pad(sinks, (0, k - sinks.shape[-1]))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

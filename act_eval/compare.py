@@ -79,7 +79,7 @@ class Cell:
     def model_args(self) -> dict[str, Any]:
         """The model arguments that this cell's results record."""
         others = {key: value for key, value in self.settings.model_args.items() if not key.startswith("act_")}
-        return {**others, **asdict(self.arguments)}
+        return {**others, **self.arguments.model_args}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -153,6 +153,8 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
     arguments = ACTArguments.of_model_args(model_args)
     if arguments.act_profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
+    if arguments.calibration.changes_nothing or arguments.act_head_share == 0:
+        raise InputError("these settings change nothing, so ACT would be the baseline itself: choose others.")
     profile = arguments.act_profile
     if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
         raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")

@@ -1,17 +1,18 @@
 """Calibrated attention outputs without the n x n map.
 
 A pair's map is never held for a whole sequence. In prefill, one pass over the scores in row blocks gives each query's
-log-sum-exp and each key's mean attention; the sinks are read off the means, and the output follows from the base backend's own
-output O in O(n * sinks):
+log-sum-exp and each key's mean attention, and the sinks are read off the means. A method that decides on few keys S, and scales
+all others by one factor c (`SelectiveMethod`), then gives the output from the base backend's own output O in O(n * S):
 
-    O' = c * (O - sum_s A[:, s] v_s) + beta * sum_s A[:, s] v_s,    c = 1 + (1 - beta) * m / (1 - m)
+    O' = c * (O - sum_s A[:, s] v_s) + sum_s A'[:, s] v_s
 
-with m the row's mass on its sinks. Rows with most of their mass on sinks are computed over the other keys instead, since
-the difference would lose its digits. Arithmetic is in float32 (float64 in a float64 model).
+For ACT, S are the sinks, A'[:, s] = beta * A[:, s] and c = 1 + (1 - beta) * m / (1 - m), with m the row's mass on its sinks.
+Where c is large, nearly all mass is on S, and the difference would lose its digits: such rows, and all rows of other methods,
+are computed from their weights, a block at a time. Arithmetic is in float32 (float64 in a float64 model).
 
 Where a head has a learned sink logit (gpt-oss), a row has the share g < 1 of its attention on its keys. A, its softmax over the
-keys alone, then gives the real weights as g * A; calibration scales with them, so that everything above holds with m taken from
-A, and g as a factor on each sum over keys (`Pairs.times_share_of_keys`).
+keys alone, then gives the real weights as g * A; methods treat rows alike up to a factor, so that everything above holds for A,
+with g as a factor on each sum over keys (`Pairs.times_share_of_keys`).
 
 In layers with a sliding window, the mean attention of a key is over the queries whose window holds it.
 """
@@ -25,29 +26,34 @@ import torch
 from torch import Tensor
 
 from act_eval.calibration import CalibrationSettings, at_least_float32, find_sinks
+from act_eval.methods.base import Method, SelectiveMethod
 from act_eval.pairs import AttentionCall, Pairs, cap, row_blocks
+
+_COPIES = 4  # of a block of weights, which a method may need at once
 
 
 @dataclass(frozen=True)
-class SinkKeys:
-    """The sinks of some pairs, by key index.
+class SelectedKeys:
+    """Some keys of some pairs, by key index.
 
     Attributes:
         index: int64 `[pairs, most]`.
-        present: bool `[pairs, most]`, False for places that hold no sink, since pairs have different numbers of them.
+        present: bool `[pairs, most]`, False for places that hold no key, since pairs have different numbers of them.
+        first: bool `[pairs, most]`, True for the first token.
     """
 
     index: Tensor
     present: Tensor
+    first: Tensor
 
     @classmethod
-    def of(cls, sinks: Tensor) -> SinkKeys | None:
-        """From a mask, bool `[pairs, k]`; None if no pair has a sink."""
-        most = int(sinks.sum(-1).max()) if sinks.numel() else 0
+    def of(cls, selected: Tensor, first: Tensor) -> SelectedKeys | None:
+        """From masks, bool `[pairs, k]`: the keys, and the first token; None if no pair has a key."""
+        most = int(selected.sum(-1).max()) if selected.numel() else 0
         if most == 0:
             return None
-        present, index = sinks.to(torch.uint8).topk(most, dim=-1)
-        return cls(index, present.bool())
+        present, index = selected.to(torch.uint8).topk(most, dim=-1)
+        return cls(index, present.bool(), first.gather(-1, index) & present.bool())
 
 
 def find_prefill_sinks(pairs: Pairs, settings: CalibrationSettings) -> tuple[Tensor, Tensor]:
@@ -101,74 +107,88 @@ def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
     return weights, scores.amax(-1) - weights.amax(-1).log()
 
 
-def calibrate_prefill(pairs: Pairs, sinks: SinkKeys, log_normalizer: Tensor, beta: float) -> Tensor:
-    """Calibrated outputs of a prefill, from the base backend's.
+def calibrate_prefill(pairs: Pairs, settings: CalibrationSettings) -> tuple[Tensor, Tensor | None]:
+    """Find the sinks of a prefill and calibrate it.
+
+    Args:
+        pairs: some calibrated pairs, with the base backend's output.
+        settings: what to do.
+
+    Returns:
+        The sinks, bool `[pairs, k]`, False everywhere for methods that do not use them; and the calibrated outputs, `[pairs, n,
+        head_dim]`, or None where there is nothing to calibrate.
+    """
+    method, first = settings.method, pairs.first_token
+    sinks, log_normalizer = torch.zeros_like(first), None
+    if method.uses_sinks:
+        sinks, log_normalizer = find_prefill_sinks(pairs, settings)
+    if not isinstance(method, SelectiveMethod):
+        return sinks, _from_weights(pairs, sinks, method)
+    selected = SelectedKeys.of(method.selected(sinks, first), first)
+    if selected is None:
+        return sinks, None
+    if log_normalizer is None:
+        _, log_normalizer = attention_statistics(pairs)
+    return sinks, _from_base_output(pairs, sinks, selected, log_normalizer, method)
+
+
+def _from_weights(pairs: Pairs, sinks: Tensor, method: Method) -> Tensor:
+    """Outputs from all weights, a block of rows at a time: `[pairs, n, head_dim]`. Takes bool `[pairs, k]`, the sinks."""
+    values = pairs.values_of_pairs(torch.arange(len(pairs.rows), device=pairs.rows.device))
+    calibrated = torch.empty_like(pairs.output)
+    for block in pairs.blocks(_COPIES * pairs.key.shape[1]):
+        weights, log_normalizer = _softmax(pairs.scores(block))
+        width = weights.shape[-1]
+        rewritten = method.rewrite(weights, sinks[:, None, :width], pairs.first_token[:, None, :width])
+        calibrated[:, block] = pairs.times_share_of_keys(rewritten @ values[:, :width], slice(None), log_normalizer)
+    return calibrated
+
+
+def _from_base_output(
+    pairs: Pairs, sinks: Tensor, selected: SelectedKeys, log_normalizer: Tensor, method: SelectiveMethod
+) -> Tensor:
+    """Outputs by the formula of this module, and from all weights where it would lose digits: `[pairs, n, head_dim]`.
 
     Args:
         pairs: some calibrated pairs.
-        sinks: of these pairs.
+        sinks: bool `[pairs, k]`.
+        selected: the keys that the method decides on.
         log_normalizer: `[pairs, n]`, each query's log-sum-exp.
-        beta: share that a sink keeps.
-
-    Returns:
-        `[pairs, n, head_dim]`.
+        method: what becomes of the rows.
     """
-    index, present = sinks.index, sinks.present
-    sink_values = pairs.values_of_keys(index)
+    index, present, is_first = selected.index, selected.present, selected.first[:, None]
+    values = pairs.values_of_keys(index)
+    least = torch.finfo(pairs.output.dtype).eps
     calibrated = torch.empty_like(pairs.output)
     for block in pairs.blocks(index.shape[-1]):
-        on_sinks = (pairs.scores_of_keys(block, index, present) - log_normalizer[:, block, None]).exp()
-        mass = on_sinks.sum(-1, keepdim=True)
-        from_sinks = pairs.times_share_of_keys(on_sinks @ sink_values, slice(None), log_normalizer[:, block])
-        calibrated[:, block] = _combine(pairs.output[:, block], mass, from_sinks, beta, pairs.safe_sink_mass)
-        for pair, row, is_heavy in pairs.heavy(mass, block):
+        weights = (pairs.scores_of_keys(block, index, present) - log_normalizer[:, block, None]).exp()
+        rest = (1 - weights.sum(-1, keepdim=True)).clamp(min=least)
+        rewritten, factor = method.rewrite_selected(weights, is_first, rest)
+        change = (rewritten - factor * weights) @ values
+        change = pairs.times_share_of_keys(change, slice(None), log_normalizer[:, block])
+        calibrated[:, block] = torch.addcmul(change, factor, pairs.output[:, block])
+        for pair, row, is_heavy in pairs.heavy(factor, block):
             position = row + block.start
-            shares = mass[pair[:, None], row], from_sinks[pair[:, None], row], pairs.output[pair[:, None], position]
-            rows = _calibrate_over_other_keys(pairs, pair, position, sinks, log_normalizer, *shares, beta)
+            rows = _rows_from_weights(pairs, pair, position, sinks, log_normalizer, method)
             calibrated[pair[:, None].expand_as(row)[is_heavy], position[is_heavy]] = rows[is_heavy]
     return calibrated
 
 
-def _combine(output: Tensor, mass: Tensor, from_sinks: Tensor, beta: float, safe_sink_mass: float) -> Tensor:
-    """The formula of this module, for rows with at most `safe_sink_mass` on their sinks (the result is finite for all)."""
-    scale = 1 + (1 - beta) * mass / (1 - mass).clamp(min=1 - safe_sink_mass)
-    return torch.addcmul(scale * output, beta - scale, from_sinks)
-
-
-def _calibrate_over_other_keys(
-    pairs: Pairs,
-    pair: Tensor,
-    position: Tensor,
-    sinks: SinkKeys,
-    log_normalizer: Tensor,
-    mass: Tensor,
-    from_sinks: Tensor,
-    output: Tensor,
-    beta: float,
+def _rows_from_weights(
+    pairs: Pairs, pair: Tensor, position: Tensor, sinks: Tensor, log_normalizer: Tensor, method: Method
 ) -> Tensor:
-    """Calibrated outputs of chosen queries, by attention over the keys that are no sinks: `[chosen, rows, head_dim]`.
-
-    Exact however little mass lies outside the sinks. Where it is zero in float32, the output stays as it is.
+    """Outputs of chosen queries from all their weights: `[chosen, rows, head_dim]`.
 
     Args:
         pair: int64 `[chosen]`.
         position: int64 `[chosen, rows]`, queries of each of these pairs.
-        sinks: of all pairs.
+        sinks: bool, of all pairs `[pairs, k]`.
         log_normalizer: `[pairs, n]`.
-        mass: `[chosen, rows, 1]`, the mass on the sinks, as a share of the mass on keys.
-        from_sinks: `[chosen, rows, head_dim]`, what the sinks contribute to the output.
-        output: `[chosen, rows, head_dim]`, the base backend's output.
-        beta: share that a sink keeps.
+        method: what becomes of the rows.
     """
-    others = pairs.scores_of_queries(pair, position)
-    index = sinks.index[pair][:, None].expand(-1, position.shape[1], -1)
-    is_sink = sinks.present[pair][:, None]
-    others.scatter_(-1, index, others.gather(-1, index).masked_fill(is_sink, -torch.inf))
-    weights, others_normalizer = _softmax(others)
-    normalizer = log_normalizer[pair[:, None], position]
-    rest = (others_normalizer - normalizer).exp()[..., None]
-    over_others = pairs.times_share_of_keys(weights @ pairs.values_of_pairs(pair), pair, normalizer)
-    return torch.where(rest > 0, (1 - beta * mass) * over_others + beta * from_sinks, output)
+    weights = pairs.scores_of_queries(pair, position).softmax(-1)
+    rewritten = method.rewrite(weights, sinks[pair, None], pairs.first_token[pair, None])
+    return pairs.times_share_of_keys(rewritten @ pairs.values_of_pairs(pair), pair, log_normalizer[pair[:, None], position])
 
 
 def attend_on_cache(call: AttentionCall, heads: Tensor | None, calibrate_rows: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

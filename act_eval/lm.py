@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -26,10 +26,13 @@ from transformers import LogitsProcessorList
 
 from act_eval.act import ACT, check_supported, model_shape, pretrained_model, resolve_for_model
 from act_eval.attention import select_cache_rows
+from act_eval.calibration import CalibrationSettings
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.finite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.memory import halved, run_in_parts
+from act_eval.methods import make_method, methods
+from act_eval.methods.base import Method
 from act_eval.processes import shared_processes
 from act_eval.profiles import HeadProfile
 from act_eval.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
@@ -43,43 +46,71 @@ LoglikelihoodRequest = tuple[tuple[str, str] | None, list[int], list[int]]
 class ACTArguments:
     """The `act_*` entries of `--model_args`. See `act_eval.act.ACT` for their meaning.
 
+    Attributes:
+        act_head_share: see `HeadProfile.share`.
+        parameters: those of the method, by name: `act_beta=0.2` is `{"beta": 0.2}`.
+
     Raises:
-        InputError: a setting is out of range, or both act_threshold and act_alpha are given.
+        InputError: a setting is out of range, both act_threshold and act_alpha are given, or a parameter is not the method's.
     """
 
     act_profile: str | HeadProfile | None = "auto"
-    act_beta: float = 0.4
+    act_method: str | Method = "act"
     act_threshold: float | None = None
     act_alpha: float | None = None
     act_keep: str = "first-sink"
     act_decode: str = "prefill"
     act_base: str | None = None
+    act_sink_share: float = 1.0
+    act_head_share: float = 1.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.act_profile is None:  # lm-eval turns the word none into None
             object.__setattr__(self, "act_profile", "none")
+        HeadProfile({}).share(self.act_head_share)
         self.act(HeadProfile({}))
 
     @classmethod
     def of_model_args(cls, model_args: Mapping[str, Any]) -> ACTArguments:
-        """The `act_*` entries among all model arguments. Raises InputError when one is unknown."""
-        names = cls.__dataclass_fields__
+        """The `act_*` entries among all model arguments; those that are no settings of ACT are parameters of the method.
+
+        Raises:
+            InputError: see `ACTArguments`; one is unknown.
+        """
+        names = [name for name in cls.__dataclass_fields__ if name.startswith("act_")]
         given = {key: value for key, value in model_args.items() if key.startswith("act_")}
-        unknown = [key for key in given if key not in names]
+        parameters = {key.removeprefix("act_"): given.pop(key) for key in list(given) if key not in names}
+        of_methods = {field.name for method in methods().values() for field in fields(method)}
+        unknown = [name for name in parameters if name not in of_methods]
         if unknown:
-            raise InputError(f"act-hf has no argument {unknown[0]!r}: choose among {', '.join(names)}.")
-        return cls(**given)
+            names += sorted(f"act_{name}" for name in of_methods)
+            raise InputError(f"act-hf has no argument 'act_{unknown[0]}': choose among {', '.join(names)}.")
+        return cls(**given, parameters=parameters)
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """All of them, as entries of `--model_args`; the method's parameters with their defaults."""
+        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name.startswith("act_")}
+        method = self.calibration.method
+        return {**settings, "act_method": method.name, **{f"act_{name}": value for name, value in method.parameters.items()}}
+
+    @property
+    def calibration(self) -> CalibrationSettings:
+        """What is done in the heads of the profile."""
+        return self.act(HeadProfile({})).calibration
 
     def act(self, profile: HeadProfile) -> ACT:
-        """The method with these settings and a profile that was resolved for a model."""
+        """ACT with these settings and a profile that was resolved for a model."""
         return ACT(
             profile,
-            beta=self.act_beta,
             threshold=self.act_threshold,
             alpha=self.act_alpha,
             keep=self.act_keep,  # type: ignore[arg-type]
             decode=self.act_decode,  # type: ignore[arg-type]
             base=self.act_base,
+            method=make_method(self.act_method, self.parameters),
+            sink_share=self.act_sink_share,
         )
 
 
@@ -94,8 +125,8 @@ class ACTLM(HFLM):
         pretrained: as for `hf`: a name, a path or a ready model. By default the embedded demo model.
         act_profile: the heads to calibrate: `auto` (the list published for this checkpoint, else nearly all heads), `all`,
             `none`, a published name, a path to a JSON file, or heads inline (`2:8+13;5:1`).
-        act_beta, act_threshold, act_alpha, act_keep, act_decode, act_base: see `act_eval.act.ACT`.
-        kwargs: everything else goes to `hf`. Where there is no CUDA device, the default `device` is the CPU.
+        kwargs: `act_method`, `act_beta` and the other settings of ACT, see `ACTArguments`; everything else goes to `hf`. Where
+            there is no CUDA device, the default `device` is the CPU.
 
     Raises:
         InputError: a setting is out of range, the profile does not fit the model (`ProfileError`), or ACT cannot be applied
@@ -106,12 +137,6 @@ class ACTLM(HFLM):
         self,
         pretrained: str | transformers.PreTrainedModel | None = None,
         act_profile: str | HeadProfile | None = "auto",
-        act_beta: float = 0.4,
-        act_threshold: float | None = None,
-        act_alpha: float | None = None,
-        act_keep: str = "first-sink",
-        act_decode: str = "prefill",
-        act_base: str | None = None,
         **kwargs: Any,
     ) -> None:
         if pretrained is None:
@@ -120,7 +145,8 @@ class ACTLM(HFLM):
                 "No pretrained= was given: act-hf uses the embedded demo model, which knows only its own small world."
             )
         self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
-        self.arguments = ACTArguments(act_profile, act_beta, act_threshold, act_alpha, act_keep, act_decode, act_base)
+        act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
+        self.arguments = ACTArguments.of_model_args({"act_profile": act_profile, **act_arguments})
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
             shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
@@ -131,7 +157,7 @@ class ACTLM(HFLM):
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
         assert arguments.act_profile is not None
-        profile = resolve_for_model(arguments.act_profile, self.config, self._checkpoint)
+        profile = resolve_for_model(arguments.act_profile, self.config, self._checkpoint).share(arguments.act_head_share)
         self.arguments = arguments
         self.act = arguments.act(profile)
 
@@ -325,7 +351,8 @@ class ACTLM(HFLM):
 
     def act_settings(self) -> dict[str, Any]:
         """The settings that answers depend on: all of ACT's, and the profile by content."""
-        return {**self.act.settings, "profile_hash": self.profile.content_hash}
+        nothing = self.act.calibration.changes_nothing
+        return {**self.act.settings, "changes_nothing": nothing, "profile_hash": self.profile.content_hash}
 
     def weights_fingerprint(self) -> str:
         """16 hexadecimal digits that change with the weights: from names, shapes and some numbers of every tensor."""

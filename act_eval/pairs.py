@@ -19,8 +19,8 @@ _BLOCK_ELEMENTS = {"cpu": 2**20}
 _BLOCK_ELEMENTS_ELSEWHERE = 2**26
 _BLOCK_ROWS = 64
 _MASK_ELEMENTS = 2**22
-_SAFE_SINK_MASS = {torch.float32: 0.9, torch.float64: 0.9}
-_SAFE_SINK_MASS_HALF = 0.5
+_LARGEST_SAFE_FACTOR = {torch.float32: 10.0, torch.float64: 10.0}
+_LARGEST_SAFE_FACTOR_HALF = 2.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,14 @@ class Visibility:
         """What to add to scores so that keys that are not seen get no weight, of the shape of `hidden_keys`."""
         bias = self.hidden_keys.to(self.dtype) * _least(self.dtype)
         return bias if self.additive is None else torch.where(self.hidden_keys, bias, self.additive.to(self.dtype))
+
+    @cached_property
+    def first_token(self) -> Tensor:
+        """True for the first token of a prefill: bool `[batch or 1, k]`."""
+        mask = torch.zeros(len(self.real), self.keys, dtype=torch.bool, device=self.real.device)
+        is_first = self.real & (self.real.cumsum(-1) == 1)
+        mask[:, self.first : self.first + is_first.shape[-1]] = is_first
+        return mask
 
     @cached_property
     def seen_by(self) -> Tensor:
@@ -225,7 +233,7 @@ class AttentionCall:
             mask_heads=heads if many_heads else torch.zeros_like(heads),
             softcap=self.softcap,
             learned_sinks=None if self.learned_sinks is None else at_least_float32(self.learned_sinks[heads]),
-            safe_sink_mass=safe_sink_mass(self.query.dtype),
+            largest_safe_factor=largest_safe_factor(self.query.dtype),
         )
 
 
@@ -244,7 +252,7 @@ class Pairs:
         mask_rows, mask_heads: int64 `[pairs]`, where each pair's entries of `visibility` are.
         softcap: soft cap of the scores, or None.
         learned_sinks: `[pairs]`, at least float32, the learned logit of each pair's head, or None.
-        safe_sink_mass: up to this mass on its sinks, a row may be computed from the base output.
+        largest_safe_factor: a row whose keys are scaled by at most this may be computed from the base output.
     """
 
     query: Tensor
@@ -259,7 +267,7 @@ class Pairs:
     mask_heads: Tensor
     softcap: float | None
     learned_sinks: Tensor | None
-    safe_sink_mass: float
+    largest_safe_factor: float
 
     @cached_property
     def key_heads(self) -> Tensor:
@@ -270,6 +278,11 @@ class Pairs:
     def real(self) -> Tensor:
         """False for queries that are padding: bool `[pairs, n]`."""
         return self.visibility.real[self.mask_rows]
+
+    @cached_property
+    def first_token(self) -> Tensor:
+        """True for the first token of a prefill: bool `[pairs, k]`."""
+        return self.visibility.first_token[self.mask_rows]
 
     def times_share_of_keys(self, tensor: Tensor, pair: Tensor | slice, log_normalizer: Tensor) -> Tensor:
         """Sums over keys, taken with weights that sum to 1, as the model weighs them beside its learned sink logits.
@@ -365,26 +378,26 @@ class Pairs:
         """All values of chosen pairs, int64 `[chosen]`: at least float32 `[chosen, k, head_dim]`."""
         return at_least_float32(self.value[self.rows[pair], self.key_heads[pair]])
 
-    def heavy(self, mass: Tensor, block: slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The rows of a block with so much mass on their sinks that the base output does not do, in batches of bounded size.
+    def heavy(self, factor: Tensor, block: slice) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The rows of a block whose keys are scaled so much that the base output does not do, in batches of bounded size.
 
         Args:
-            mass: `[pairs, rows, 1]`.
+            factor: `[pairs, rows, 1]`, what the keys are scaled by that were not selected.
             block: the rows.
 
         Returns:
             Batches of: the pairs that have such rows, int64 `[batch]`; the rows within the block, int64 `[batch, most]`; and
             whether a row is such a one, bool `[batch, most]`, since pairs have different numbers of them.
         """
-        if float(mass.max()) <= self.safe_sink_mass:
+        if float(factor.max()) <= self.largest_safe_factor:
             return
-        heavy = (mass.squeeze(-1) > self.safe_sink_mass) & self.real[:, block]
+        heavy = (factor.squeeze(-1) > self.largest_safe_factor) & self.real[:, block]
         counts = heavy.sum(-1)
         most = int(counts.max())
         if most == 0:
             return
         (some,) = counts.nonzero(as_tuple=True)
-        elements, k = block_elements(mass.device), self.key.shape[1]
+        elements, k = block_elements(factor.device), self.key.shape[1]
         for pair in some.split(max(1, elements // (most * k))):
             is_heavy, row = heavy[pair].to(torch.uint8).topk(most, dim=-1)
             size = max(1, elements // (len(pair) * k))
@@ -414,9 +427,9 @@ def _select(tensor: Tensor, rows: Tensor, heads: Tensor) -> Tensor:
     return tensor[rows, heads]
 
 
-def safe_sink_mass(dtype: torch.dtype) -> float:
-    """Up to which mass on its sinks a row may be computed from the base output, in a model of that dtype."""
-    return _SAFE_SINK_MASS.get(dtype, _SAFE_SINK_MASS_HALF)
+def largest_safe_factor(dtype: torch.dtype) -> float:
+    """Up to which factor on its other keys a row may be computed from the base output, in a model of that dtype."""
+    return _LARGEST_SAFE_FACTOR.get(dtype, _LARGEST_SAFE_FACTOR_HALF)
 
 
 def _least(dtype: torch.dtype) -> float:

@@ -13,7 +13,7 @@ import os
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,38 @@ class HeadProfile:
         """16 hexadecimal digits that change when, and only when, the set of heads changes."""
         heads = {str(layer): list(layer_heads) for layer, layer_heads in self.heads.items() if layer_heads}
         return hashlib.sha256(json.dumps(heads, sort_keys=True).encode()).hexdigest()[:16]
+
+    def share(self, share: float) -> HeadProfile:
+        """A share of the heads, their number rounded; a smaller share is part of a larger one.
+
+        The best come first where the profile says what a search measured for each head alone (its margin change), and else the
+        order is random, but always the same.
+
+        Args:
+            share: in [0, 1].
+
+        Raises:
+            InputError: it is no number in that range.
+        """
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise InputError(f"head_share is {reprlib.repr(share)}, but it is a share of the heads: give a number in [0, 1].")
+        if share == 1:
+            return self
+        names = [(layer, head) for layer, layer_heads in self.heads.items() for head in layer_heads]
+        scores = self._margin_changes()
+        if all(f"{layer}:{head}" in scores for layer, head in names):
+            ranked = sorted(names, key=lambda name: (-scores[f"{name[0]}:{name[1]}"], name))
+        else:
+            ranked = sorted(names, key=lambda name: hashlib.sha256(f"{name[0]}:{name[1]}".encode()).digest())
+        kept = ranked[: int(share * len(ranked) + 0.5)]
+        return replace(self, heads={layer: tuple(head for at, head in kept if at == layer) for layer, _ in kept})
+
+    def _margin_changes(self) -> dict[str, float]:
+        """What a search measured for its heads alone, as far as the profile says so, by `layer:head`."""
+        alone = self.provenance.get("heads_alone")
+        measured = alone.items() if isinstance(alone, dict) else ()
+        changes = {name: scores.get("margin_change") for name, scores in measured if isinstance(scores, dict)}
+        return {name: change for name, change in changes.items() if isinstance(change, (int, float))}
 
     def check(self, num_layers: int, num_heads: int) -> None:
         """Raise ProfileError, saying exactly what does not fit, unless the profile fits a model of this shape."""

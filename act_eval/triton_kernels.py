@@ -5,8 +5,8 @@ float32 from the model's own dtype, whose products are exact in float32 (float32
 
 1. `attention_statistics`: each query's log-sum-exp (one program per block of queries), then each key's mean attention (one
    program per block of keys, over the queries from it on). No atomics: the result does not depend on timing.
-2. `calibrate_prefill`: outputs from the base backend's in O(n * sinks); blocks that hold a row with most of its mass on sinks
-   go over all keys once more, without the sinks.
+2. `calibrate_prefill`: outputs from the base backend's in O(n * sinks); blocks that hold a row with nearly all its mass on
+   sinks go over all keys once more, without the sinks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from act_eval.calibration import CalibrationSettings
-from act_eval.kernels import SinkKeys, sinks_of_means
-from act_eval.pairs import AttentionCall, safe_sink_mass
+from act_eval.kernels import SelectedKeys, sinks_of_means
+from act_eval.methods.base import Method
+from act_eval.pairs import AttentionCall, largest_safe_factor
 
 _BLOCK = 64
 
@@ -173,7 +174,7 @@ def _calibrate_kernel(
     scale,
     softcap,
     beta,
-    safe_sink_mass,
+    largest_safe_factor,
     query_batch,
     query_head,
     query_stride,
@@ -227,9 +228,9 @@ def _calibrate_kernel(
         from_sinks += tl.dot(weights, value.to(tl.float32), input_precision="ieee")
 
     output = tl.load(output_at, mask=query_mask, other=0.0).to(tl.float32)
-    factor = 1.0 + (1.0 - beta) * mass / tl.maximum(1.0 - mass, 1.0 - safe_sink_mass)
+    factor = 1.0 + (1.0 - beta) * mass / tl.maximum(1.0 - mass, 1.1920929e-07)
     calibrated = factor[:, None] * output + (beta - factor)[:, None] * from_sinks
-    is_heavy = (mass > safe_sink_mass) & query_is_real
+    is_heavy = (factor > largest_safe_factor) & query_is_real
 
     if tl.max(is_heavy.to(tl.int32), 0) > 0:
         largest = tl.full([BLOCK], float("-inf"), tl.float32)
@@ -261,14 +262,13 @@ def _calibrate_kernel(
     tl.store(output_at, calibrated.to(output_ptr.dtype.element_ty), mask=query_mask & query_is_real[:, None])
 
 
-def is_supported(call: AttentionCall) -> bool:
-    """Whether the kernels can do this call: a prefill whose mask is causality and padding, not in float64.
-
-    Values have the head dimension of the keys, and there are no learned sink logits.
+def is_supported(call: AttentionCall, method: Method) -> bool:
+    """Whether the kernels can do this: a prefill whose mask is causality and padding, not in float64, without learned sink
+    logits, with values that have the head dimension of the keys; and a method that multiplies sinks by a constant.
     """
     visibility = call.visibility
     by_row = all(tensor.stride(-1) == 1 for tensor in (call.query, call.key, call.value, call.output))
-    plain = call.learned_sinks is None and call.value.shape[-1] == call.key.shape[-1]
+    plain = method.constant_factor is not None and call.learned_sinks is None and call.value.shape[-1] == call.key.shape[-1]
     return plain and visibility.hidden is None and visibility.first == 0 and call.query.dtype != torch.float64 and by_row
 
 
@@ -290,9 +290,15 @@ def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tu
 
 
 def calibrate_prefill(
-    call: AttentionCall, rows: Tensor, heads: Tensor, sinks: Tensor, log_normalizer: Tensor, beta: float, safe_sink_mass: float
+    call: AttentionCall,
+    rows: Tensor,
+    heads: Tensor,
+    sinks: Tensor,
+    log_normalizer: Tensor,
+    beta: float,
+    largest_safe_factor: float,
 ) -> None:
-    """As `act_eval.kernels.calibrate_prefill`, written over the call's output.
+    """As `act_eval.kernels.calibrate_prefill` for sinks times `beta`, written over the call's output.
 
     Args:
         call: with the base backend's output.
@@ -300,9 +306,9 @@ def calibrate_prefill(
         sinks: bool `[pairs, k]`.
         log_normalizer: float32 `[pairs, n]`.
         beta: share that a sink keeps.
-        safe_sink_mass: up to this mass on its sinks, a row may be computed from the base output.
+        largest_safe_factor: a row whose keys are scaled by at most this may be computed from the base output.
     """
-    keys = SinkKeys.of(sinks)
+    keys = SelectedKeys.of(sinks, torch.zeros_like(sinks))
     if keys is None:
         return
     rows, heads = rows.contiguous(), heads.contiguous()
@@ -327,7 +333,7 @@ def calibrate_prefill(
         scale,
         softcap,
         beta,
-        safe_sink_mass,
+        largest_safe_factor,
         *strides,
         *call.value.stride()[:3],
         *by_head.stride()[:3],
@@ -375,7 +381,9 @@ def find_and_turn_down_sinks(call: AttentionCall, rows: Tensor, heads: Tensor, s
         The sinks, bool `[pairs, k]`.
     """
     sinks, log_normalizer = find_prefill_sinks(call, rows, heads, settings)
-    calibrate_prefill(call, rows, heads, sinks, log_normalizer, settings.beta, safe_sink_mass(call.query.dtype))
+    beta = settings.method.constant_factor
+    assert beta is not None
+    calibrate_prefill(call, rows, heads, sinks, log_normalizer, beta, largest_safe_factor(call.query.dtype))
     return sinks
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from naive_methods import rewrite
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from act_eval.calibration import CalibrationSettings, find_sinks, redistribute
+from act_eval.calibration import CalibrationSettings, find_sinks
 
 
 class NaiveLayer:
@@ -22,6 +23,7 @@ class NaiveLayer:
 
     Attributes:
         sinks: bool `[batch, heads, prefilled keys]`, the prefill's sinks; False in heads that are not calibrated.
+        first_token: bool `[batch, prefilled keys]`.
     """
 
     def __init__(self, heads: tuple[int, ...], settings: CalibrationSettings, valid: Tensor | None) -> None:
@@ -30,24 +32,36 @@ class NaiveLayer:
         self.valid = valid
         self.seen = 0
         self.sinks: Tensor | None = None
+        self.first_token: Tensor | None = None
 
     def rewrite(self, maps: Tensor) -> Tensor:
         """Calibrated maps for the maps `[batch, heads, n, k]` of one call."""
         first_call, self.seen = self.seen == 0, self.seen + maps.shape[-2]
         if first_call:
             self.sinks = torch.stack([self._prefill_sinks(row, maps[row]) for row in range(len(maps))])
+            real = torch.ones(maps.shape[0], maps.shape[-2]) if self.valid is None else self.valid
+            self.first_token = real.cumsum(-1).eq(1) & real.bool()
         dropped = max(0, self.seen - maps.shape[-1])
-        sinks = self.sinks[..., dropped:]
-        sinks = torch.nn.functional.pad(sinks, (0, maps.shape[-1] - sinks.shape[-1]))
-        return redistribute(maps, sinks[..., None, :], self.settings.beta)
+        masks = []
+        for mask in (self.sinks, self.first_token[:, None]):
+            on_cache = mask[..., dropped:]
+            on_cache = torch.nn.functional.pad(on_cache, (0, maps.shape[-1] - on_cache.shape[-1]))
+            masks.append(on_cache.expand(*maps.shape[:2], -1)[:, self.heads].numpy())
+        method = self.settings.method
+        rewritten = rewrite(method.name, maps[:, self.heads].numpy(), *masks, **method.parameters)
+        maps = maps.clone()
+        maps[:, self.heads] = torch.from_numpy(rewritten).to(maps.dtype)
+        return maps
 
     def _prefill_sinks(self, row: int, maps: Tensor) -> Tensor:
+        sinks = torch.zeros(len(maps), maps.shape[-1], dtype=torch.bool)
+        if not self.settings.method.uses_sinks:
+            return sinks
         n = maps.shape[-2]
         real = torch.ones(n, dtype=torch.bool) if self.valid is None else self.valid[row].bool()
         among_real = maps[self.heads][:, real][..., :n][..., real]
         # In a sliding window, the mean is over the queries that see the key: those that give it any weight.
         means = among_real.sum(-2) / (among_real > 0).sum(-2).clamp(min=1)
-        sinks = torch.zeros(len(maps), maps.shape[-1], dtype=torch.bool)
         places = real.nonzero().squeeze(-1)
         sinks[torch.tensor(self.heads, dtype=torch.long)[:, None], places] = find_sinks(means, int(real.sum()), self.settings)
         return sinks

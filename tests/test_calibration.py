@@ -9,10 +9,15 @@ from conftest import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from act_eval.calibration import CalibrationSettings, calibrate, column_means, find_sinks, redistribute
+from act_eval.calibration import CalibrationSettings, calibrate, column_means, find_sinks
+from act_eval.methods.to_other_tokens import ToOtherTokens
 
 CASES = json.loads((GOLDEN / "attention_maps.json").read_text())["cases"]
 MAPS = np.load(GOLDEN / "attention_maps.npz")
+
+
+def redistribute(attention: torch.Tensor, sinks: torch.Tensor, beta: float) -> torch.Tensor:
+    return ToOtherTokens(beta).rewrite(attention, sinks, torch.zeros_like(sinks))
 
 
 def random_map(n: int, k: int, seed: int, peak: float = 3.0) -> torch.Tensor:
@@ -140,9 +145,8 @@ def test_tiny_rest_keeps_its_digits():
 @pytest.mark.parametrize(
     ("settings", "culprit"),
     [
-        ({"beta": 1.5}, "beta"),
-        ({"beta": -0.1}, "beta"),
-        ({"beta": "x"}, "beta"),
+        ({"sink_share": 1.5}, "sink_share"),
+        ({"sink_share": "x"}, "sink_share"),
         ({"threshold": 0.1, "alpha": 5}, "threshold and alpha"),
         ({"threshold": 1.0}, "threshold"),
         ({"alpha": 0}, "alpha"),

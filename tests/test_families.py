@@ -13,12 +13,13 @@ from reference import naive_act
 from act_eval.act import ACT, UnsupportedModelError, attention_layers, check_supported
 from act_eval.calibration import CalibrationSettings
 from act_eval.errors import InputError
+from act_eval.methods.to_other_tokens import ToOtherTokens
 from act_eval.models import CHECKS, CheckedFamily, checked_families, to_json, to_markdown
 from act_eval.profiles import ProfileError
 
 ROOT = Path(__file__).parents[1]
 README_MARKS = "<!-- models: written by pytest tests/test_families.py --write-models -->\n", "<!-- end of models -->\n"
-SETTINGS = CalibrationSettings(beta=0.1, threshold=0.1)
+SETTINGS = CalibrationSettings(ToOtherTokens(0.1), threshold=0.1)
 LENGTH, SHORTER = 24, 15
 
 passed: dict[str, list[str]] = {}
@@ -58,7 +59,7 @@ def all_heads(model: transformers.PreTrainedModel) -> dict[int, tuple[int, ...]]
 
 
 def act(heads: str = "all", threshold: float = 0.1) -> ACT:
-    return ACT(heads, beta=SETTINGS.beta, threshold=threshold)
+    return ACT(heads, method=SETTINGS.method, threshold=threshold)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import fields
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -11,6 +12,7 @@ from test_report import ACT, BASELINE, write_run
 
 from act_eval.errors import InputError
 from act_eval.lm import ACTArguments
+from act_eval.methods import methods
 from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
 from act_eval.report.build import make_report
 from act_eval.report.machine_readable import to_json
@@ -149,14 +151,17 @@ class TestProfiles:
 
 
 class TestModelArguments:
-    names = st.sampled_from(sorted(ACTArguments.__dataclass_fields__))
+    names = st.sampled_from(
+        sorted(name for name in ACTArguments.__dataclass_fields__ if name.startswith("act_"))
+        + sorted({f"act_{field.name}" for method in methods().values() for field in fields(method)})
+    )
 
     @given(values=st.dictionaries(names, json_values))
     @many
     def test_values(self, values):
-        refused_in_one_line(lambda: ACTArguments(**values))
+        refused_in_one_line(lambda: ACTArguments.of_model_args(values))
 
     @given(name=names, text=st.text(st.characters(exclude_characters=",", exclude_categories=["Cs"])))
     @many
     def test_texts(self, name, text):
-        refused_in_one_line(lambda: ACTArguments(**simple_parse_args_string(f"{name}={text}")))
+        refused_in_one_line(lambda: ACTArguments.of_model_args(simple_parse_args_string(f"{name}={text}")))

@@ -313,7 +313,7 @@ def test_a_chat_template_that_fails(questions, tmp_path, monkeypatch, template):
         ({"batch_size": 0}, "--batch-size is 0"),
         ({"chat_template": Path("no-such-file")}, "no-such-file"),
         ({"model_args": {"act_profile": "none"}}, "baseline itself"),
-        ({"model_args": {"act_theta": 1}}, "act_theta"),
+        ({"model_args": {"act_theta": 1}}, "takes beta, not theta"),
         ({"model_args": {"act_profile": "all", "act_beta": 7}}, "beta is 7"),
         ({"seed": 1}, "answers with another seed"),
         ({"model_args": {"act_profile": "all", "act_base": "eager"}}, "answers with another act_base"),

@@ -73,7 +73,8 @@ def random_documents(count, seed=0, context_of_each_choice=False):
 
 def naive_scores(lm, act, documents, profile):
     """Correct and margin of each document from one whole evaluation through ACT, `[documents]` each."""
-    lm.set_act(ACTArguments(profile, act.beta, None if act.alpha else act.threshold, act.alpha, act.keep, act.decode, act.base))
+    threshold = None if act.alpha else act.threshold
+    lm.set_act(ACTArguments(profile, act.method, threshold, act.alpha, act.keep, act.decode, act.base))
     try:
         requests = [(("", ""), list(context), list(tokens)) for document in documents for context, tokens in document.requests]
         answers = iter(lm._loglikelihood_tokens(requests, disable_tqdm=True))
@@ -474,8 +475,8 @@ class TestCommand:
             (["--layers", "some"], "--layers 'some'"),
             (["--tasks", ""], "no task was named"),
             (["--model-args", "act_profile=all"], "act_profile"),
-            (["--model-args", "act_beta=1"], "act_beta=1"),
-            (["--model-args", "act_gamma=1"], "act_gamma"),
+            (["--model-args", "act_beta=1"], "change nothing"),
+            (["--model-args", "act_gamma=1"], "takes beta, not gamma"),
             (["--tasks", "act_squad_v1"], "act_squad_v1"),
         ],
     )

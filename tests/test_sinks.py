@@ -428,8 +428,10 @@ class TestCommand:
             (["--document", "500"], "has documents 0 to 499"),
             (["--document", "-1"], "--document must be at least 0"),
             (["--search", "nowhere"], "holds no heads.csv"),
-            (["--model-args", "act_beta=1"], "act_beta=1 changes nothing"),
-            (["--model-args", "act_gamma=1"], "no argument 'act_gamma'"),
+            (["--model-args", "act_beta=1"], "these settings change nothing"),
+            (["--model-args", "act_gamma=1"], "the method act takes beta, not gamma"),
+            (["--model-args", "act_nothing=1"], "no argument 'act_nothing'"),
+            (["--model-args", "act_method=temperature"], "act_method=temperature looks for no sinks"),
         ],
     )
     def test_bad_input_is_refused_before_the_model_is_loaded(self, options, message, tmp_path, monkeypatch):

@@ -14,7 +14,9 @@ from test_act import logits_of
 from act_eval import kernels, triton_kernels
 from act_eval.attention import fused_kernels
 from act_eval.calibration import CalibrationSettings
-from act_eval.pairs import AttentionCall, Visibility, safe_sink_mass
+from act_eval.methods.to_first_token import ToFirstToken
+from act_eval.methods.to_other_tokens import ToOtherTokens
+from act_eval.pairs import AttentionCall, Visibility, largest_safe_factor
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH, HEADS = 2, 4
@@ -75,21 +77,21 @@ def test_statistics(name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("settings", [CalibrationSettings(alpha=1.5), CalibrationSettings(beta=0, threshold=0.03)])
-@pytest.mark.parametrize("limit", [0.2, 0.9])
+@pytest.mark.parametrize("settings", [CalibrationSettings(alpha=1.5), CalibrationSettings(ToOtherTokens(0), threshold=0.03)])
+@pytest.mark.parametrize("limit", [1.2, 10.0])
 def test_outputs(name, settings, limit, monkeypatch):
-    """With a low limit on the mass of sinks, most rows are computed over the other keys."""
-    monkeypatch.setattr("act_eval.pairs._SAFE_SINK_MASS", {torch.float32: limit})
+    """With a low limit on the factor, most rows are computed over the other keys."""
+    monkeypatch.setattr("act_eval.pairs._LARGEST_SAFE_FACTOR", {torch.float32: limit})
     call = make_call(**CALLS[name])
     expected, rows_and_heads = copy_of(call), some_pairs()
     for _, pairs in expected.chunks(*rows_and_heads):
-        sinks, log_normalizer = kernels.find_prefill_sinks(pairs, settings)
-        if (keys := kernels.SinkKeys.of(sinks)) is not None:
-            expected.write(pairs, kernels.calibrate_prefill(pairs, keys, log_normalizer, settings.beta))
+        sinks, outputs = kernels.calibrate_prefill(pairs, settings)
+        if outputs is not None:
+            expected.write(pairs, outputs)
     found, log_normalizer = triton_kernels.find_prefill_sinks(call, *rows_and_heads, settings)
     assert (found == sinks).all()
     before = call.output.clone()
-    triton_kernels.calibrate_prefill(call, *rows_and_heads, found, log_normalizer, settings.beta, limit)
+    triton_kernels.calibrate_prefill(call, *rows_and_heads, found, log_normalizer, settings.method.beta, limit)
     torch.testing.assert_close(call.output, expected.output, rtol=0, atol=2e-5)
     assert name == "one token" or not torch.equal(call.output, before)
 
@@ -112,7 +114,7 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
     sequences = {sequence["id"]: torch.tensor([sequence["input_ids"]]) for sequence in cases["sequences"]}
     used = []
 
-    def always(call):
+    def always(call, method):
         used.append(call)
         return triton_kernels
 
@@ -129,15 +131,16 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
 
 
 def test_only_cuda_uses_them():
-    assert (fused_kernels(make_call()) is triton_kernels) == torch.cuda.is_available()
+    assert (fused_kernels(make_call(), ToOtherTokens()) is triton_kernels) == torch.cuda.is_available()
 
 
 def test_what_is_supported():
     call = make_call()
-    assert triton_kernels.is_supported(call)
+    assert triton_kernels.is_supported(call, ToOtherTokens())
     window = Visibility.of(None, call.query, call.key, 0, 8)
     assert not triton_kernels.is_supported(
-        AttentionCall(call.query, call.key, call.value, call.output, window, call.scaling, None)
+        AttentionCall(call.query, call.key, call.value, call.output, window, call.scaling, None), ToOtherTokens()
     )
-    assert not triton_kernels.is_supported(make_call(dtype=torch.float64))
-    assert safe_sink_mass(torch.bfloat16) < safe_sink_mass(torch.float32)
+    assert not triton_kernels.is_supported(call, ToFirstToken())
+    assert not triton_kernels.is_supported(make_call(dtype=torch.float64), ToOtherTokens())
+    assert largest_safe_factor(torch.bfloat16) < largest_safe_factor(torch.float32)

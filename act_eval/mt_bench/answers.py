@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -142,7 +142,7 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
     if any(unanswered for _, unanswered in missing.values()):
         device = {} if settings.device is None else {"device": settings.device}
         shared = {**settings.shared_model_args, **device, "batch_size": settings.batch_size}
-        lm = ChatLM(chat_template=settings.chat_template, **{**shared, **asdict(act)})
+        lm = ChatLM(chat_template=settings.chat_template, **{**shared, **act.model_args})
         for model_id, (arguments, unanswered) in missing.items():
             if unanswered:
                 lm.set_act(arguments)
@@ -156,7 +156,7 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
     """A name that differs where answers may differ: for ACT it holds a hash of all settings, and of a profile file's heads."""
     if arguments.act_profile == "none":
         return f"{model_name}-baseline"
-    content: dict[str, Any] = asdict(arguments)
+    content = arguments.model_args
     profile = str(arguments.act_profile)
     if os.path.isfile(profile):
         content["act_profile"] = HeadProfile.load(profile).content_hash

@@ -52,7 +52,10 @@ SCORE_COLUMNS = {"run": "int32", "filter": "str", "metric": "str", "value": "flo
 CLUSTER_FIELDS = ("subject", "title")
 
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
-_ACT_KEYS = ("beta", "threshold", "alpha", "keep", "decode", "profile", "profile_hash", "num_heads")
+_ACT_KEYS = ("threshold", "alpha", "keep", "decode", "profile", "profile_hash", "num_heads")
+# What else is among the ACT settings of a results file; everything beyond is a parameter of the method.
+_OTHER_ACT_KEYS = ("method", "sink_share", "changes_nothing", "base", "heads")
+_OLDER_METHOD = "act"  # of files that do not say which one it was
 _LONGEST_PROFILE = 20
 _LONGEST_REASON = 200
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
@@ -183,21 +186,31 @@ def _one_line(error: Exception) -> str:
 def describe_settings(act: Mapping[str, Any] | None) -> str:
     """The ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`.
 
-    A profile file is named by its last two path components and by its content's hash, since files change; a long list of
-    heads by its beginning and its hash.
+    The method is named where it is not ACT's own, and what says when a key is a sink where the method uses sinks. A profile
+    file is named by its last two path components and by its content's hash, since files change; a long list of heads by its
+    beginning and its hash.
     """
     if act is None or _changes_nothing(act):
         return "baseline"
-    detection = f"alpha {act['alpha']:g}" if act["alpha"] is not None else f"threshold {act['threshold']:g}"
     profile = str(act["profile"])
     if profile.endswith(".json"):
         profile = f"{'/'.join(Path(profile).parts[-2:])} {act['profile_hash'][:8]}"
     elif len(profile) > _LONGEST_PROFILE:
         profile = f"{profile[: _LONGEST_PROFILE - 3]}... {act['profile_hash'][:8]}"
-    parts = [f"{profile} ({act['num_heads']} heads)", f"beta {act['beta']:g}", detection]
+    method = act.get("method", _OLDER_METHOD)
+    parts = [f"{profile} ({act['num_heads']} heads)"]
+    parts += [method] if method != _OLDER_METHOD else []
+    parts += [f"{name} {value:g}" for name, value in method_parameters(act).items()]
+    parts += [f"{name} {act[name]:g}" for name in ("alpha", "threshold") if act[name] is not None]
+    parts += [f"{act['sink_share']:.0%} of sinks"] if act.get("sink_share", 1) != 1 else []
     parts += [act["keep"]] if act["keep"] != "first-sink" else []
     parts += [f"decode {act['decode']}"] if act["decode"] != "prefill" else []
     return ", ".join(parts)
+
+
+def method_parameters(act: Mapping[str, Any]) -> dict[str, float]:
+    """The parameters of the method among the ACT settings of a run."""
+    return {name: value for name, value in act.items() if name not in (*_ACT_KEYS, *_OTHER_ACT_KEYS)}
 
 
 def read_samples(file: Path, lines: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -268,7 +281,8 @@ def _arguments_of_the_model(model_args: Any) -> str:
 
 
 def _changes_nothing(act: Mapping[str, Any]) -> bool:
-    return act["num_heads"] == 0 or (act["beta"] == 1 and act["decode"] != "official")
+    older = act.get("beta") == 1 and act["decode"] != "official"
+    return act["num_heads"] == 0 or bool(act.get("changes_nothing", older))
 
 
 def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,6 +82,12 @@ class Probe(ACT):
     """ACT that changes nothing and notes what it would change."""
 
     layer_class: ClassVar[type[LayerCalibration]] = ProbeLayer
+
+    @classmethod
+    def of(cls, act: ACT, profile: HeadProfile) -> Probe:
+        """A probe of what some ACT would change in the heads of a profile."""
+        arguments = {argument.name: getattr(act, argument.name) for argument in fields(act) if argument.init}
+        return cls(**{**arguments, "profile": profile})
 
     @staticmethod
     def layers(model: nn.Module) -> list[ProbeLayer]:
@@ -427,10 +433,10 @@ class HeadEvaluator:
 
     def _probe(self, layers: Sequence[int]) -> Any:
         profile = HeadProfile.of_layers(layers, self.num_layers, self.num_heads)
-        return Probe(profile, **self._act.settings)(self._lm.model)
+        return Probe.of(self._act, profile)(self._lm.model)
 
     def _act_with(self, profiles: Sequence[HeadProfile]) -> ACT:
-        return ACT(list(profiles), **self._act.settings)
+        return replace(self._act, profile=list(profiles))
 
     def _index(self, values: Any) -> Tensor:
         return torch.tensor(list(values), dtype=torch.long, device=self._lm.device)

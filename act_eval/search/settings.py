@@ -75,7 +75,7 @@ class SearchSettings:
         if "act_profile" in self.model_args:
             raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
         if self.act.calibration.changes_nothing:
-            raise InputError("act_beta=1 changes nothing, so no head could help: choose a lower one.")
+            raise InputError("these settings change nothing, so no head could help: choose a lower act_beta.")
 
     @property
     def act(self) -> ACT:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from act_eval.act import ACT, attention_layers, model_shape, pretrained_model, resolve_for_model
 from act_eval.attention import MODULE_ATTRIBUTE, ChosenPairs, LayerCalibration
-from act_eval.calibration import find_sinks, redistribute
+from act_eval.calibration import find_sinks
 from act_eval.errors import InputError
 from act_eval.kernels import attention_statistics, sinks_of_means
 from act_eval.pairs import AttentionCall, Pairs
@@ -56,11 +56,13 @@ def collect(
         maps: whether to average attention maps; costs another pass over the scores.
 
     Raises:
-        InputError: there are no documents or no layers, or there is a head profile for each row.
+        InputError: there are no documents or no layers, there is a head profile for each row, or the method uses no sinks.
         UnsupportedModelError: see `ACT`.
         ProfileError: the profile or the layers do not fit the model.
     """
     act = ACT("all") if act is None else act
+    if not act.calibration.method.uses_sinks:
+        raise InputError(f"the method {act.calibration.method.name} looks for no sinks, so there are none to show.")
     pretrained = pretrained_model(model)
     num_layers, num_heads = model_shape(pretrained.config)
     layers = attention_layers(pretrained.config) if layers is None else sorted(layers)
@@ -207,7 +209,8 @@ class Counter:
         queries = keys.mT * (keys.shape[-1] / keys.sum((1, 2)))[:, None, None]
         for block in pairs.blocks(_COPIES * pairs.key.shape[1]):
             weights = pairs.scores(block).sub_(log_normalizer[:, block, None]).exp_()
-            after = redistribute(weights, sinks[:, None, : weights.shape[-1]], self._settings.beta) if has_sinks else weights
+            masks = (mask[:, None, : weights.shape[-1]] for mask in (sinks, pairs.first_token))
+            after = self._settings.method.rewrite(weights, *masks) if has_sinks else weights
             for name, maps in (("before", weights), ("after", after)):
                 of_documents = (heads @ maps.flatten(1)).view(-1, *maps.shape[1:])
                 self._add(name, (queries[..., block] @ of_documents @ keys[:, : maps.shape[-1]]).sum(0))

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from act_eval.documents import DocumentSettings
 from act_eval.errors import InputError
 from act_eval.lm import ACTArguments
-from act_eval.profiles import HeadProfile, check_layers
+from act_eval.profiles import check_layers
 from act_eval.search.write import HEADS_FILE
 
 Split = Literal["train", "evaluation"]
@@ -67,8 +67,12 @@ class SinksSettings:
         check_layers(self.layers)
         if self.search is not None and not (self.search / HEADS_FILE).is_file():
             raise InputError(f"--search {self.search} holds no {HEADS_FILE}: give the --output folder of an `act-eval search`.")
-        if ACTArguments.of_model_args(self.model_args).act(HeadProfile({})).calibration.changes_nothing:
-            raise InputError("act_beta=1 changes nothing, so that there would be no map after ACT: choose a lower one.")
+        calibration = ACTArguments.of_model_args(self.model_args).calibration
+        method = calibration.method
+        if not method.uses_sinks:
+            raise InputError(f"act_method={method.name} looks for no sinks, so there are none to show: choose another.")
+        if calibration.changes_nothing:
+            raise InputError("these settings change nothing, so that there would be no map after ACT: choose a lower act_beta.")
 
     @property
     def documents(self) -> DocumentSettings:

@@ -1,0 +1,124 @@
+"""What a method is: new attention weights for the rows of calibrated heads.
+
+The attention function knows two kinds. Any `Method` can rewrite rows of an attention map. A `SelectiveMethod` says so from the
+weights of a few keys alone, the attention sinks and perhaps the first token, and scales all others by one factor; its outputs
+then follow from the base backend's without a map.
+
+Rows are softmax weights over the keys. They may sum to less than 1 (learned sink logits, see `act_eval.calibration`), so that a
+method must treat rows alike up to a factor, and keep their sums.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from act_eval.errors import InputError
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """What becomes of the attention of a calibrated head. The fields of a subclass are its parameters.
+
+    Attributes:
+        name: what `act_method` calls it.
+        uses_sinks: whether it depends on which keys are attention sinks.
+        uses_first_token: whether it depends on which key is the first token.
+    """
+
+    name: ClassVar[str]
+    uses_sinks: ClassVar[bool] = True
+    uses_first_token: ClassVar[bool] = False
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The values of the fields, by name."""
+        return asdict(self)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """True when rewritten rows equal the originals, whatever they are."""
+        return False
+
+    @property
+    def constant_factor(self) -> float | None:
+        """The number that sinks are multiplied by, where that is all, and other keys take what is freed in proportion."""
+        return None
+
+    @abstractmethod
+    def rewrite(self, attention: Tensor, sinks: Tensor, first: Tensor) -> Tensor:
+        """New rows of an attention map.
+
+        Args:
+            attention: float32 or float64 `[..., n, k]`, 0 for keys that a query does not see.
+            sinks: bool, broadcastable to `attention`, the sinks to calibrate; the first token is none of them.
+            first: bool, broadcastable to `attention`, True for the first token; for none where a sliding cache has let it go.
+
+        Returns:
+            New weights of the same shape and dtype; rows sum to what they summed to.
+        """
+
+
+class SelectiveMethod(Method):
+    """A method that decides on sinks and first token, and scales all other keys of a row by one factor."""
+
+    @abstractmethod
+    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """New weights of the selected keys, and the factor of all others.
+
+        Args:
+            weights: float32 or float64 `[..., n, selected]`, those of the sinks, and of the first token where the method uses
+                it; 0 for keys that a query does not see, and for places that hold no selected key.
+            first: bool, broadcastable to `weights`, True for the first token.
+            rest: `[..., n, 1]`, the sum over all other keys.
+
+        Returns:
+            New weights of the shape of `weights`, 0 for places without a key and keys that are not seen, and a factor
+            `[..., n, 1]`.
+        """
+
+    def selected(self, sinks: Tensor, first: Tensor) -> Tensor:
+        """The keys that `rewrite_selected` decides on, from the masks that `rewrite` gets."""
+        if self.uses_sinks and self.uses_first_token:
+            return sinks | first
+        return sinks if self.uses_sinks else first
+
+    def rewrite(self, attention: Tensor, sinks: Tensor, first: Tensor) -> Tensor:
+        """See `Method.rewrite`. The rest is summed: one minus the others loses its digits where it is small."""
+        selected = attention * self.selected(sinks, first)
+        others = attention - selected
+        weights, factor = self.rewrite_selected(selected, first, others.sum(-1, keepdim=True))
+        return torch.addcmul(weights, others, factor)
+
+
+def check_range(method: Method, name: str, meaning: str, least: float, most: float, *, without_least: bool = False) -> None:
+    """Check a parameter of a method.
+
+    Args:
+        method: the method.
+        name: of the parameter.
+        meaning: what the number is, for the message.
+        least, most: the range.
+        without_least: whether `least` itself is out of range.
+
+    Raises:
+        InputError: it is no number, or out of range.
+    """
+    value = getattr(method, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{name} is {reprlib.repr(value)}: give a number.")
+    if not least <= value <= most or (without_least and value == least):
+        expected = f"above {least:g} and at most {most:g}" if without_least else f"in [{least:g}, {most:g}]"
+        raise InputError(
+            f"{name} is {reprlib.repr(value)}, but for the method {method.name} it is {meaning}: give a number {expected}."
+        )
+
+
+def tiny(tensor: Tensor) -> float:
+    """Less than this is no weight at all in the arithmetic of a tensor."""
+    return torch.finfo(tensor.dtype).tiny

@@ -1,0 +1,30 @@
+"""Sinks lose all their attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from act_eval.methods.base import SelectiveMethod
+from act_eval.methods.to_other_tokens import scale_sinks
+
+
+@dataclass(frozen=True)
+class Remove(SelectiveMethod):
+    """Take sinks out of the row: they get no attention, and the other keys take it in proportion. ACT with beta 0.
+
+    A row with no mass outside its sinks stays as it is.
+    """
+
+    name: ClassVar[str] = "remove"
+
+    @property
+    def constant_factor(self) -> float | None:
+        """See `Method`."""
+        return 0.0
+
+    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SelectiveMethod`."""
+        return scale_sinks(weights, rest, 0)
