@@ -195,21 +195,25 @@ class LayerSinks:
     Attributes:
         sinks: bool `[batch, heads, k]` by key index of the prefill; False in heads that are not calibrated.
         first_token: bool `[batch, k]`, True for the first token of each row.
+        calibrated: bool `[batch, heads]`.
         settings, heads: what they were found with.
     """
 
     sinks: Tensor
     first_token: Tensor
+    calibrated: Tensor
     settings: CalibrationSettings
     heads: tuple[tuple[int, ...], ...]
 
     @cached_property
     def pairs(self) -> ChosenPairs:
-        """The pairs that decode steps compute anew: those with sinks.
+        """The pairs that decode steps compute anew: those with sinks, or all that are calibrated by a method without sinks.
 
-        Where these are not few, it is all pairs: that saves the base backend's work, and costs less than picking them out of
-        the cache at every step.
+        Where pairs with sinks are not few, it is all pairs: that saves the base backend's work, and costs less than picking
+        them out of the cache at every step.
         """
+        if not self.settings.method.uses_sinks:
+            return ChosenPairs(self.calibrated)
         have_sinks = self.sinks.any(-1)
         if float(have_sinks.float().mean()) >= _FEW_PAIRS:
             return ChosenPairs(torch.ones_like(have_sinks))
@@ -218,7 +222,8 @@ class LayerSinks:
     def select(self, rows: Tensor) -> LayerSinks:
         """Some rows, int64 `[new batch]`, in any order and number."""
         rows = rows.to(self.sinks.device)
-        return replace(self, sinks=self.sinks[rows], first_token=self.first_token[rows])
+        tensors = {name: getattr(self, name)[rows] for name in ("sinks", "first_token", "calibrated")}
+        return replace(self, **tensors)
 
     def on_cache(self, heads: Tensor | None, dropped: int, keys: int) -> tuple[Tensor, Tensor]:
         """Sinks and first token by key index of the cache: bool `[batch, some heads, keys]` and `[batch, 1, keys]`.
@@ -417,7 +422,7 @@ class LayerCalibration:
             kept[rows, heads] = found
             layers = self.cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})
             first_token = call.visibility.first_token.expand(len(kept), -1)
-            layers[self.layer] = LayerSinks(kept, first_token, self.settings, self.heads)
+            layers[self.layer] = LayerSinks(kept, first_token, calibrated.chosen, self.settings, self.heads)
 
     def _decode(self, call: AttentionCall, pairs: ChosenPairs, dropped: int) -> None:
         """`dropped` is how many of the oldest keys a sliding cache has let go."""
@@ -437,7 +442,7 @@ class LayerCalibration:
 
     def _pairs_to_compute(self, query: Tensor) -> ChosenPairs:
         batch, heads = query.shape[:2]
-        if self.cached_length and self.settings.decode == "prefill" and self.settings.method.uses_sinks:
+        if self.cached_length and self.settings.decode == "prefill":
             return self._prefill_sinks(batch).pairs
         if (batch, query.device) not in self._pairs:
             if batch % len(self.heads):

@@ -185,7 +185,7 @@ class Counter:
         """
         real, first = (mask[:, None].to(means.device) for mask in (self.batch.real, self.batch.first))
         length = real.sum(-1)
-        sinks = find_sinks(means, length, replace(self._settings, keep="first-token"), real)
+        sinks = find_sinks(means, length, replace(self._settings, keep="first-token", sink_share=1), real)
         kinds = torch.where(first, FIRST, torch.where(sinks, SINK, OTHER))
         shares = means * seen_by / length[..., None]
         received = torch.stack([torch.where(kinds == kind, shares, 0).sum((0, 2)) for kind in range(len(KINDS))], dim=-1)
