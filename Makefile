@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO_OUTPUT := demo-output
 MATRIX := oldest newest
-MATRIX_TESTS := calibration profiles act families backends lm registration compare sinks trouble
+MATRIX_TESTS := calibration profiles act methods families backends lm registration compare sinks trouble
 
 .PHONY: demo test test-matrix lint clean
 

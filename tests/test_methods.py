@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -55,9 +56,11 @@ def settings_of(method, **settings):
     return CalibrationSettings(method)
 
 
-def test_every_method_is_among_the_cases():
+def test_every_method_is_among_the_cases_and_in_the_readme():
     assert {method.name for method in CASES} == set(methods()) == set(NAIVE)
     assert next(iter(methods())) == "act"
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert all(f"\n| `{name}` | " in readme for name in methods())
 
 
 # --- on maps

@@ -21,6 +21,8 @@ from act_eval.attention import MODULE_ATTRIBUTE
 from act_eval.calibration import calibrate
 from act_eval.demo import MODEL_PATH, corpus
 from act_eval.errors import InputError
+from act_eval.methods.temperature import Temperature
+from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile, ProfileError
 from act_eval.sinks import SinkStatistics, collect, plots, run, tables
 from act_eval.sinks.settings import SinksSettings
@@ -31,7 +33,11 @@ from act_eval.sinks.write import token_text
 CELLS = 12
 LENGTHS = (40, 9, 31, 12, 25)
 SOME = HeadProfile({1: (0, 3), 2: (2,), 4: (1, 5, 6, 7)})
-ACTS = [ACT(SOME, beta=0.3, threshold=0.06), ACT("all", alpha=2, keep="first-token")]
+ACTS = [
+    ACT(SOME, beta=0.3, threshold=0.06),
+    ACT("all", alpha=2, keep="first-token"),
+    ACT(SOME, threshold=0.06, method=ToFirstToken(0.2), sink_share=0.5),
+]
 TASKS = "demo_sentiment,demo_topic"
 
 
@@ -91,7 +97,8 @@ def expected(maps, documents, act, vocabulary, window=None):
         calibrated = weights.clone()
         for layer in range(num_layers):
             heads = list(range(num_heads)) if act.profile == "all" else list(act.profile.heads.get(layer, ()))
-            settings = {"beta": act.beta, "threshold": act.threshold, "alpha": act.alpha, "keep": act.keep}
+            names = ("method", "threshold", "alpha", "keep", "sink_share")
+            settings = {name: getattr(act, name) for name in names}
             calibrated[layer, heads] = calibrate(weights[layer, heads], **settings)
             for head in range(num_heads):
                 attention = weights[layer, head].double().numpy()
@@ -122,7 +129,7 @@ def assert_equal(statistics, sums):
         np.testing.assert_allclose(getattr(statistics, name), value, rtol=0, atol=1e-6 * sums["documents"], err_msg=name)
 
 
-@pytest.fixture(scope="module", params=range(len(ACTS)), ids=["threshold", "alpha"])
+@pytest.fixture(scope="module", params=range(len(ACTS)), ids=["threshold", "alpha", "to-first-token"])
 def case(request, full_maps, documents):
     act = ACTS[request.param]
     return act, expected(full_maps, documents, act, vocabulary=128)
@@ -186,6 +193,10 @@ class TestStatistics:
         act, _ = case
         alone = collect(gqa_model, [{"input_ids": torch.tensor([documents[0]])}], act)
         np.testing.assert_array_equal(alone.sinks, collect(gqa_model, batches(documents[:1]), act).sinks)
+
+    def test_a_method_that_looks_for_no_sinks_is_refused(self, gqa_model, documents):
+        with pytest.raises(InputError, match="temperature looks for no sinks"):
+            collect(gqa_model, batches(documents), ACT("all", method=Temperature()))
 
     def test_beta_1_counts_sinks_all_the_same(self, gqa_model, documents):
         statistics = collect(gqa_model, batches(documents), ACT("all", beta=1, threshold=0.06))

@@ -1,0 +1,76 @@
+"""What each method costs: one forward pass with all heads calibrated, against plain sdpa and eager attention, in turn.
+
+python benchmarks/methods.py --help
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+from forward import SHAPES
+from models import llama
+from timing import alternate, machine, ratio, save
+from transformers import PreTrainedModel
+
+from act_eval import ACT
+from act_eval.methods import make_method, methods
+
+PARAMETERS = {"scale-first-token": {"gamma": 1.5}}
+
+
+def systems(model: PreTrainedModel, ids: torch.Tensor, alpha: float) -> dict[str, Callable[[], object]]:
+    """What is compared, by name; the first is the reference."""
+
+    def plain(attention: str) -> object:
+        model.set_attn_implementation(attention)
+        return model(ids, use_cache=False, logits_to_keep=1)
+
+    def calibrated(act: ACT) -> object:
+        model.set_attn_implementation("sdpa")
+        with act(model):
+            return model(ids, use_cache=False, logits_to_keep=1)
+
+    acts = {}
+    for name, method in methods().items():
+        detection = {"alpha": alpha} if method.uses_sinks else {}
+        acts[name] = ACT("all", method=make_method(name, PARAMETERS.get(name, {})), **detection)
+    return {
+        "sdpa": lambda: plain("sdpa"),
+        "eager": lambda: plain("eager"),
+        **{name: (lambda act=act: calibrated(act)) for name, act in acts.items()},
+    }
+
+
+@torch.no_grad()
+def main(
+    shape: Annotated[str, typer.Option(help=", ".join(SHAPES))] = "llama-512",
+    lengths: Annotated[str, typer.Option(help="Tokens, separated by commas.")] = "128,512,2048",
+    repetitions: int = 7,
+    alpha: Annotated[float, typer.Option(help="A key is a sink above alpha / n; the paper's value.")] = 5.0,
+    device: str = "cpu",
+    write: Annotated[bool, typer.Option(help="Save the table to benchmarks/results.")] = False,
+) -> None:
+    """Print times as ratios to plain sdpa: median, least-most."""
+    model = llama(**SHAPES[shape], dtype=torch.float32, device=device)
+    names = ["eager", *methods()]
+    print(f"| n | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    rows = []
+    for n in map(int, lengths.split(",")):
+        torch.manual_seed(n)
+        ids = torch.randint(2, 32000, (1, n), device=device)
+        times = alternate(systems(model, ids, alpha), repetitions, device)
+        ratios = {name: ratio(times[name], times["sdpa"]) for name in names}
+        print(f"| {n} | {' | '.join(map(str, ratios.values()))} |", flush=True)
+        rows.append({"n": n, "sdpa_seconds": median(times["sdpa"]), "ratios": {k: asdict(v) for k, v in ratios.items()}})
+    if write:
+        settings = {"shape": shape, "repetitions": repetitions, "alpha": alpha, "parameters": PARAMETERS}
+        save(f"methods-{shape}-{device}", {"machine": machine(device), "settings": settings, "rows": rows})
+
+
+if __name__ == "__main__":
+    typer.run(main)
