@@ -240,6 +240,21 @@ def check_supported(config: transformers.PretrainedConfig, model_class: type[tra
         )
 
 
+def decoder_layers(model: transformers.PreTrainedModel) -> tuple[nn.Module, ...]:
+    """The layers of the text decoder, in order: the list of modules that hold the attention modules at their layer indices.
+
+    None where the layers cannot be told from the model's other modules. Raises UnsupportedModelError: see `attention_modules`.
+    """
+    num_layers, _ = model_shape(model.config)
+    attention = attention_modules(model)
+    for modules in model.modules():
+        if isinstance(modules, nn.ModuleList) and len(modules) == num_layers:
+            layers = tuple(modules)
+            if all(any(inner is module for inner in layers[module.layer_idx].modules()) for module in attention):
+                return layers
+    return ()
+
+
 def attention_modules(model: transformers.PreTrainedModel) -> list[Any]:
     """The self-attention modules of the text decoder, in the order of its layers. Raises UnsupportedModelError for none."""
     text_config = model.config.get_text_config()

@@ -16,6 +16,7 @@ from rich.table import Table
 from act_eval.errors import InputError
 
 if TYPE_CHECKING:
+    from act_eval.compare import ComparisonSettings
     from act_eval.report.build import ReportOptions
 
 app = typer.Typer(
@@ -34,7 +35,17 @@ console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of processes that
 
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
+Tasks = Annotated[str, typer.Option(help="Names of lm-eval tasks or groups, separated by commas.")]
+NumFewshot = Annotated[int | None, typer.Option(help="Solved examples per prompt; each task's own number by default.")]
 Limit = Annotated[float | None, typer.Option(help="Documents per task; below 1, a share of them.")]
+EvaluationBatchSize = Annotated[str, typer.Option(help="A number, auto or auto:N.")]
+Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")]
+ChatTemplate = Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")]
+Seeds = Annotated[
+    str, typer.Option(help="For the few-shot sampler and all random generators; several, separated by commas, are averaged.")
+]
+IncludePath = Annotated[str | None, typer.Option(help="A folder with more task configs.")]
+Verbose = Annotated[bool, typer.Option(help="Show lm-eval's own messages.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results and report.")]
 MTBenchFolder = Annotated[Path, typer.Argument(help="Folder that act-eval mt-bench answer wrote.")]
 
@@ -73,45 +84,69 @@ def run(context: typer.Context) -> None:
 
 @app.command()
 def compare(
-    tasks: Annotated[str, typer.Option(help="Names of lm-eval tasks or groups, separated by commas.")],
+    tasks: Tasks,
     output: Output,
     model_args: Annotated[
         str, typer.Option(help="As for lm_eval --model act-hf: pretrained=...,act_profile=...,act_beta=...")
     ] = "",
-    num_fewshot: Annotated[
-        int | None, typer.Option(help="Solved examples per prompt; each task's own number by default.")
-    ] = None,
+    num_fewshot: NumFewshot = None,
     limit: Limit = None,
-    batch_size: Annotated[str, typer.Option(help="A number, auto or auto:N.")] = "1",
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
-    apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
-    seeds: Annotated[
-        str,
-        typer.Option(help="For the few-shot sampler and all random generators; several, separated by commas, are averaged."),
-    ] = "1234",
-    include_path: Annotated[str | None, typer.Option(help="A folder with more task configs.")] = None,
-    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+    batch_size: EvaluationBatchSize = "1",
+    device: Device = None,
+    apply_chat_template: ChatTemplate = False,
+    seeds: Seeds = "1234",
+    include_path: IncludePath = None,
+    verbose: Verbose = False,
 ) -> None:
     """Run baseline and ACT on the same tasks, the model loaded once, then report. Finished parts are not run again."""
-    from lm_eval.utils import simple_parse_args_string
-
-    settings = {
-        "tasks": tuple(task for task in tasks.split(",") if task),
-        "model_args": simple_parse_args_string(model_args),
-        "num_fewshot": num_fewshot,
-        "limit": limit,
-        "batch_size": batch_size,
-        "device": device,
-        "apply_chat_template": apply_chat_template,
-        "seeds": _seeds(seeds),
-        "include_path": include_path,
-    }
     _quiet(verbose)
 
-    from act_eval.compare import ComparisonSettings, run_comparison
+    from act_eval.compare import run_comparison
 
-    if run_comparison(ComparisonSettings(**settings), output, console):
+    settings = _evaluation(tasks, model_args, num_fewshot, limit, batch_size, device, apply_chat_template, seeds, include_path)
+    if run_comparison(settings, output, console):
         _report([output], output)
+
+
+@app.command()
+def sweep(
+    tasks: Tasks,
+    output: Output,
+    vary: Annotated[
+        list[str],
+        typer.Option(help="What varies, an argument of act-hf without act_: beta=0,0.2,0.4 or method=act,boost. Repeat."),
+    ],
+    model_args: Annotated[
+        str, typer.Option(help="As for lm_eval --model act-hf: pretrained=...,act_profile=... and all that does not vary.")
+    ] = "",
+    metric: Annotated[
+        str | None, typer.Option(help="What tables and plots show; by default the metric that most tasks have.")
+    ] = None,
+    num_fewshot: NumFewshot = None,
+    limit: Limit = None,
+    batch_size: EvaluationBatchSize = "1",
+    device: Device = None,
+    apply_chat_template: ChatTemplate = False,
+    seeds: Seeds = "1234",
+    include_path: IncludePath = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compare ACT with the baseline over a grid of settings, the baseline run once. Finished parts are not run again."""
+    _quiet(verbose)
+
+    from act_eval.sweep.grid import Axis
+    from act_eval.sweep.run import run_sweep
+    from act_eval.sweep.tables import main_metric, print_tables
+    from act_eval.sweep.write import write_sweep
+
+    axes = [Axis.parse(text) for text in vary]
+    settings = _evaluation(tasks, model_args, num_fewshot, limit, batch_size, device, apply_chat_template, seeds, include_path)
+    results = run_sweep(settings, axes, output, console)
+    if results is not None:
+        shown = main_metric(results, metric)
+        print_tables(results, shown, console)
+        for path in write_sweep(results, shown, output):
+            console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -153,15 +188,13 @@ def search(
     ] = 0.12,
     selection: Annotated[str, typer.Option(help="validated, improving or top-k.")] = "validated",
     k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
-    num_fewshot: Annotated[
-        int | None, typer.Option(help="Solved examples per prompt; each task's own number by default.")
-    ] = None,
-    apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
+    num_fewshot: NumFewshot = None,
+    apply_chat_template: ChatTemplate = False,
     seed: Annotated[int, typer.Option(help="Draws documents and few-shot examples.")] = 1234,
     batch_size: Annotated[int, typer.Option(help="Rows that run at once.")] = 8,
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
-    include_path: Annotated[str | None, typer.Option(help="A folder with more task configs.")] = None,
-    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+    device: Device = None,
+    include_path: IncludePath = None,
+    verbose: Verbose = False,
 ) -> None:
     """Find the heads whose calibration helps, on training documents. A search that was stopped goes on where it was."""
     _quiet(verbose)
@@ -194,7 +227,7 @@ def search(
 
 @app.command()
 def sinks(
-    tasks: Annotated[str, typer.Option(help="Names of lm-eval tasks or groups, separated by commas.")],
+    tasks: Tasks,
     output: Output,
     model_args: Annotated[
         str,
@@ -209,15 +242,13 @@ def sinks(
     search: Annotated[
         Path | None, typer.Option(help="Also show the accuracy changes per head of a search: its --output folder.")
     ] = None,
-    num_fewshot: Annotated[
-        int | None, typer.Option(help="Solved examples per prompt; each task's own number by default.")
-    ] = None,
-    apply_chat_template: Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")] = False,
+    num_fewshot: NumFewshot = None,
+    apply_chat_template: ChatTemplate = False,
     seed: Annotated[int, typer.Option(help="Draws documents and few-shot examples.")] = 1234,
     batch_size: Annotated[int, typer.Option(help="Documents that run at once.")] = 8,
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
-    include_path: Annotated[str | None, typer.Option(help="A folder with more task configs.")] = None,
-    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+    device: Device = None,
+    include_path: IncludePath = None,
+    verbose: Verbose = False,
 ) -> None:
     """Show where a model's attention sinks are in the documents of tasks: the paper's figures, with the data behind them."""
     _quiet(verbose)
@@ -347,9 +378,9 @@ def answer(
     max_new_tokens: Annotated[int, typer.Option(help="Where each reply ends at the latest.")] = 1024,
     seed: Annotated[int, typer.Option(help="Of sampled replies; each question and turn has random numbers of its own.")] = 1234,
     batch_size: Annotated[int, typer.Option(help="Questions that are answered at once.")] = 8,
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")] = None,
+    device: Device = None,
     chat_template: Annotated[Path | None, typer.Option(help="A Jinja file in place of the tokenizer's chat template.")] = None,
-    verbose: Annotated[bool, typer.Option(help="Show lm-eval's own messages.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Answer the questions with baseline and ACT, the model loaded once. Answers that are there are not made again."""
     _quiet(verbose)
@@ -429,6 +460,34 @@ def mt_bench_report(
     print_scores(scores, console)
     for path in write_scores(scores, output or folder):
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+
+
+def _evaluation(
+    tasks: str,
+    model_args: str,
+    num_fewshot: int | None,
+    limit: float | None,
+    batch_size: str,
+    device: str | None,
+    apply_chat_template: bool,
+    seeds: str,
+    include_path: str | None,
+) -> ComparisonSettings:
+    from lm_eval.utils import simple_parse_args_string
+
+    from act_eval.compare import ComparisonSettings
+
+    return ComparisonSettings(
+        tasks=tuple(task for task in tasks.split(",") if task),
+        model_args=simple_parse_args_string(model_args),
+        num_fewshot=num_fewshot,
+        limit=limit,
+        batch_size=batch_size,
+        device=device,
+        apply_chat_template=apply_chat_template,
+        seeds=_seeds(seeds),
+        include_path=include_path,
+    )
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Baseline and ACT on the same tasks with the model loaded once, written in lm-eval's own file formats.
 
-A cell is one variant (baseline or ACT) of one task with one seed. Each finished cell is a results file with its samples, moved
-into place when it is whole, so a comparison that was killed goes on with the cells that are missing.
+A cell is one variant (baseline, or a setting of ACT) of one task with one seed. Each finished cell is a results file with its
+samples, moved into place when it is whole, so a comparison that was killed goes on with the cells that are missing.
 """
 
 from __future__ import annotations
@@ -63,17 +63,19 @@ class ComparisonSettings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant of one task with one seed."""
+    """One variant of one task with one seed.
+
+    Attributes:
+        variant: what it is called.
+        arguments: what is calibrated.
+        settings: what else is run.
+    """
 
     task: str
     seed: int
+    variant: str
     arguments: ACTArguments
     settings: ComparisonSettings
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether nothing is calibrated."""
-        return self.arguments.act_profile == "none"
 
     @property
     def model_args(self) -> dict[str, Any]:
@@ -94,29 +96,43 @@ class Cell:
 
 
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> bool:
+    """Run ACT and its baseline, see `run_variants`; also raises what `act_and_baseline` does."""
+    act, baseline = act_and_baseline(settings.model_args)
+    _, is_main_process = run_variants(settings, {"ACT": act, "baseline": baseline}, output, console)
+    return is_main_process
+
+
+def run_variants(
+    settings: ComparisonSettings, variants: Mapping[str, ACTArguments], output: Path, console: Console
+) -> tuple[list[Cell], bool]:
     """Run every cell that is not finished, and write its results and samples below `output`.
 
     Processes started together by torchrun or `accelerate launch` share the documents of each cell; the main one writes.
 
     Args:
-        settings: what to run.
+        settings: what to run; of its model arguments, those of ACT are not used.
+        variants: by name, the settings of ACT, one of them for the baseline.
         output: folder of the results; made when missing.
         console: where progress is shown.
 
     Returns:
-        Whether this is the main process, which has all results.
+        All cells, and whether this is the main process, which has all results.
 
     Raises:
         InputError: a setting or a task name is wrong, a dataset cannot be had, or the folder cannot be made; raised before the
             model is loaded.
     """
     processes = shared_processes()
-    variants = act_and_baseline(settings.model_args)
     if settings.num_fewshot == 0 and len(settings.seeds) > 1:
         raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")
     manager = task_manager(settings.tasks, settings.include_path)
     tasks = manager.match_tasks(list(settings.tasks))
-    cells = [Cell(task, seed, variant, settings) for variant in variants for seed in settings.seeds for task in tasks]
+    cells = [
+        Cell(task, seed, variant, arguments, settings)
+        for variant, arguments in variants.items()
+        for seed in settings.seeds
+        for task in tasks
+    ]
     make_folder(output)
     if processes.is_main_process:
         for leftover in output.glob(f"{_UNFINISHED}*"):
@@ -128,20 +144,22 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     if len(missing) < len(cells):
         console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished in {output}.")
     if not missing:
-        return processes.is_main_process
+        return cells, processes.is_main_process
     with explained_dataset_errors():
         loaded = {task: load_for_evaluation(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
     lm = _load_model(cells[0])
+    for arguments in {str(other.act_profile): other for other in variants.values()}.values():
+        if arguments.act_profile != lm.arguments.act_profile:
+            lm.profile_of(arguments)  # whether it fits, before anything runs
     for number, cell in enumerate(missing, start=1):
-        variant = "baseline" if cell.is_baseline else "ACT"
         seed = f", seed {cell.seed}" if len(settings.seeds) > 1 else ""
-        console.print(f"[{number}/{len(missing)}] {cell.task}, {variant}{seed}", markup=False)
+        console.print(f"[{number}/{len(missing)}] {cell.task}, {cell.variant}{seed}", markup=False)
         if lm.arguments != cell.arguments:
             lm.set_act(cell.arguments)
         with explained_dataset_errors():
             _run_cell(cell, lm, loaded[cell.task], manager, output)
     processes.wait_for_everyone()
-    return processes.is_main_process
+    return cells, processes.is_main_process
 
 
 def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:
@@ -153,12 +171,17 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
     arguments = ACTArguments.of_model_args(model_args)
     if arguments.act_profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
-    if arguments.calibration.changes_nothing or arguments.act_head_share == 0:
+    if arguments.changes_nothing:
         raise InputError("these settings change nothing, so ACT would be the baseline itself: choose others.")
     profile = arguments.act_profile
     if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
         raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")
-    return arguments, ACTArguments(act_profile="none", act_base=arguments.act_base)
+    return arguments, baseline_of(arguments)
+
+
+def baseline_of(arguments: ACTArguments) -> ACTArguments:
+    """The same model without calibration."""
+    return ACTArguments(act_profile="none", act_base=arguments.act_base)
 
 
 def _finished_identities(output: Path) -> list[Any]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import LogitsProcessor, PreTrainedModel
+from transformers import LogitsProcessor
 
+from act_eval.act import decoder_layers, pretrained_model
 from act_eval.errors import InputError
 from act_eval.scoring import Tokens
 
@@ -31,19 +32,17 @@ class NonFiniteLogitsError(InputError):
 
 
 @torch.no_grad()
-def first_layer_not_finite(model: nn.Module, pretrained: PreTrainedModel, tokens: Tokens, num_layers: int) -> int | None:
+def first_layer_not_finite(model: nn.Module, tokens: Tokens) -> int | None:
     """Run one input and find the first decoder layer whose output holds NaN or infinity; None where there is none.
 
     Args:
-        model: what is called.
-        pretrained: the transformers model in it.
+        model: what is called; holds a transformers model.
         tokens: token ids.
-        num_layers: of the decoder.
     """
-    lists = [module for module in pretrained.modules() if isinstance(module, nn.ModuleList) and len(module) == num_layers]
+    pretrained = pretrained_model(model)
     found: list[int] = []
     hooks = []
-    for index, layer in enumerate(lists[0] if lists else ()):
+    for index, layer in enumerate(decoder_layers(pretrained)):
 
         def check(module: nn.Module, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...], index: int = index) -> None:
             hidden = output if isinstance(output, Tensor) else output[0]

@@ -53,7 +53,7 @@ class SelectedKeys:
         if most == 0:
             return None
         present, index = selected.to(torch.uint8).topk(most, dim=-1)
-        return cls(index, present.bool(), first.gather(-1, index) & present.bool())
+        return cls(index, present.bool(), first.gather(-1, index))
 
 
 def find_prefill_sinks(pairs: Pairs, settings: CalibrationSettings) -> tuple[Tensor, Tensor]:

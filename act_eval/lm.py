@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import LogitsProcessorList
 
-from act_eval.act import ACT, check_supported, model_shape, pretrained_model, resolve_for_model
+from act_eval.act import ACT, check_supported, pretrained_model, resolve_for_model
 from act_eval.attention import select_cache_rows
 from act_eval.calibration import CalibrationSettings
 from act_eval.demo import MODEL_PATH
@@ -96,6 +96,11 @@ class ACTArguments:
         return {**settings, "act_method": method.name, **{f"act_{name}": value for name, value in method.parameters.items()}}
 
     @property
+    def changes_nothing(self) -> bool:
+        """Whether this is the baseline: no head is calibrated, or calibrated heads stay as they are."""
+        return self.act_profile == "none" or self.act_head_share == 0 or self.calibration.changes_nothing
+
+    @property
     def calibration(self) -> CalibrationSettings:
         """What is done in the heads of the profile."""
         return self.act(HeadProfile({})).calibration
@@ -156,10 +161,13 @@ class ACTLM(HFLM):
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
-        assert arguments.act_profile is not None
-        profile = resolve_for_model(arguments.act_profile, self.config, self._checkpoint).share(arguments.act_head_share)
+        self.act = arguments.act(self.profile_of(arguments))
         self.arguments = arguments
-        self.act = arguments.act(profile)
+
+    def profile_of(self, arguments: ACTArguments) -> HeadProfile:
+        """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit the model."""
+        assert arguments.act_profile is not None
+        return resolve_for_model(arguments.act_profile, self.config, self._checkpoint).share(arguments.act_head_share)
 
     @property
     def profile(self) -> HeadProfile:
@@ -217,7 +225,7 @@ class ACTLM(HFLM):
     def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
         """The error for an input whose logits are not numbers, with the layer where that begins."""
         with self.act(self.model), self.autocast():
-            layer = first_layer_not_finite(self.model, pretrained_model(self.model), tokens, model_shape(self.config)[0])
+            layer = first_layer_not_finite(self.model, tokens)
         return NonFiniteLogitsError(tokens, layer, where)
 
     def _tokens_of(self, request: Instance) -> Tokens:
@@ -369,8 +377,7 @@ class ACTLM(HFLM):
         spec = profile if isinstance(profile, str) else "given as an object"
         heads = {str(layer): list(layer_heads) for layer, layer_heads in self.profile.heads.items() if layer_heads}
         settings = {**self.act_settings(), "profile": spec, "num_heads": self.profile.size, "heads": heads}
-        versions = {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
-        return {**super().get_model_info(), "act": settings, "versions": versions}
+        return {**super().get_model_info(), "act": settings, "versions": package_versions()}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Keep the answers of different ACT settings apart in `--use_cache`: lm-eval's keys do not hold the settings.
@@ -384,6 +391,11 @@ class ACTLM(HFLM):
             table = f"act_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
             type(database)(database.filename, tablename=table).close()
             database.tablename = table
+
+
+def package_versions() -> dict[str, str]:
+    """Of the packages that answers depend on."""
+    return {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
 
 
 def holds(tokens: Tokens, part: Tokens) -> bool:

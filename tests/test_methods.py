@@ -74,6 +74,7 @@ def maps(draw, sum_to_one=False):
     scores = draw(st.sampled_from([1.0, 5.0, 30.0, 80.0])) * torch.randn(rows, k, generator=generator)
     scores = scores.masked_fill(torch.rand(rows, k, generator=generator) < draw(st.sampled_from([0.0, 0.3])), -torch.inf)
     weights = scores.softmax(-1).nan_to_num(0)
+    weights[weights < 1e-30] = 0  # so that no multiple of a row has other zeros
     if not sum_to_one:
         weights = weights * (torch.rand(rows, 1, generator=generator) if draw(st.booleans()) else 1)
     sinks = torch.rand(k, generator=generator) < draw(st.sampled_from([0.0, 0.3, 1.0]))
@@ -217,9 +218,10 @@ def test_families_equal_the_naive_reference(method, name, side):
         pytest.skip(f"this transformers has no {name}")
     model, mask = family.make_model(), mask_of(side)
     settings, new = settings_of(method, threshold=0.1), () if side == "right" else (3, 1)
-    with naive_act(model, all_heads(model), settings, mask):
+    heads = {layer: layer_heads[side == "left" :: 2] for layer, layer_heads in all_heads(model).items()}
+    with naive_act(model, heads, settings, mask):
         expected = run(model, mask, new)
-    with act_of(settings, all_heads(model))(model):
+    with act_of(settings, heads)(model):
         result = run(model, mask, new)
     assert (expected[0] - run(model, mask)[0]).abs().max() > 1e-3 * expected[0].abs().max()
     for got, wanted in zip(result, expected, strict=True):

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from act_eval.compare import DEMO_MODEL_NAME, act_and_baseline
 from act_eval.errors import InputError
-from act_eval.lm import ACTArguments
+from act_eval.lm import ACTArguments, package_versions
 from act_eval.mt_bench.folder import Folder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
@@ -166,8 +165,7 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
 
 def _variant(model_id: str, lm: ChatLM) -> Variant:
     act = {**lm.act_settings(), "profile": str(lm.arguments.act_profile), "num_heads": lm.profile.size}
-    versions = {name: version(name) for name in ("act-eval", "torch", "transformers")}
-    return Variant(model_id, lm.arguments.act_profile == "none", describe_settings(act), act, versions)
+    return Variant(model_id, lm.arguments.act_profile == "none", describe_settings(act), act, package_versions())
 
 
 def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question], model_id: str, append: Append) -> None:

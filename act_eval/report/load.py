@@ -56,6 +56,7 @@ _ACT_KEYS = ("threshold", "alpha", "keep", "decode", "profile", "profile_hash", 
 # What else is among the ACT settings of a results file; everything beyond is a parameter of the method.
 _OTHER_ACT_KEYS = ("method", "sink_share", "changes_nothing", "base", "heads")
 _OLDER_METHOD = "act"  # of files that do not say which one it was
+_DIGITS = ".10g"
 _LONGEST_PROFILE = 20
 _LONGEST_REASON = 200
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
@@ -93,7 +94,7 @@ class Results:
     lower_is_better: frozenset[tuple[str, str]]
 
 
-def load(folders: Iterable[Path]) -> Results:
+def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True) -> Results:
     """Read every run below some folders, in an order that depends on the files' contents and names alone.
 
     A run is one task of one `results_<date>.json`; its samples are in the file of the same task and date beside it. Runs may
@@ -101,6 +102,7 @@ def load(folders: Iterable[Path]) -> Results:
 
     Args:
         folders: where to look, recursively.
+        is_wanted: says from the content of a results file whether to read its runs; all by default.
 
     Raises:
         ReportError: a folder does not exist, there is no run in any of them, a file is not what lm-eval writes, or a score is
@@ -112,16 +114,19 @@ def load(folders: Iterable[Path]) -> Results:
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
         files |= {file.resolve(): file for file in folder.rglob("results_*.json")}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
-    parts = [_load_file(file) for file in tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False)]
+    files_with_progress = tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False)
+    parts = [part for file in files_with_progress if (part := _load_file(file, is_wanted)) is not None]
     if not any(len(part.runs) for part in parts):
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
     return _merged(parts)
 
 
-def _load_file(file: Path) -> Results:
-    """The runs of one results file."""
+def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:
+    """The runs of one results file, or None where they are not wanted."""
     with _explaining(lambda: f"{file} is not a results file of lm-eval"):
         results = _read_json(file)
+        if not is_wanted(results):
+            return None
         runs = list(_runs(file, results))
         scores = [_scores(number, results["results"].get(run["task"], {})) for number, run in enumerate(runs)]
         tags = {(tag, task) for task, config in results["configs"].items() for tag in _as_list(config.get("tag"))}
@@ -200,9 +205,9 @@ def describe_settings(act: Mapping[str, Any] | None) -> str:
     method = act.get("method", _OLDER_METHOD)
     parts = [f"{profile} ({act['num_heads']} heads)"]
     parts += [method] if method != _OLDER_METHOD else []
-    parts += [f"{name} {value:g}" for name, value in method_parameters(act).items()]
-    parts += [f"{name} {act[name]:g}" for name in ("alpha", "threshold") if act[name] is not None]
-    parts += [f"{act['sink_share']:.0%} of sinks"] if act.get("sink_share", 1) != 1 else []
+    parts += [f"{name} {value:{_DIGITS}}" for name, value in method_parameters(act).items()]
+    parts += [f"{name} {act[name]:{_DIGITS}}" for name in ("alpha", "threshold") if act[name] is not None]
+    parts += [f"{100 * act['sink_share']:{_DIGITS}}% of sinks"] if act.get("sink_share", 1) != 1 else []
     parts += [act["keep"]] if act["keep"] != "first-sink" else []
     parts += [f"decode {act['decode']}"] if act["decode"] != "prefill" else []
     return ", ".join(parts)

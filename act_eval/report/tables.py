@@ -35,7 +35,7 @@ SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
 _MEANS = {"baseline": ".3f", "act": ".3f", "delta": "+.3f"}
 _TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
-_NAMES = ("model", "settings", "task", "metric", "group", "subject", "category")
+_NAMES = ("model", "settings", "task", "metric", "group", "subject", "category", "method", "profile", "keep", "decode")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Cache
 
-from act_eval.act import attention_modules, pretrained_model
+from act_eval.act import attention_modules, decoder_layers, pretrained_model
 
 
 @dataclass
@@ -40,15 +40,10 @@ class DecoderLayers:
 
     @classmethod
     def of(cls, model: nn.Module) -> DecoderLayers:
-        """Find the list of modules that holds one attention module each."""
+        """Find them; none in hybrid models, where layers without attention keep states of their own."""
         pretrained = pretrained_model(model)
-        attention = attention_modules(pretrained)
-        for modules in pretrained.modules():
-            if isinstance(modules, nn.ModuleList) and len(modules) == len(attention):
-                held = zip(modules, attention, strict=True)
-                if all(any(inner is module for inner in layer.modules()) for layer, module in held):
-                    return cls(tuple(modules))
-        return cls(())
+        layers = decoder_layers(pretrained)
+        return cls(layers if len(layers) == len(attention_modules(pretrained)) else ())
 
     @contextmanager
     def record(self) -> Iterator[Recording]:

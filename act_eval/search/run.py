@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from act_eval.act import attention_layers, model_shape
 from act_eval.documents import DocumentSettings
 from act_eval.errors import InputError
-from act_eval.lm import ACTLM
+from act_eval.lm import ACTLM, package_versions
 from act_eval.memory import run_in_parts
 from act_eval.processes import shared_processes
 from act_eval.profiles import HeadProfile, resolve_layers
@@ -162,7 +161,7 @@ class _Search:
             "selection": self.settings.selection,
             "k": self.settings.k,
             "batch_size": self.settings.batch_size,
-            "versions": _versions(),
+            "versions": package_versions(),
         }
         needed = 10 * (len(self.heads) + 40) * (len(self.documents) + len(self.validation)) + 2**20
         with self.processes.main_process_first():
@@ -417,7 +416,7 @@ class _Search:
             "weights_hash": self.weights_hash,
             "full_passes": {name: round(cost, 3) for name, cost in full_passes.items()},
             "heads_alone": scores,
-            "versions": _versions(),
+            "versions": package_versions(),
         }
         if len(unions):
             columns = ["heads", "chosen", "accuracy_change", "margin_change"]
@@ -467,7 +466,3 @@ def _heads_of(table: pd.DataFrame) -> list[Head]:
 
 def _profile_of(heads: Sequence[Head]) -> HeadProfile:
     return HeadProfile({layer: tuple(head for at, head in heads if at == layer) for layer in {layer for layer, _ in heads}})
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from act_eval.act import attention_layers, model_shape
 from act_eval.documents import draw_evaluation_documents, draw_training_documents, render, training_split
 from act_eval.errors import InputError
 from act_eval.files import make_folder
-from act_eval.lm import ACTLM
+from act_eval.lm import ACTLM, package_versions
 from act_eval.memory import run_in_parts
 from act_eval.profiles import resolve_layers
 from act_eval.scoring import Tokens
@@ -232,5 +231,5 @@ def _provenance(
         "seed": settings.seed,
         "num_fewshot": settings.num_fewshot,
         "apply_chat_template": settings.apply_chat_template,
-        "versions": {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")},
+        "versions": package_versions(),
     }

@@ -1,0 +1,36 @@
+"""Run a sweep: every point once, the baseline once, the model loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from act_eval.compare import ComparisonSettings, baseline_of, run_variants
+from act_eval.sweep.grid import Axis, points
+from act_eval.sweep.results import SweepResults, read_results
+
+
+def run_sweep(settings: ComparisonSettings, axes: Sequence[Axis], output: Path, console: Console) -> SweepResults | None:
+    """Run every point of a grid that is not finished, and compare all of them with the baseline.
+
+    Points that change nothing are the baseline, which is run once.
+
+    Args:
+        settings: what to run; model arguments hold what does not vary.
+        axes: what varies.
+        output: folder of the results, in lm-eval's formats, see `act_eval.compare`; made when missing.
+        console: where progress is shown.
+
+    Returns:
+        What was found; None in all but the main process.
+
+    Raises:
+        InputError: see `grid.points` and `compare.run_variants`; raised before the model is loaded.
+    """
+    grid = points(settings.model_args, axes)
+    variants = {point.label: point.arguments for point in grid if not point.arguments.changes_nothing}
+    variants["baseline"] = baseline_of(grid[0].arguments)
+    cells, is_main_process = run_variants(settings, variants, output, console)
+    return read_results(axes, grid, cells, output) if is_main_process else None

@@ -1,0 +1,130 @@
+"""Tables of a sweep: one for each axis, with the same lines as the axis's plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from act_eval.errors import InputError
+from act_eval.report.build import ALL_TASKS
+from act_eval.report.tables import TextTable, differs, plain_table
+from act_eval.sweep.grid import Axis
+from act_eval.sweep.results import SweepResults
+
+NOTE = (
+    "Differences are paired by document, with 95% bootstrap intervals. A star marks a task that differs from the baseline "
+    "(Holm p below 0.05 over the tasks of a point, or an interval without zero). Nothing is corrected for the number of "
+    "points: of many, some differ by chance."
+)
+_INTERVAL, _SAME = "95% interval", "= baseline"
+
+
+def varied(results: SweepResults) -> list[Axis]:
+    """The axes on which points have two values or more: they have a table and a plot."""
+    return [axis for axis in results.axes if results.table[axis.name].nunique() > 1]
+
+
+def main_metric(results: SweepResults, metric: str | None = None) -> tuple[str, str]:
+    """Metric and filter that tables and plots show.
+
+    Args:
+        results: of the sweep.
+        metric: its name, or None for the one that most tasks have, `acc` before others.
+
+    Raises:
+        InputError: no task has it.
+    """
+    tasks = results.table.groupby(["metric", "filter"])["task"].nunique()
+    names = [name for name in tasks.index if metric in (None, name[0])]
+    if not names:
+        there = ", ".join(dict.fromkeys(name for name, _ in tasks.index))
+        raise InputError(f"--metric {metric}: no task of the sweep has it; there are {there}.")
+    return min(names, key=lambda name: (-tasks[name], name[0] != "acc", name))
+
+
+def lines(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """What is compared along an axis: the points that agree on all other axes.
+
+    Points whose method knows nothing of the axis are left out, and on an axis of numbers points that are alone.
+
+    Args:
+        results: of the sweep.
+        axis: one of its axes.
+        metric: see `main_metric`.
+
+    Returns:
+        For each line its values on the other axes, None where its method knows nothing of one; and its rows of the table, in
+        the order of the axis's values.
+    """
+    table = results.table
+    rows = table[table[axis.name].notna() & (table["metric"] == metric[0]) & (table["filter"] == metric[1])]
+    others = [other.name for other in results.axes if other is not axis]
+    line_of = [tuple(point.values.get(name) for name in others) for point in results.points]
+    for line in sorted(dict.fromkeys(line_of), key=lambda line: [value is None for value in line]):
+        of_line = rows[rows["point"].map(lambda point, line=line: line_of[point] == line)]
+        if of_line["point"].nunique() > (1 if axis.is_numeric else 0):
+            yield line, of_line.sort_values(axis.name, key=lambda values: values.map(axis.values.index), kind="stable")
+
+
+def totals(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of a line those of the average over tasks, or of the one task that there is."""
+    averages = rows[rows["task"] == ALL_TASKS]
+    return averages if len(averages) else rows
+
+
+def axis_table(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> TextTable:
+    """A row for each point on the axis: where it is on the others, the difference in each task, and the average over tasks.
+
+    Args:
+        results, axis, metric: see `lines`.
+    """
+    others = [other.name for other in results.axes if other is not axis]
+    texts, names = [], []
+    for line, rows in lines(results, axis, metric):
+        stars = differs(rows).map({True: "*", False: ""})
+        for _, of_point in rows.groupby("point", sort=False):
+            total = totals(of_point).iloc[0]
+            names = [task for task in of_point["task"] if task != ALL_TASKS]
+            text = {name: "" if value is None else str(value) for name, value in zip(others, line, strict=True)}
+            text[axis.name] = str(axis.values[axis.values.index(total[axis.name])])
+            if len(names) > 1:
+                by_task = of_point[of_point["task"] != ALL_TASKS].iterrows()
+                text |= {row["task"]: f"{row['delta']:+.3f}{stars[index]}" for index, row in by_task}
+            text |= {"ACT": f"{total['act']:.3f}", "delta": f"{total['delta']:+.3f}", _INTERVAL: _interval(total)}
+            texts.append(text)
+    title = f"By {axis.name}: {describe(metric, names)} (baseline {total['baseline']:.3f})"
+    return plain_table(title, pd.DataFrame(texts).fillna(""))
+
+
+def describe(metric: tuple[str, str], tasks: list[str]) -> str:
+    """What is shown, such as `acc, average over 3 tasks`."""
+    name = metric[0] if metric[1] == "none" else f"{metric[0]} ({metric[1]})"
+    return f"{name}, average over {len(tasks)} tasks" if len(tasks) > 1 else f"{name}, {tasks[0]}"
+
+
+def _interval(row: pd.Series) -> str:
+    if row["settings"] == "baseline":
+        return _SAME
+    return "unpaired" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+
+
+def print_tables(results: SweepResults, metric: tuple[str, str], console: Console) -> None:
+    """Show the table of each axis on a terminal."""
+    names = [axis.name for axis in results.axes]
+    for axis in varied(results):
+        table = axis_table(results, axis, metric)
+        shown = Table(title=table.title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for header in table.texts:
+            justify: Literal["left", "right"] = "left" if header in names else "right"
+            widest = max(map(len, table.texts[header]))
+            whole = header in (*names, _INTERVAL)
+            shown.add_column(str(header), justify=justify, min_width=widest, no_wrap=whole, overflow="fold")
+        for cells in table.texts.itertuples(index=False):
+            shown.add_row(*cells)
+        console.print(shown)
+    console.print(NOTE, soft_wrap=True, highlight=False)
