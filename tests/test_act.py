@@ -335,7 +335,12 @@ def test_masks_that_add_to_the_scores(gqa_model, slope):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_extra_memory_is_linear(fresh_model, monkeypatch, padded):
+@pytest.mark.parametrize(
+    "act",
+    [ACT("all", alpha=2), ACT("all", alpha=2, method="to-first-token"), ACT("all", method="temperature")],
+    ids=lambda act: act.method.name,
+)
+def test_extra_memory_is_linear(fresh_model, monkeypatch, act, padded):
     """Beside the masks that transformers makes, nothing is as large as an n x n map."""
     monkeypatch.setattr("act_eval.pairs._BLOCK_ELEMENTS", {"cpu": 2**14})
     largest = {}
@@ -350,7 +355,7 @@ def test_extra_memory_is_linear(fresh_model, monkeypatch, padded):
             with tensors:
                 original(self, call, pairs)
 
-        with monkeypatch.context() as patch, torch.no_grad(), ACT("all", alpha=2)(fresh_model):
+        with monkeypatch.context() as patch, torch.no_grad(), act(fresh_model):
             patch.setattr(LayerCalibration, "_prefill", watched)
             fresh_model(ids, attention_mask=mask)
         largest[n] = tensors.elements
