@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # Before anything reads them:
@@ -13,9 +15,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores take o
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+
 import pytest
 import torch
 from lm_eval.tasks import TaskManager
+from torch.utils import collect_env
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -26,6 +30,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-models", action="store_true", help="write the table of models from this run of test_families.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment_is_described_once() -> Iterator[None]:
+    """lm-eval describes the machine in each results file anew, which takes longer than the small evaluations of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_env, "get_pretty_env_info", cache(collect_env.get_pretty_env_info))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def test_the_files_say_what_was_run(answered):
     assert (baseline.is_baseline, act.is_baseline) == (True, False)
     assert (baseline.settings, act.settings) == ("baseline", "all (8 heads), beta 0, threshold 0.02")
     assert act.model_id.startswith("tiny-chat-act-")
-    assert set(act.versions) == {"act-eval", "torch", "transformers"}
+    assert set(act.versions) == {"act-eval", "lm-eval", "torch", "transformers"}
 
 
 @pytest.mark.parametrize("is_baseline", [True, False])

@@ -280,7 +280,6 @@ class TestRun:
             (["--vary", "beta=0,3"], "beta is 3"),
             (["--vary", "method=act,louder"], "no method 'louder'"),
             (["--vary", "beta"], "needs a name and its values"),
-            (["--vary", "beta=0,0.4", "--tasks", "no_such_task"], "no_such_task"),
             (["--vary", "beta=0,0.4", "--seeds", "x"], "--seeds"),
         ],
     )
