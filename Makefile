@@ -12,13 +12,13 @@ demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/act-eval demo --output $(DEMO_OUTPUT)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Oldest and newest supported transformers and lm-eval, each in its own environment with its own constraints.
 test-matrix: $(MATRIX:%=test-%)
 
 test-%: .venv-%/.installed
-	.venv-$*/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(MATRIX_TESTS:%=tests/test_%.py)
+	.venv-$*/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(MATRIX_TESTS:%=tests/test_%.py)
 
 .venv-%/.installed: constraints-%.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)
