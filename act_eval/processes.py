@@ -10,6 +10,9 @@ def shared_processes() -> PartialState:
     """The processes that torchrun or `accelerate launch` started for this run; one where nothing did.
 
     accelerate takes processes on a machine without accelerators for separate runs, unless it is told that they are on CPUs; it
-    is told by whoever asks first.
+    is told by whoever asks first. It then calls each CPU cpu:0, where transformers 4.57 cannot load weights to.
     """
-    return PartialState(cpu=not torch.accelerator.is_available())
+    processes = PartialState(cpu=not torch.accelerator.is_available())
+    if processes.device.type == "cpu":
+        processes.device = torch.device("cpu")
+    return processes
