@@ -7,6 +7,7 @@ MATRIX := oldest newest
 MATRIX_TESTS := calibration profiles act methods families backends lm registration compare sinks trouble
 
 .PHONY: demo test test-matrix lint clean
+.PRECIOUS: .venv-%/.installed
 
 demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/act-eval demo --output $(DEMO_OUTPUT)
