@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO_OUTPUT := demo-output
 MATRIX := oldest newest
-MATRIX_TESTS := calibration profiles act methods families backends lm registration compare sinks trouble
+MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_registration.py test_compare.py test_trouble.py
 
 .PHONY: demo test test-matrix lint clean
 .PRECIOUS: .venv-%/.installed
@@ -19,7 +19,7 @@ test: $(VENV)/.installed-test
 test-matrix: $(MATRIX:%=test-%)
 
 test-%: .venv-%/.installed
-	.venv-$*/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(MATRIX_TESTS:%=tests/test_%.py)
+	.venv-$*/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(MATRIX_TESTS:%=tests/%)
 
 .venv-%/.installed: constraints-%.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)

@@ -1,5 +1,5 @@
 """`python -m act_eval` is `act-eval`; `accelerate launch -m act_eval search ...` needs a module."""
 
-from act_eval.cli import main
+from act_eval.cli.app import main
 
 main()

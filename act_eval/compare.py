@@ -21,16 +21,17 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from rich.console import Console
 
+from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.errors import InputError
 from act_eval.files import make_folder
-from act_eval.lm import ACTLM, ACTArguments
-from act_eval.processes import shared_processes
+from act_eval.harness.arguments import ACTArguments, act_and_baseline
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.processes import shared_processes
+from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, task_manager
 from act_eval.profiles import HeadProfile
-from act_eval.tasks import explained_dataset_errors, load_for_evaluation, task_manager
 
 logger = logging.getLogger(__name__)
 
-DEMO_MODEL_NAME = "act-eval-demo"
 _UNFINISHED = ".unfinished-"
 
 
@@ -160,28 +161,6 @@ def run_variants(
             _run_cell(cell, lm, loaded[cell.task], manager, output)
     processes.wait_for_everyone()
     return cells, processes.is_main_process
-
-
-def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:
-    """ACT as the model arguments ask for it, and the baseline of the same model.
-
-    Raises:
-        InputError: an `act_*` argument is unknown or out of range, or the profile names no head.
-    """
-    arguments = ACTArguments.of_model_args(model_args)
-    if arguments.act_profile == "none":
-        raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
-    if arguments.changes_nothing:
-        raise InputError("these settings change nothing, so ACT would be the baseline itself: choose others.")
-    profile = arguments.act_profile
-    if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
-        raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")
-    return arguments, baseline_of(arguments)
-
-
-def baseline_of(arguments: ACTArguments) -> ACTArguments:
-    """The same model without calibration."""
-    return ACTArguments(act_profile="none", act_base=arguments.act_base)
 
 
 def _finished_identities(output: Path) -> list[Any]:

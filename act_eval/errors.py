@@ -6,3 +6,16 @@ class InputError(ValueError):
 
     Command lines print it alone, without a traceback, and exit with code 2.
     """
+
+
+class SettingError(InputError):
+    """One setting cannot work. The message begins with the setting's name; a command line puts its own option there.
+
+    Args:
+        name: the field that holds the setting, such as "batch_size".
+        problem: the rest of the sentence, such as "must be at least 1, not 0".
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name, self.problem = name, problem
+        super().__init__(f"{name} {problem}")

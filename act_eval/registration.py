@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 MODEL_NAME = "act-hf"
-TARGET = "act_eval.lm:ACTLM"
+TARGET = "act_eval.harness.lm:ACTLM"
 
 
 def find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:

@@ -20,8 +20,8 @@ from lm_eval.models.huggingface import HFLM
 from models import llama, word_tokenizer, words
 from timing import alternate, machine, ratio, save
 
-from act_eval.attention import CACHE_ATTRIBUTE
-from act_eval.lm import ACTLM
+from act_eval.attention.cache import CACHE_ATTRIBUTE
+from act_eval.harness.lm import ACTLM
 from act_eval.profiles import HeadProfile
 
 LAYERS, HEADS = 8, 8

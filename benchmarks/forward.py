@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from act_eval import ACT
-from act_eval.attention import LayerCalibration
+from act_eval.attention.layer import LayerCalibration
 from act_eval.profiles import HeadProfile
 
 SHAPES = {

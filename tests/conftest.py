@@ -18,14 +18,12 @@ if shutil.which("nvidia-smi") is None:
 
 import pytest
 import torch
+from helpers.models import GOLDEN
 from lm_eval.tasks import TaskManager
 from torch.utils import collect_env
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from act_eval.tasks import tasks_path
-
-GOLDEN = Path(__file__).parent / "golden"
+from act_eval.harness.tasks import tasks_path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,27 +84,3 @@ def fresh_model() -> PreTrainedModel:
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
     )
     return LlamaForCausalLM(config).eval()
-
-
-def random_ids(length: int, seed: int, rows: int = 1) -> torch.Tensor:
-    """Token ids for the golden models, with tokens that attract attention among them: int64 `[rows, length]`."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, 128, (rows, length), generator=generator)
-    attractive = torch.tensor([7, 19, 42, 77, 100])
-    chosen = attractive[torch.randint(0, 5, (rows, length), generator=generator)]
-    ids = torch.where(torch.rand(rows, length, generator=generator) < 0.1, chosen, ids)
-    ids[:, 0] = 1
-    return ids
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers how many elements the largest new tensor had."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(tensor, torch.Tensor) and tensor._base is None:
-                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
-        return result

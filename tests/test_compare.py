@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from act_eval import cli
+from act_eval.cli import app as cli
 from act_eval.errors import InputError
-from act_eval.lm import ACTLM
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.tasks import tasks_path
 from act_eval.profiles import HeadProfile
-from act_eval.tasks import tasks_path
 
 ARGUMENTS = ["compare", "--tasks", "demo_choice,demo_topic", "--limit", "12", "--batch-size", "4", "--device", "cpu"]
 MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=5,dtype=float32"]

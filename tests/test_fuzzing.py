@@ -5,13 +5,13 @@ import json
 from dataclasses import fields
 
 import pytest
+from helpers.runs import ACT, BASELINE, write_run
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lm_eval.utils import simple_parse_args_string
-from test_report import ACT, BASELINE, write_run
 
 from act_eval.errors import InputError
-from act_eval.lm import ACTArguments
+from act_eval.harness.arguments import ACTArguments
 from act_eval.methods import methods
 from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
 from act_eval.report.build import make_report

@@ -25,7 +25,7 @@ def wheel(tmp_path_factory):
     [
         "act_eval_startup.pth",
         "act_eval/py.typed",
-        "act_eval/models.json",
+        "act_eval/model_families.json",
         "act_eval/demo/model/model.safetensors",
         "act_eval/demo/model/tokenizer.json",
         "act_eval/published_profiles/llama-2-7b-chat/classification.json",

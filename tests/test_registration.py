@@ -74,7 +74,10 @@ def test_entry_point():
     assert entry_point.load().__name__ == "ACTLM"
 
 
-@pytest.mark.parametrize("module", ["act_eval", "act_eval.calibration", "act_eval.attention", "act_eval.act", "act_eval.lm"])
+@pytest.mark.parametrize(
+    "module",
+    ["act_eval", "act_eval.attention.calibration", "act_eval.attention.layer", "act_eval.attention.act", "act_eval.harness.lm"],
+)
 def test_importing_changes_nothing(module):
     """No attention function is registered, and no model class is replaced, before a context is entered."""
     code = f"""

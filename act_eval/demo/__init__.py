@@ -3,3 +3,4 @@
 from pathlib import Path
 
 MODEL_PATH = Path(__file__).parent / "model"
+DEMO_MODEL_NAME = "act-eval-demo"

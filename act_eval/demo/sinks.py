@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from act_eval.calibration import column_means
+from act_eval.attention.calibration import column_means
 from act_eval.demo import MODEL_PATH, corpus
 
 DOCUMENTS_PER_TASK = 100

@@ -4,8 +4,8 @@ The attention function knows two kinds. Any `Method` can rewrite rows of an atte
 weights of a few keys alone, the attention sinks and perhaps the first token, and scales all others by one factor; its outputs
 then follow from the base backend's without a map.
 
-Rows are softmax weights over the keys. They may sum to less than 1 (learned sink logits, see `act_eval.calibration`), so that a
-method must treat rows alike up to a factor, and keep their sums.
+Rows are softmax weights over the keys. They may sum to less than 1 (learned sink logits, see `attention.calibration`), so that
+a method must treat rows alike up to a factor, and keep their sums.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from act_eval.methods.act import scale_sinks
 from act_eval.methods.base import SelectiveMethod
-from act_eval.methods.to_other_tokens import scale_sinks
 
 
 @dataclass(frozen=True)

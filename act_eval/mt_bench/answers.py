@@ -16,9 +16,10 @@ from typing import Any, Literal, get_args
 
 from tqdm import tqdm
 
-from act_eval.compare import DEMO_MODEL_NAME, act_and_baseline
+from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.errors import InputError
-from act_eval.lm import ACTArguments, package_versions
+from act_eval.harness.arguments import ACTArguments, act_and_baseline
+from act_eval.harness.identity import package_versions
 from act_eval.mt_bench.folder import Folder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal

@@ -14,9 +14,9 @@ from lm_eval.models.utils import postprocess_generated_text
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from act_eval.errors import InputError
-from act_eval.finite import RefuseNonFiniteLogits
-from act_eval.lm import ACTLM
-from act_eval.memory import run_in_parts
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.memory import run_in_parts
+from act_eval.harness.nonfinite import RefuseNonFiniteLogits
 
 logger = logging.getLogger(__name__)
 

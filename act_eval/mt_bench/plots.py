@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from act_eval.mt_bench.scores import ALL, BOTH, Scores
-from act_eval.plot_style import GREY, PAGE_WIDTH, SERIES, STYLE, write_figure
+from act_eval.plotting import GREY, PAGE_WIDTH, SERIES, STYLE, write_figure
 from act_eval.report.plots import plot_bars
 
 _FEWEST_SPOKES = 3

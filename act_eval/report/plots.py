@@ -1,4 +1,4 @@
-"""Plots of a report, in the style of `act_eval.plot_style`.
+"""Plots of a report, in the style of `act_eval.plotting`.
 
 Every function takes tables of a report and returns a figure, or None where the tables have nothing to show. Plots show scores
 between 0 and 1 alone, such as accuracy and F1, as percentages.
@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from act_eval.plot_style import COLOUR_BETTER, COLOUR_WORSE, GREY, SERIES, STYLE, write_figure
+from act_eval.plotting import COLOUR_BETTER, COLOUR_WORSE, GREY, SERIES, STYLE, write_figure
 from act_eval.report.build import ALL_TASKS, Report
 from act_eval.report.load import ReportError
 from act_eval.report.tables import differs, labels

@@ -12,10 +12,10 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
-from act_eval.documents import DocumentSettings, draw_training_documents, render, training_split
-from act_eval.lm import ACTLM
-from act_eval.scoring import Tokens
-from act_eval.tasks import TaskError
+from act_eval.harness.documents import DocumentSettings, draw_training_documents, render, training_split
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.scoring import Tokens
+from act_eval.harness.tasks import TaskError
 
 logger = logging.getLogger(__name__)
 

@@ -22,14 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from act_eval.act import ACT, model_shape
-from act_eval.attention import MODULE_ATTRIBUTE, ChosenPairs, LayerCalibration
-from act_eval.lm import ACTLM
-from act_eval.memory import halved
+from act_eval.attention.act import ACT
+from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration
+from act_eval.attention.model_structure import model_shape
+from act_eval.attention.pairs import ChosenPairs
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.memory import halved
+from act_eval.harness.scoring import Prefill, Scorer, Tokens
 from act_eval.profiles import HeadProfile
-from act_eval.scoring import Prefill, Scorer, Tokens
 from act_eval.search.documents import CalibrationDocument
-from act_eval.search.resume import DecoderLayers, Recording, fill_skipped_layers
+from act_eval.search.resume_at_layer import DecoderLayers, Recording, fill_skipped_layers
 
 logger = logging.getLogger(__name__)
 

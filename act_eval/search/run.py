@@ -13,12 +13,14 @@ from accelerate.utils import gather_object
 from lm_eval.api.task import Task
 from tqdm import tqdm
 
-from act_eval.act import attention_layers, model_shape
-from act_eval.documents import DocumentSettings
+from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import InputError
-from act_eval.lm import ACTLM, package_versions
-from act_eval.memory import run_in_parts
-from act_eval.processes import shared_processes
+from act_eval.harness.documents import DocumentSettings
+from act_eval.harness.identity import package_versions
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.memory import run_in_parts
+from act_eval.harness.processes import shared_processes
+from act_eval.harness.tasks import explained_dataset_errors, load_tasks, task_manager
 from act_eval.profiles import HeadProfile, resolve_layers
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, load_documents
 from act_eval.search.evaluate import Head, HeadEvaluator
@@ -33,7 +35,6 @@ from act_eval.search.selection import (
 from act_eval.search.settings import SearchSettings
 from act_eval.search.store import Arrays, UnitStore
 from act_eval.search.write import write_heads, write_profile, write_unions
-from act_eval.tasks import explained_dataset_errors, load_tasks, task_manager
 
 _EXACT_UP_TO = 64
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from act_eval.act import ACT
+from act_eval.attention.act import ACT
 from act_eval.errors import InputError
-from act_eval.lm import ACTArguments
+from act_eval.harness.arguments import ACTArguments
 from act_eval.profiles import HeadProfile, check_layers
 
 Mode = Literal["auto", "exact", "screened"]

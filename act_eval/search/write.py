@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from act_eval.files import atomic_file
-from act_eval.plot_style import STYLE, write_figure
+from act_eval.plotting import STYLE, write_figure
 from act_eval.profiles import HeadProfile
 
 PROFILE_FILE, HEADS_FILE, UNIONS_FILE = "profile.json", "heads.csv", "heads_together.csv"

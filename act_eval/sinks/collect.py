@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from act_eval.act import ACT, attention_layers, model_shape, pretrained_model, resolve_for_model
-from act_eval.attention import MODULE_ATTRIBUTE, ChosenPairs, LayerCalibration
-from act_eval.calibration import find_sinks
+from act_eval.attention.act import ACT
+from act_eval.attention.blockwise import attention_statistics, sinks_of_means
+from act_eval.attention.calibration import find_sinks
+from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration
+from act_eval.attention.model_structure import attention_layers, model_shape, pretrained_model, resolve_for_model
+from act_eval.attention.pairs import AttentionCall, ChosenPairs, Pairs
 from act_eval.errors import InputError
-from act_eval.kernels import attention_statistics, sinks_of_means
-from act_eval.pairs import AttentionCall, Pairs
+from act_eval.harness.scoring import forward
 from act_eval.profiles import HeadProfile
-from act_eval.scoring import forward
 from act_eval.sinks.statistics import FIRST, KINDS, MEAN_EDGES, OTHER, SINK, SinkStatistics
 
 CELLS = 64

@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from act_eval.plot_style import COLUMN_WIDTH, PAGE_WIDTH, SERIES, STYLE
+from act_eval.plotting import COLUMN_WIDTH, PAGE_WIDTH, SERIES, STYLE
 from act_eval.sinks import tables
 from act_eval.sinks.statistics import KINDS, SinkStatistics
 

@@ -16,21 +16,22 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
-from act_eval.act import attention_layers, model_shape
-from act_eval.documents import draw_evaluation_documents, draw_training_documents, render, training_split
+from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import InputError
 from act_eval.files import make_folder
-from act_eval.lm import ACTLM, package_versions
-from act_eval.memory import run_in_parts
+from act_eval.harness.documents import draw_evaluation_documents, draw_training_documents, render, training_split
+from act_eval.harness.identity import package_versions
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.memory import run_in_parts
+from act_eval.harness.scoring import Tokens
+from act_eval.harness.tasks import TaskError, explained_dataset_errors, load_with_groups, task_manager
 from act_eval.profiles import resolve_layers
-from act_eval.scoring import Tokens
 from act_eval.search.write import HEADS_FILE, write_heads
 from act_eval.sinks.collect import collect
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import SinkStatistics
 from act_eval.sinks.store import PROVENANCE_FILE, StatisticsStore
 from act_eval.sinks.write import Document, token_text, write_sinks
-from act_eval.tasks import TaskError, explained_dataset_errors, load_with_groups, task_manager
 
 LONGEST_DOCUMENT = 2048
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from act_eval.documents import DocumentSettings
 from act_eval.errors import InputError
-from act_eval.lm import ACTArguments
+from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.documents import DocumentSettings
 from act_eval.profiles import check_layers
 from act_eval.search.write import HEADS_FILE
 

@@ -1,7 +1,7 @@
 """What is known about the attention sinks of a model on some documents, as sums that do not grow with their number.
 
 Terms, for one document of `n` tokens and one head: the *mean attention* `a[j]` that key `j` receives from the queries that see
-it (`act_eval.calibration.column_means`); the *first token*, `j = 0`; a *sink*, any other key with `a[j]` above the threshold
+it (`act_eval.column_means`); the *first token*, `j = 0`; a *sink*, any other key with `a[j]` above the threshold
 (`alpha / n`, or absolute), the spared one included; *other tokens*, the rest. The key of token `j` lies at `[j, j + 1) / n` of
 its input.
 

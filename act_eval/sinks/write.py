@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
 from act_eval.files import write_texts
-from act_eval.plot_style import STYLE, write_figure
+from act_eval.plotting import STYLE, write_figure
 from act_eval.sinks import plots, tables
 from act_eval.sinks.statistics import SinkStatistics
 

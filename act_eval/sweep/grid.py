@@ -10,7 +10,7 @@ from typing import Any
 from lm_eval.utils import handle_arg_string
 
 from act_eval.errors import InputError
-from act_eval.lm import ACTArguments
+from act_eval.harness.arguments import ACTArguments
 from act_eval.methods import methods
 
 # What a method that does not use sinks does without.

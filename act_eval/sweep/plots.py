@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from act_eval.plot_style import COLUMN_WIDTH, GREY, PAGE_WIDTH, SERIES
+from act_eval.plotting import COLUMN_WIDTH, GREY, PAGE_WIDTH, SERIES
 from act_eval.report.build import ALL_TASKS
 from act_eval.sweep.grid import Axis, label
 from act_eval.sweep.results import SweepResults

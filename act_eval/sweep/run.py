@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from act_eval.compare import ComparisonSettings, baseline_of, run_variants
+from act_eval.compare import ComparisonSettings, run_variants
+from act_eval.harness.arguments import baseline_of
 from act_eval.sweep.grid import Axis, points
 from act_eval.sweep.results import SweepResults, read_results
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from act_eval.files import write_texts
-from act_eval.plot_style import STYLE, write_figure
+from act_eval.plotting import STYLE, write_figure
 from act_eval.report.tables import table_latex, table_markdown
 from act_eval.sweep.plots import plot_axis
 from act_eval.sweep.results import SweepResults

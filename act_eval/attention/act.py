@@ -1,0 +1,182 @@
+"""ACT, the Attention Calibration Technique, as a context manager around a Hugging Face model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import transformers
+from torch import nn
+
+from act_eval.attention import gptj
+from act_eval.attention.backends import base_attention, check_base, register
+from act_eval.attention.calibration import CalibrationSettings, Decode, Keep
+from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration, act_attention
+from act_eval.attention.masks import LastVisibility
+from act_eval.attention.model_structure import (
+    UnsupportedModelError,
+    attention_modules,
+    check_supported,
+    pretrained_model,
+    resolve_for_model,
+)
+from act_eval.methods import make_method
+from act_eval.methods.base import Method
+from act_eval.profiles import HeadProfile, ProfileError
+
+
+@dataclass(frozen=True)
+class ACT:
+    """Calibrate attention sinks in chosen heads while a `with` block is active.
+
+    Attention sinks are tokens that receive much attention on average without carrying meaning. Inside the block, sinks in
+    the middle of the input keep the share `beta` of their attention in the heads of the profile, and each query gives what
+    is freed to its other keys, in proportion. Nothing is trained, and leaving the block restores the model, also after an
+    exception.
+
+    Based on "Unveiling and Harnessing Hidden Attention Sinks" (https://arxiv.org/abs/2406.15765).
+
+        act = ACT("all", beta=0.4)
+        with act(model):
+            model.generate(**inputs)
+
+    Args:
+        profile: the heads to calibrate: a `HeadProfile`, anything that `resolve_profile` understands (`"all"`,
+            `"2:8+13;5:1"`, a path, a published name, `"auto"`), or a sequence of head profiles, one for each row of the batch.
+        beta: share of its attention that a sink keeps, in [0, 1], 0.4 by default; 1 changes nothing. For another method that
+            has a beta, see there.
+        threshold: a key is a sink when its mean attention exceeds this; 0.1 when alpha is not given either.
+        alpha: a key is a sink when its mean attention exceeds `alpha / n`, for `n` tokens (the paper's definition; 5 there).
+        keep: the sink that stays as it is: `"first-sink"` (published code) or `"first-token"` (paper).
+        decode: how new tokens on a cache find their sinks: `"prefill"`, the prompt's sinks stay the sinks; `"row"`, each
+            token's own attention decides; `"official"`, as the published code does, slips included.
+        base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
+        method: what is done with the attention: `"act"`, or another method of `act_eval.methods`, by name or as an object
+            (`Temperature(theta=1.2)`).
+        sink_share: share of the sinks that are calibrated, those that receive most; in [0, 1].
+
+    Raises:
+        InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.
+    """
+
+    profile: HeadProfile | str | Sequence[HeadProfile]
+    beta: float | None = None
+    threshold: float | None = None
+    alpha: float | None = None
+    keep: Keep = "first-sink"
+    decode: Decode = "prefill"
+    base: str | None = None
+    method: str | Method = "act"
+    sink_share: float = 1.0
+    layer_class: ClassVar[type[LayerCalibration]] = LayerCalibration
+    calibration: CalibrationSettings = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
+        calibration = CalibrationSettings(method, self.threshold, self.alpha, self.keep, self.decode, self.sink_share)
+        object.__setattr__(self, "calibration", calibration)
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "beta", method.parameters.get("beta"))
+        object.__setattr__(self, "threshold", calibration.threshold)
+        if self.base is not None:
+            check_base(self.base)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings but the profile, by name, the method's own parameters among them; values that JSON can hold."""
+        method = self.calibration.method
+        names = ("threshold", "alpha", "keep", "decode", "sink_share", "base")
+        return {"method": method.name, **method.parameters, **{name: getattr(self, name) for name in names}}
+
+    @contextmanager
+    def __call__(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Calibrate `model` until the block ends.
+
+        Args:
+            model: a causal language model of transformers, also one wrapped by PEFT.
+
+        Raises:
+            UnsupportedModelError: its attention does not go through transformers' `AttentionInterface`, or it is an
+                encoder-decoder, or it is inside such a block already.
+            ProfileError: the profile does not fit the model.
+        """
+        pretrained = pretrained_model(model)
+        check_supported(pretrained.config, type(pretrained))
+        text_config = pretrained.config.get_text_config()
+        modules = attention_modules(pretrained)
+        if any(hasattr(module, MODULE_ATTRIBUTE) for module in modules):
+            raise UnsupportedModelError("the model is inside an ACT context already: leave it before entering another one.")
+        heads = self._heads_of_rows(text_config, pretrained.name_or_path)
+        check_layers(heads, {module.layer_idx for module in modules})
+        base: str = self.base or text_config._attn_implementation
+        adapted = gptj.is_adapted(type(pretrained))
+        name = check_adapted(text_config, base) if adapted else register(base, act_attention)
+        with ExitStack() as stack:
+            if self.calibration.changes_nothing or not any(profile.size for profile in heads):
+                name = base
+            else:
+                self._calibrate_modules(modules, heads, base, adapted, stack)
+                compute_all_queries(pretrained, stack)
+            for config in {id(module.config): module.config for module in modules}.values():
+                stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+                config._attn_implementation_internal = name
+            yield model
+
+    def _calibrate_modules(
+        self, modules: list[Any], heads: Sequence[HeadProfile], base: str, adapted: bool, stack: ExitStack
+    ) -> None:
+        """Put onto attention modules what they need, until the stack is left."""
+        visibility = LastVisibility()
+        for module in modules:
+            layer = self.layer_class(
+                layer=module.layer_idx,
+                base_name=base,
+                base=gptj.base_attention if adapted else base_attention(module, base),
+                settings=self.calibration,
+                heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
+                visibility=visibility,
+            )
+            setattr(module, MODULE_ATTRIBUTE, layer)
+            stack.callback(delattr, module, MODULE_ATTRIBUTE)
+            stack.callback(module.register_forward_pre_hook(layer.before_module, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(layer.after_module).remove)
+            if adapted:
+                gptj.route_through(module, act_attention)
+                stack.callback(delattr, module, "_attn")
+
+    def _heads_of_rows(self, text_config: Any, checkpoint: str) -> list[HeadProfile]:
+        profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
+        return [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
+
+
+def check_layers(profiles: Sequence[HeadProfile], layers: set[int]) -> None:
+    """Raise ProfileError unless all layers that profiles name have attention heads."""
+    named = {layer for profile in profiles for layer, heads in profile.heads.items() if heads}
+    if named - layers:
+        raise ProfileError(
+            f"the profile names heads of layers {sorted(named - layers)}, but this model has attention in layers "
+            f"{sorted(layers)} only."
+        )
+
+
+def check_adapted(config: transformers.PretrainedConfig, base: str) -> str:
+    """The base of a model with a GPT-J adapter, which is "eager". Raises UnsupportedModelError for another one."""
+    if base != "eager":
+        raise UnsupportedModelError(
+            f"ACT runs {config.model_type} models with eager attention only, but the base is {base!r}: "
+            "load the model with attn_implementation=eager."
+        )
+    return base
+
+
+def compute_all_queries(model: transformers.PreTrainedModel, stack: ExitStack) -> None:
+    """Keep Gemma 4 from dropping the queries of a prefill whose logits nobody asked for, until the stack is left.
+
+    Its last layers share the keys of earlier ones, and compute only the last queries; but a sink is found from all of them.
+    """
+    for module in model.modules():
+        if hasattr(module, "_maybe_slice_kv_shared_inputs"):
+            module._maybe_slice_kv_shared_inputs = lambda *inputs, **_: inputs[:4]
+            stack.callback(delattr, module, "_maybe_slice_kv_shared_inputs")

@@ -1,0 +1,78 @@
+"""The attention backends below the "act" attention function: what transformers knows, registered with its masks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from act_eval.errors import InputError
+
+NAME_PREFIX = "act_"
+
+
+def check_base(base: str) -> None:
+    """Raise InputError unless transformers knows an attention backend of that name, with masks."""
+    known = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS if not name.startswith(NAME_PREFIX))]
+    known = sorted(name for name in known if name in ALL_MASK_ATTENTION_FUNCTIONS)
+    if base not in known:
+        raise InputError(f"there is no base attention {base!r}: choose one of {', '.join(known)}.")
+
+
+def register(base: str, function: Callable[..., tuple[Tensor, Tensor | None]]) -> str:
+    """Make the act attention function over a base backend known to transformers, with the backend's own masks.
+
+    Registering the function without a mask function of the same name would give it no mask at all.
+
+    Args:
+        base: "eager", or a name that `AttentionInterface` knows, such as "sdpa".
+        function: the act attention function.
+
+    Returns:
+        The name to put into a config's `_attn_implementation`.
+
+    Raises:
+        InputError: there is no such backend, or it has no masks.
+    """
+    check_base(base)
+    name = NAME_PREFIX + base
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[base])
+    return name
+
+
+def base_attention(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The base backend's attention function for a module.
+
+    "eager" is in no registry: every modelling file has its own `eager_attention_forward`.
+
+    Raises:
+        InputError: the module's file has no eager attention function.
+    """
+    if base != "eager":
+        function = ALL_ATTENTION_FUNCTIONS[base]
+        return partial(_call_under_its_own_name, function, base) if "flash" in base else function
+    for cls in type(module).__mro__:
+        function = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
+        if function is not None:
+            return function
+    raise InputError(f"{type(module).__name__} comes from a file without an eager attention function: choose another base.")
+
+
+def _call_under_its_own_name(
+    function: Callable[..., tuple[Tensor, Tensor | None]], base: str, module: nn.Module, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Call a flash attention function with its own name in the module's config: it loads its kernels by that name."""
+    config: Any = module.config
+    name = config._attn_implementation_internal
+    config._attn_implementation_internal = base
+    try:
+        return function(module, *args, **kwargs)
+    finally:
+        config._attn_implementation_internal = name

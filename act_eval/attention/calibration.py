@@ -1,0 +1,281 @@
+"""Calibration on attention maps: column means, attention sinks, new maps. Plain tensor functions, no model code.
+
+This is the reference that everything else in the project is tested against. "Unveiling and Harnessing Hidden Attention
+Sinks" (ACT, arXiv 2406.15765), sections 3 and 4; where the paper leaves something open, the published code
+(`atten_process_eval` in `GATECH-EIC/ACT`) decides.
+
+Notation: an attention map `A` has shape `[..., n, k]`: `n` queries, `k` keys, rows that sum to 1. Query `i` stands at key
+index `k - n + i` and sees no later key. A prefill map has `n == k`; a decode map (queries on cached keys) has `n < k`.
+
+Learned sink logits. In some models (gpt-oss) each head has a learned logit that joins the softmax of every row, so that rows
+of `A` sum to less than 1. It is a key without a value: it stands nowhere in the input and can be no attention sink. Column
+means are taken over the weights as the model has them, and what is freed goes to the row's other real keys, in proportion, so
+that a row keeps its total. This is the definition word for word, with the map that meets the values as `A`; and it leaves to
+the model what the learned logit is for, which is how much a head attends to anything at all.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from act_eval.errors import InputError
+from act_eval.methods import make_method
+from act_eval.methods.act import ToOtherTokens
+from act_eval.methods.base import Method
+
+Keep = Literal["first-sink", "first-token"]
+Decode = Literal["prefill", "row", "official"]
+
+DEFAULT_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """What is done to an attention map: when a key is a sink, which sinks are spared, and what becomes of the rows.
+
+    Args:
+        method: what becomes of the rows, ACT's own by default.
+        threshold: a key is a sink when it receives more than this on average, in [0, 1). 0.1 when alpha is not given either.
+        alpha: a key is a sink when it receives more than `alpha / n`, `n` being the number of real tokens; positive.
+        keep: the sink that is never calibrated: "first-sink", the detected one with the lowest index (the published
+            code), or "first-token" (the paper).
+        decode: how rows on cached keys find their sinks: "prefill", the sinks that the prefill found; "row", each row
+            alone; "official", each row alone with the published code's two slips (see `calibrate_decode_rows`), ACT only.
+        sink_share: share of a sequence's sinks that are calibrated in a head, in [0, 1]: those that receive most, the spared
+            one not counted, their number rounded.
+
+    Raises:
+        InputError: a setting is out of range, both threshold and alpha are given, or one that is about sinks is given to a
+            method that does not use them.
+    """
+
+    method: Method = field(default_factory=ToOtherTokens)
+    threshold: float | None = None
+    alpha: float | None = None
+    keep: Keep = "first-sink"
+    decode: Decode = "prefill"
+    sink_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.method.uses_sinks:
+            self._refuse_settings_of_sinks()
+        elif self.threshold is None and self.alpha is None:
+            object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
+        for name in ("threshold", "alpha", "sink_share"):
+            value = getattr(self, name)
+            given = value is not None or name == "sink_share"
+            if given and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise InputError(f"{name} is {reprlib.repr(value)}: give a number.")
+        if not 0 <= self.sink_share <= 1:
+            raise InputError(f"sink_share is {self.sink_share}, but it is a share of the sinks: give a number in [0, 1].")
+        if self.threshold is not None and self.alpha is not None:
+            raise InputError("threshold and alpha are two ways to say when a key is a sink: give one of them, not both.")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise InputError(
+                f"threshold is {self.threshold}, but it is compared with a mean attention weight: give one in [0, 1)."
+            )
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha is {self.alpha}, but a sink receives more than alpha / n: give a positive number.")
+        if self.keep not in get_args(Keep):
+            raise InputError(f"keep is {reprlib.repr(self.keep)}: choose {' or '.join(get_args(Keep))}.")
+        if self.decode not in get_args(Decode):
+            raise InputError(f"decode is {reprlib.repr(self.decode)}: choose {', '.join(get_args(Decode))}.")
+        if self.decode == "official" and self.method.constant_factor is None:
+            raise InputError(f"decode=official is the published code, which has no method {self.method.name}: choose another.")
+
+    def _refuse_settings_of_sinks(self) -> None:
+        for name, default in (("threshold", None), ("alpha", None), ("sink_share", 1)):
+            if getattr(self, name) != default:
+                raise InputError(
+                    f"{name} is about attention sinks, which the method {self.method.name} does not use: leave it out."
+                )
+
+    @property
+    def changes_nothing(self) -> bool:
+        """True when calibrated maps equal the originals, whatever they are. (The published decode changes rows even so.)"""
+        nothing = self.method.changes_nothing or (self.method.uses_sinks and self.sink_share == 0)
+        return nothing and self.decode != "official"
+
+
+def visible_keys(n: int, k: int, valid: Tensor | None = None, device: torch.device | None = None) -> Tensor:
+    """Which key each query may attend to: bool `[..., n, k]`.
+
+    Args:
+        n: number of queries; query `i` stands at key index `k - n + i`.
+        k: number of keys.
+        valid: bool `[..., k]`, False for padding; padding is neither seen nor does it see.
+        device: where to make the mask when `valid` is None.
+    """
+    device = device if valid is None else valid.device
+    keys = torch.arange(k, device=device)
+    visible = keys <= keys[k - n :, None]
+    if valid is None:
+        return visible
+    return visible & valid[..., None, :] & valid[..., k - n :, None]
+
+
+def column_means(attention: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean attention that each key receives from the queries that can see it (the paper's `a[j]`).
+
+    Args:
+        attention: float `[..., n, n]`, a prefill map.
+        valid: bool `[..., n]`, False for padding.
+
+    Returns:
+        float `[..., n]` in [0, 1], at least float32; 0 for padding.
+    """
+    n, k = attention.shape[-2:]
+    visible = visible_keys(n, k, valid, attention.device)
+    received = torch.where(visible, at_least_float32(attention), 0).sum(-2)
+    return received / visible.sum(-2).clamp(min=1)
+
+
+def find_sinks(means: Tensor, length: Tensor | int, settings: CalibrationSettings, valid: Tensor | None = None) -> Tensor:
+    """The sinks to calibrate: keys that receive more than the threshold, less the one that is spared.
+
+    Args:
+        means: float `[..., k]`, attention per key: column means in prefill, a single row in decode.
+        length: number of real tokens `n` that alpha is divided by: an int, or an integer tensor of shape `[...]`.
+        settings: threshold or alpha, keep, and sink_share.
+        valid: bool, broadcastable to `[..., k]`, False for padding: token 0 is the first valid one.
+
+    Returns:
+        bool `[..., k]`.
+    """
+    if settings.alpha is None:
+        assert settings.threshold is not None
+        detected = means > settings.threshold
+    else:
+        length = torch.as_tensor(length, device=means.device).clamp(min=1)
+        detected = means > (settings.alpha / length.to(means.dtype))[..., None]
+    if valid is not None:
+        detected = detected & valid
+    if settings.keep == "first-sink":
+        sinks = detected & (detected.cumsum(-1) > 1)
+    else:
+        sinks = detected.scatter(-1, first_token(means.shape, valid, means.device), False)
+    return sinks if settings.sink_share == 1 else _with_most_attention(means, sinks, settings.sink_share)
+
+
+def _with_most_attention(means: Tensor, sinks: Tensor, share: float) -> Tensor:
+    """A share of the sinks, those that receive most, and of two that receive the same the earlier one; see `find_sinks`."""
+    order = torch.where(sinks, means, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1], device=order.device).expand_as(order))
+    number = (sinks.sum(-1, keepdim=True).double() * share + 0.5).floor()
+    return sinks & (rank < number)
+
+
+def first_token(shape: torch.Size, valid: Tensor | None, device: torch.device) -> Tensor:
+    """Index of token 0, the first key that is not padding: int64 `[..., 1]` for keys of `shape` `[..., k]`."""
+    if valid is None:
+        return torch.zeros(*shape[:-1], 1, dtype=torch.long, device=device)
+    return valid.expand(shape).to(torch.uint8).argmax(-1, keepdim=True)
+
+
+def first_token_mask(shape: torch.Size, valid: Tensor | None, device: torch.device) -> Tensor:
+    """True for token 0, the first key that is not padding: bool `[..., k]` for keys of `shape` `[..., k]`."""
+    mask = torch.zeros(shape, dtype=torch.bool, device=device).scatter_(-1, first_token(shape, valid, device), True)
+    return mask if valid is None else mask & valid
+
+
+def calibrate_decode_rows(attention: Tensor, visible: Tensor, settings: CalibrationSettings) -> Tensor:
+    """Calibrate rows that follow cached keys, each with the sinks that it finds itself (`decode` "row" or "official").
+
+    Token 0 is the first key that a row sees.
+
+    "official" is the published code as it is, with two slips: the sinks share in what is redistributed, and token 0 ends
+    with weight 1 whatever it had, so that the row no longer sums to 1.
+
+    Args:
+        attention: float32 or float64 `[..., n, k]`.
+        visible: bool, broadcastable to `[..., n, k]`: the real keys that each row sees.
+        settings: what to do.
+    """
+    visible = visible.expand(attention.shape)
+    if settings.method.uses_sinks:
+        sinks = find_sinks(attention, visible.sum(-1), settings, visible)
+    else:
+        sinks = torch.zeros_like(visible)
+    if settings.decode == "row":
+        first = first_token_mask(attention.shape, visible, attention.device)
+        return settings.method.rewrite(attention, sinks, first)
+    beta = settings.method.constant_factor
+    assert beta is not None
+    mass = torch.where(sinks, attention, 0).sum(-1, keepdim=True)
+    total = attention.sum(-1, keepdim=True)
+    share = attention / torch.where(total > 0, total, 1)
+    calibrated = torch.where(sinks, beta * attention, attention) + (1 - beta) * mass * share
+    return calibrated.scatter(-1, first_token(attention.shape, visible, attention.device), 1.0)
+
+
+def calibrate(
+    attention: Tensor,
+    *,
+    method: str | Method = "act",
+    beta: float | None = None,
+    threshold: float | None = None,
+    alpha: float | None = None,
+    keep: Keep = "first-sink",
+    decode: Decode = "prefill",
+    sink_share: float = 1.0,
+    sinks: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """ACT, or another method, on attention maps: the reference implementation.
+
+    A square map is a prefill: its sinks come from its own column means. A map with more keys than queries is a decode: its
+    rows use the prefill's `sinks`, or find their own, as `decode` says.
+
+    Args:
+        attention: float `[..., n, k]` with `n <= k`; rows sum to 1, or to less with a learned sink logit, and give no weight
+            to keys that a query cannot see.
+        method: what becomes of the rows: a method of `act_eval.methods`, or its name.
+        beta: of a method that has one; by default the method's own.
+        threshold, alpha, keep, decode, sink_share: see `CalibrationSettings`.
+        sinks: bool `[..., k']`, `k' <= k`: the prefill's sinks, for decode rows; later keys are no sinks.
+        valid: bool `[..., k]`, False for padding. Rows of padding are returned as they are.
+
+    Returns:
+        The calibrated maps, same shape and dtype. Arithmetic is at least float32.
+
+    Raises:
+        ValueError: settings out of range, a map with more queries than keys, or decode rows with `decode="prefill"` and no
+            `sinks`, which the method uses.
+    """
+    method = make_method(method, {} if beta is None else {"beta": beta})
+    settings = CalibrationSettings(method, threshold, alpha, keep, decode, sink_share)
+    n, k = attention.shape[-2:]
+    if n > k:
+        raise ValueError(f"an attention map has at least as many keys as queries, but this one has shape [..., {n}, {k}].")
+    weights = at_least_float32(attention)
+    if n < k and decode != "prefill":
+        calibrated = calibrate_decode_rows(weights, visible_keys(n, k, valid, attention.device), settings)
+    else:
+        keys = weights.shape[:-2] + weights.shape[-1:]
+        sinks = _sinks_of_map(weights, settings, sinks, valid) if method.uses_sinks else weights.new_zeros(keys).bool()
+        first = first_token_mask(keys, valid, weights.device)
+        calibrated = method.rewrite(weights, sinks[..., None, :], first[..., None, :])
+    if valid is not None:
+        calibrated = torch.where(valid[..., k - n :, None], calibrated, weights)
+    return calibrated.to(attention.dtype)
+
+
+def _sinks_of_map(weights: Tensor, settings: CalibrationSettings, sinks: Tensor | None, valid: Tensor | None) -> Tensor:
+    """The sinks of a prefill's map from itself, or of decode rows from what the prefill found: bool `[..., k]`."""
+    n, k = weights.shape[-2:]
+    if n == k:
+        return find_sinks(column_means(weights, valid), n if valid is None else valid.sum(-1), settings, valid)
+    if sinks is None:
+        raise ValueError('decode="prefill" calibrates the sinks that the prefill found: pass them as `sinks`.')
+    return torch.nn.functional.pad(sinks, (0, k - sinks.shape[-1]))
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is when it is float64."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

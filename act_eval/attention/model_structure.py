@@ -1,0 +1,103 @@
+"""The layers, attention modules and heads of a model, and which models ACT cannot be applied to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from torch import nn
+
+from act_eval.attention import gptj
+from act_eval.errors import InputError
+from act_eval.profiles import HeadProfile, resolve_profile
+
+# How configs (`layer_types`) call layers of hybrid models that have no attention map.
+_LAYERS_WITHOUT_ATTENTION = {"linear_attention", "mamba", "mamba2", "recurrent", "conv", "moe"}
+
+
+class UnsupportedModelError(InputError):
+    """A model that ACT cannot be applied to."""
+
+
+def resolve_for_model(profile: str | HeadProfile, config: transformers.PretrainedConfig, checkpoint: str = "") -> HeadProfile:
+    """`resolve_profile` for a model with this config: `all` and `auto` leave out the layers that have no attention."""
+    return resolve_profile(profile, *model_shape(config), checkpoint, attention_layers(config))
+
+
+def attention_layers(config: transformers.PretrainedConfig) -> tuple[int, ...]:
+    """The decoder layers that have attention heads: all of them, but for hybrid models with linear attention or the like."""
+    text_config = config.get_text_config()
+    num_layers, _ = model_shape(config)
+    types = getattr(text_config, "layer_types", None) or getattr(text_config, "layers_block_type", None)
+    types = types or ["attention"] * num_layers
+    return tuple(layer for layer in range(num_layers) if types[layer] not in _LAYERS_WITHOUT_ATTENTION)
+
+
+def model_shape(config: transformers.PretrainedConfig) -> tuple[int, int]:
+    """Number of decoder layers and of query heads per layer of a model. Raises UnsupportedModelError where it has none."""
+    text_config = config.get_text_config()
+    try:
+        return text_config.num_hidden_layers, text_config.num_attention_heads
+    except AttributeError:
+        raise UnsupportedModelError(f"a {config.model_type} model has no attention heads that ACT could calibrate.") from None
+
+
+def pretrained_model(model: nn.Module) -> transformers.PreTrainedModel:
+    """The transformers model inside wrappers such as PEFT's. Raises UnsupportedModelError when there is none."""
+    for module in model.modules():
+        if isinstance(module, transformers.PreTrainedModel):
+            return module
+    raise UnsupportedModelError(f"{type(model).__name__} holds no transformers model, so ACT cannot be applied to it.")
+
+
+def check_supported(config: transformers.PretrainedConfig, model_class: type[transformers.PreTrainedModel]) -> None:
+    """Raise UnsupportedModelError for a kind of model that ACT cannot be applied to. Needs no weights."""
+    if config.is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"{model_class.__name__} is an encoder-decoder, but ACT is defined for decoder-only (causal) language models."
+        )
+    if not model_class._can_set_attn_implementation() and not gptj.is_adapted(model_class):
+        raise UnsupportedModelError(
+            f"{model_class.__name__} computes attention inside its own modules and does not use transformers' attention "
+            "interface, so ACT cannot be applied to it: choose a model that does, such as Llama, Mistral, Qwen, Gemma, OPT, "
+            "GPT-2 or GPT-NeoX."
+        )
+    text_config = config.get_text_config()
+    if getattr(text_config, "reorder_and_upcast_attn", False) and text_config._attn_implementation == "eager":
+        raise UnsupportedModelError(
+            f"{model_class.__name__} with reorder_and_upcast_attn computes eager attention without transformers' attention "
+            "interface: load it with attn_implementation=sdpa."
+        )
+
+
+def decoder_layers(model: transformers.PreTrainedModel) -> tuple[nn.Module, ...]:
+    """The layers of the text decoder, in order: the list of modules that hold the attention modules at their layer indices.
+
+    None where the layers cannot be told from the model's other modules. Raises UnsupportedModelError: see `attention_modules`.
+    """
+    num_layers, _ = model_shape(model.config)
+    attention = attention_modules(model)
+    for modules in model.modules():
+        if isinstance(modules, nn.ModuleList) and len(modules) == num_layers:
+            layers = tuple(modules)
+            if all(any(inner is module for inner in layers[module.layer_idx].modules()) for module in attention):
+                return layers
+    return ()
+
+
+def attention_modules(model: transformers.PreTrainedModel) -> list[Any]:
+    """The self-attention modules of the text decoder, in the order of its layers. Raises UnsupportedModelError for none."""
+    text_config = model.config.get_text_config()
+    modules = [
+        module
+        for module in model.modules()
+        if "Attention" in type(module).__name__
+        and isinstance(getattr(module, "layer_idx", None), int)
+        and getattr(module, "config", None) is text_config
+        and not getattr(module, "is_cross_attention", False)
+    ]
+    if not modules:
+        raise UnsupportedModelError(
+            f"no attention layers were found in {type(model).__name__}, so ACT cannot be applied to it."
+        )
+    return modules

@@ -1,0 +1,396 @@
+"""The two passes of a prefill's calibration as Triton kernels, for CUDA devices: no map, no copies of queries and keys.
+
+They compute what `blockwise` computes in torch, for the masks that are causality and padding. Scores are accumulated in
+float32 from the model's own dtype, whose products are exact in float32 (float32 models: without TF32).
+
+1. `attention_statistics`: each query's log-sum-exp (one program per block of queries), then each key's mean attention (one
+   program per block of keys, over the queries from it on). No atomics: the result does not depend on timing.
+2. `calibrate_prefill`: outputs from the base backend's in O(n * sinks); blocks that hold a row with nearly all its mass on
+   sinks go over all keys once more, without the sinks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from act_eval.attention.blockwise import SelectedKeys, sinks_of_means
+from act_eval.attention.calibration import CalibrationSettings
+from act_eval.attention.pairs import AttentionCall, largest_safe_factor
+from act_eval.methods.base import Method
+
+_BLOCK = 64
+
+
+@triton.jit
+def _scores(
+    query,
+    key_base,
+    key_stride,
+    columns,
+    k,
+    scale,
+    softcap,
+    dims,
+    HAS_SOFTCAP: tl.constexpr,
+    DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Scores of a block of queries over the keys at `columns`, float32 `[block, columns]`."""
+    key_mask = (columns < k)[None, :] & (dims < DIM)[:, None]
+    key = tl.load(key_base + columns[None, :] * key_stride + dims[:, None], mask=key_mask, other=0.0)
+    scores = tl.dot(query, key, input_precision=PRECISION) * scale
+    if HAS_SOFTCAP:
+        scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
+    return scores
+
+
+@triton.jit
+def _log_normalizer_kernel(
+    query_ptr,
+    key_ptr,
+    rows_ptr,
+    heads_ptr,
+    padding_ptr,
+    log_normalizer_ptr,
+    n,
+    k,
+    group,
+    scale,
+    softcap,
+    query_batch,
+    query_head,
+    query_stride,
+    key_batch,
+    key_head,
+    key_stride,
+    HAS_PADDING: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    pair = tl.program_id(1)
+    row = tl.load(rows_ptr + pair)
+    head = tl.load(heads_ptr + pair)
+    queries = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    dims = tl.arange(0, DIM_BLOCK)
+    query_base = query_ptr + row * query_batch + head * query_head
+    key_base = key_ptr + row * key_batch + (head // group) * key_head
+    query_mask = (queries < n)[:, None] & (dims < DIM)[None, :]
+    query = tl.load(query_base + queries[:, None] * query_stride + dims[None, :], mask=query_mask, other=0.0)
+    largest = tl.full([BLOCK], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, tl.minimum((tl.program_id(0) + 1) * BLOCK, k), BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        scores = _scores(query, key_base, key_stride, columns, k, scale, softcap, dims, HAS_SOFTCAP, DIM, PRECISION)
+        seen = (columns[None, :] <= queries[:, None]) & (columns < k)[None, :]
+        if HAS_PADDING:
+            seen &= tl.load(padding_ptr + row * k + columns, mask=columns < k, other=1)[None, :] == 0
+        scores = tl.where(seen, scores, float("-inf"))
+        new_largest = tl.maximum(largest, tl.max(scores, 1))
+        shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
+        total = total * tl.exp(largest - shift) + tl.sum(tl.exp(scores - shift[:, None]), 1)
+        largest = new_largest
+    # Queries that see nothing are padding.
+    log_normalizer = tl.where(total > 0, largest + tl.log(total), 0.0)
+    tl.store(log_normalizer_ptr + pair * n + queries, log_normalizer, mask=queries < n)
+
+
+@triton.jit
+def _received_kernel(
+    query_ptr,
+    key_ptr,
+    rows_ptr,
+    heads_ptr,
+    padding_ptr,
+    log_normalizer_ptr,
+    received_ptr,
+    n,
+    k,
+    group,
+    scale,
+    softcap,
+    query_batch,
+    query_head,
+    query_stride,
+    key_batch,
+    key_head,
+    key_stride,
+    HAS_PADDING: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    pair = tl.program_id(1)
+    row = tl.load(rows_ptr + pair)
+    head = tl.load(heads_ptr + pair)
+    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    dims = tl.arange(0, DIM_BLOCK)
+    query_base = query_ptr + row * query_batch + head * query_head
+    key_base = key_ptr + row * key_batch + (head // group) * key_head
+    key_is_real = columns < k
+    if HAS_PADDING:
+        key_is_real &= tl.load(padding_ptr + row * k + columns, mask=columns < k, other=1) == 0
+    received = tl.zeros([BLOCK], tl.float32)
+    for start in range(tl.program_id(0) * BLOCK, n, BLOCK):
+        queries = start + tl.arange(0, BLOCK)
+        query_mask = (queries < n)[:, None] & (dims < DIM)[None, :]
+        query = tl.load(query_base + queries[:, None] * query_stride + dims[None, :], mask=query_mask, other=0.0)
+        scores = _scores(query, key_base, key_stride, columns, k, scale, softcap, dims, HAS_SOFTCAP, DIM, PRECISION)
+        log_normalizer = tl.load(log_normalizer_ptr + pair * n + queries, mask=queries < n, other=0.0)
+        query_is_real = queries < n
+        if HAS_PADDING:
+            query_is_real &= tl.load(padding_ptr + row * k + queries, mask=queries < n, other=1) == 0
+        seen = (columns[None, :] <= queries[:, None]) & query_is_real[:, None] & key_is_real[None, :]
+        received += tl.sum(tl.where(seen, tl.exp(scores - log_normalizer[:, None]), 0.0), 0)
+    tl.store(received_ptr + pair * k + columns, received, mask=columns < k)
+
+
+@triton.jit
+def _calibrate_kernel(
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    output_ptr,
+    rows_ptr,
+    heads_ptr,
+    padding_ptr,
+    log_normalizer_ptr,
+    is_sink_ptr,
+    index_ptr,
+    count_ptr,
+    n,
+    k,
+    most,
+    group,
+    scale,
+    softcap,
+    beta,
+    largest_safe_factor,
+    query_batch,
+    query_head,
+    query_stride,
+    key_batch,
+    key_head,
+    key_stride,
+    value_batch,
+    value_head,
+    value_stride,
+    output_batch,
+    output_head,
+    output_stride,
+    HAS_PADDING: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SINK_BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    pair = tl.program_id(1)
+    count = tl.load(count_ptr + pair)
+    if count == 0:
+        return
+    row = tl.load(rows_ptr + pair)
+    head = tl.load(heads_ptr + pair)
+    queries = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    dims = tl.arange(0, DIM_BLOCK)
+    query_base = query_ptr + row * query_batch + head * query_head
+    key_base = key_ptr + row * key_batch + (head // group) * key_head
+    value_base = value_ptr + row * value_batch + (head // group) * value_head
+    output_at = output_ptr + row * output_batch + head * output_head + queries[:, None] * output_stride + dims[None, :]
+    query_is_real = queries < n
+    if HAS_PADDING:
+        query_is_real &= tl.load(padding_ptr + row * k + queries, mask=queries < n, other=1) == 0
+    query_mask = (queries < n)[:, None] & (dims < DIM)[None, :]
+    query = tl.load(query_base + queries[:, None] * query_stride + dims[None, :], mask=query_mask, other=0.0)
+    log_normalizer = tl.load(log_normalizer_ptr + pair * n + queries, mask=queries < n, other=0.0)
+
+    mass = tl.zeros([BLOCK], tl.float32)
+    from_sinks = tl.zeros([BLOCK, DIM_BLOCK], tl.float32)
+    for start in range(0, count, SINK_BLOCK):
+        places = start + tl.arange(0, SINK_BLOCK)
+        columns = tl.load(index_ptr + pair * most + places, mask=places < count, other=k)
+        scores = _scores(query, key_base, key_stride, columns, k, scale, softcap, dims, HAS_SOFTCAP, DIM, PRECISION)
+        seen = (columns[None, :] <= queries[:, None]) & (places < count)[None, :]
+        weights = tl.where(seen, tl.exp(scores - log_normalizer[:, None]), 0.0)
+        mass += tl.sum(weights, 1)
+        value_mask = (columns < k)[:, None] & (dims < DIM)[None, :]
+        value = tl.load(value_base + columns[:, None] * value_stride + dims[None, :], mask=value_mask, other=0.0)
+        from_sinks += tl.dot(weights, value.to(tl.float32), input_precision="ieee")
+
+    output = tl.load(output_at, mask=query_mask, other=0.0).to(tl.float32)
+    factor = 1.0 + (1.0 - beta) * mass / tl.maximum(1.0 - mass, 1.1920929e-07)
+    calibrated = factor[:, None] * output + (beta - factor)[:, None] * from_sinks
+    is_heavy = (factor > largest_safe_factor) & query_is_real
+
+    if tl.max(is_heavy.to(tl.int32), 0) > 0:
+        largest = tl.full([BLOCK], float("-inf"), tl.float32)
+        total = tl.zeros([BLOCK], tl.float32)
+        over_others = tl.zeros([BLOCK, DIM_BLOCK], tl.float32)
+        for start in range(0, tl.minimum((tl.program_id(0) + 1) * BLOCK, k), BLOCK):
+            columns = start + tl.arange(0, BLOCK)
+            scores = _scores(query, key_base, key_stride, columns, k, scale, softcap, dims, HAS_SOFTCAP, DIM, PRECISION)
+            seen = (columns[None, :] <= queries[:, None]) & (columns < k)[None, :]
+            seen &= tl.load(is_sink_ptr + pair * k + columns, mask=columns < k, other=1)[None, :] == 0
+            if HAS_PADDING:
+                seen &= tl.load(padding_ptr + row * k + columns, mask=columns < k, other=1)[None, :] == 0
+            scores = tl.where(seen, scores, float("-inf"))
+            new_largest = tl.maximum(largest, tl.max(scores, 1))
+            shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
+            weights = tl.exp(scores - shift[:, None])
+            decay = tl.exp(largest - shift)
+            total = total * decay + tl.sum(weights, 1)
+            value_mask = (columns < k)[:, None] & (dims < DIM)[None, :]
+            value = tl.load(value_base + columns[:, None] * value_stride + dims[None, :], mask=value_mask, other=0.0)
+            over_others = over_others * decay[:, None] + tl.dot(weights, value.to(tl.float32), input_precision="ieee")
+            largest = new_largest
+        rest = tl.where(total > 0, tl.exp(largest + tl.log(total) - log_normalizer), 0.0)
+        over_others = over_others / tl.where(total > 0, total, 1.0)[:, None]
+        exact = (1.0 - beta * mass)[:, None] * over_others + beta * from_sinks
+        exact = tl.where((rest > 0)[:, None], exact, output)
+        calibrated = tl.where(is_heavy[:, None], exact, calibrated)
+
+    tl.store(output_at, calibrated.to(output_ptr.dtype.element_ty), mask=query_mask & query_is_real[:, None])
+
+
+def is_supported(call: AttentionCall, method: Method) -> bool:
+    """Whether the kernels can do this: a prefill whose mask is causality and padding, not in float64, without learned sink
+    logits, with values that have the head dimension of the keys; and a method that multiplies sinks by a constant.
+    """
+    visibility = call.visibility
+    by_row = all(tensor.stride(-1) == 1 for tensor in (call.query, call.key, call.value, call.output))
+    plain = method.constant_factor is not None and call.learned_sinks is None and call.value.shape[-1] == call.key.shape[-1]
+    return plain and visibility.hidden is None and visibility.first == 0 and call.query.dtype != torch.float64 and by_row
+
+
+def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
+    """As `act_eval.attention.blockwise.attention_statistics`, for the pairs (`rows[i]`, `heads[i]`) of a call."""
+    n, k, pairs = call.query.shape[-2], call.key.shape[-2], len(rows)
+    rows, heads = rows.contiguous(), heads.contiguous()
+    log_normalizer = torch.empty(pairs, n, dtype=torch.float32, device=rows.device)
+    received = torch.empty(pairs, k, dtype=torch.float32, device=rows.device)
+    arguments, options = _common(call)
+    query, key, padding, *rest = arguments
+    _log_normalizer_kernel[(triton.cdiv(n, _BLOCK), pairs)](query, key, rows, heads, padding, log_normalizer, *rest, **options)
+    _received_kernel[(triton.cdiv(k, _BLOCK), pairs)](
+        query, key, rows, heads, padding, log_normalizer, received, *rest, **options
+    )
+    shared = call.visibility.seen_by
+    seen_by = shared[rows if shared.shape[0] > 1 else torch.zeros_like(rows), 0]
+    return received / seen_by.clamp(min=1), log_normalizer
+
+
+def calibrate_prefill(
+    call: AttentionCall,
+    rows: Tensor,
+    heads: Tensor,
+    sinks: Tensor,
+    log_normalizer: Tensor,
+    beta: float,
+    largest_safe_factor: float,
+) -> None:
+    """As `act_eval.attention.blockwise.calibrate_prefill` for sinks times `beta`, written over the call's output.
+
+    Args:
+        call: with the base backend's output.
+        rows, heads: int64 `[pairs]`.
+        sinks: bool `[pairs, k]`.
+        log_normalizer: float32 `[pairs, n]`.
+        beta: share that a sink keeps.
+        largest_safe_factor: a row whose keys are scaled by at most this may be computed from the base output.
+    """
+    keys = SelectedKeys.of(sinks, torch.zeros_like(sinks))
+    if keys is None:
+        return
+    rows, heads = rows.contiguous(), heads.contiguous()
+    (query, key, padding, n, k, group, scale, softcap, *strides), options = _common(call)
+    by_head = call.output.transpose(1, 2)
+    _calibrate_kernel[(triton.cdiv(n, _BLOCK), len(rows))](
+        query,
+        key,
+        call.value,
+        by_head,
+        rows,
+        heads,
+        padding,
+        log_normalizer,
+        sinks,
+        keys.index,
+        keys.present.sum(-1),
+        n,
+        k,
+        keys.index.shape[-1],
+        group,
+        scale,
+        softcap,
+        beta,
+        largest_safe_factor,
+        *strides,
+        *call.value.stride()[:3],
+        *by_head.stride()[:3],
+        SINK_BLOCK=16,
+        **options,
+    )
+
+
+def _common(call: AttentionCall) -> tuple[list[Any], dict[str, Any]]:
+    """What the kernels share, in their order, and their compile-time constants."""
+    query, key, padding = call.query, call.key, call.visibility.padding
+    dim = query.shape[-1]
+    arguments = [
+        query,
+        key,
+        query if padding is None else padding,
+        query.shape[-2],
+        key.shape[-2],
+        query.shape[1] // key.shape[1],
+        call.scaling,
+        0.0 if call.softcap is None else call.softcap,
+        *query.stride()[:3],
+        *key.stride()[:3],
+    ]
+    options = {
+        "HAS_PADDING": padding is not None,
+        "HAS_SOFTCAP": call.softcap is not None,
+        "DIM": dim,
+        "DIM_BLOCK": max(16, triton.next_power_of_2(dim)),
+        "BLOCK": _BLOCK,
+        "PRECISION": "ieee" if query.dtype == torch.float32 else "tf32",
+    }
+    return arguments, options
+
+
+def find_and_turn_down_sinks(call: AttentionCall, rows: Tensor, heads: Tensor, settings: CalibrationSettings) -> Tensor:
+    """Find the sinks of a prefill and write the calibrated outputs over the base backend's.
+
+    Args:
+        call: a call that `is_supported`.
+        rows, heads: int64 `[pairs]`, the calibrated pairs.
+        settings: what to do.
+
+    Returns:
+        The sinks, bool `[pairs, k]`.
+    """
+    sinks, log_normalizer = find_prefill_sinks(call, rows, heads, settings)
+    beta = settings.method.constant_factor
+    assert beta is not None
+    calibrate_prefill(call, rows, heads, sinks, log_normalizer, beta, largest_safe_factor(call.query.dtype))
+    return sinks
+
+
+def find_prefill_sinks(
+    call: AttentionCall, rows: Tensor, heads: Tensor, settings: CalibrationSettings
+) -> tuple[Tensor, Tensor]:
+    """As `act_eval.attention.blockwise.find_prefill_sinks`, for the pairs (`rows[i]`, `heads[i]`) of a call."""
+    means, log_normalizer = attention_statistics(call, rows, heads)
+    real = call.visibility.real[rows if call.visibility.real.shape[0] > 1 else torch.zeros_like(rows)]
+    return sinks_of_means(means, real, call.visibility.first, settings), log_normalizer

@@ -1,0 +1,114 @@
+"""Documents of lm-eval's tasks: which ones of which split, rendered to prompts by the tasks themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask, Task
+
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.tasks import TaskError
+
+
+@dataclass(frozen=True)
+class DocumentSettings:
+    """Which documents, and how they are rendered.
+
+    Args:
+        limit: documents per task, or None for all.
+        seed: draws the documents and the few-shot examples.
+        num_fewshot: solved examples per prompt, or None for each task's own number.
+        apply_chat_template: use the tokenizer's chat template.
+    """
+
+    limit: int | None
+    seed: int
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+
+
+def training_split(task: Task) -> str:
+    """The training split of a task, else its validation split if another one is evaluated.
+
+    Raises:
+        TaskError: there is none, or the task's splits are unknown.
+    """
+    config = _config(task)
+    evaluated = config.test_split or config.validation_split
+    splits = [split for split in (config.training_split, config.validation_split) if split and split != evaluated]
+    if not splits:
+        raise TaskError(
+            f"task {config.task!r} has no split besides {evaluated!r}, which it is evaluated on: choose a task with a "
+            "training split."
+        )
+    return splits[0]
+
+
+def draw_training_documents(name: str, task: Task, settings: DocumentSettings) -> list[int]:
+    """A random choice of the documents of a task's training split, by their number in it, in order.
+
+    Documents whose content is also in the evaluation split are left out. The task's config is changed: its training split takes
+    the place of the evaluation split, so that lm-eval renders training documents as it always does.
+
+    Raises:
+        TaskError: no document may be used.
+    """
+    split = training_split(task)
+    evaluated = {_content(doc) for doc in task.eval_docs}
+    task.set_config("test_split", split)
+    usable = [index for index, doc in enumerate(task.eval_docs) if _content(doc) not in evaluated]
+    if not usable:
+        raise TaskError(f"all documents of the split {split!r} of task {name!r} are in its evaluation split too.")
+    return _draw(usable, settings)
+
+
+def draw_evaluation_documents(task: Task, settings: DocumentSettings) -> list[int]:
+    """A random choice of the documents that a task is evaluated on, by their number in the split, in order."""
+    return _draw(range(len(task.eval_docs)), settings)
+
+
+def render(lm: ACTLM, task: Task, documents: Sequence[int], settings: DocumentSettings) -> list[list[Instance]]:
+    """lm-eval's requests for some documents, document by document.
+
+    Args:
+        lm: holds the chat template.
+        task: its config is changed where the settings say something about few-shot examples.
+        documents: their numbers in the split, ascending.
+        settings: how they are rendered.
+    """
+    if settings.num_fewshot is not None:
+        task.set_config("num_fewshot", settings.num_fewshot)
+    task.set_fewshot_seed(settings.seed)
+    task.build_all_requests(
+        samples=list(documents),
+        apply_chat_template=settings.apply_chat_template,
+        chat_template=lm.apply_chat_template if settings.apply_chat_template else None,
+        tokenizer_name=lm.tokenizer_name if settings.apply_chat_template else "",
+    )
+    by_document: dict[int, list[Instance]] = {}
+    for instance in task.instances:
+        by_document.setdefault(instance.doc_id, []).append(instance)
+    return list(by_document.values())
+
+
+def _config(task: Task) -> Any:
+    if not isinstance(task, ConfigurableTask):
+        raise TaskError(
+            f"{type(task).__name__} is not a task made from a config, so its splits are unknown: choose another task."
+        )
+    return task.config
+
+
+def _draw(usable: Sequence[int], settings: DocumentSettings) -> list[int]:
+    limit = len(usable) if settings.limit is None else min(settings.limit, len(usable))
+    return sorted(random.Random(settings.seed).sample(usable, limit))
+
+
+def _content(doc: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(doc), sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,328 @@
+"""`act-hf`: lm-eval's `hf` model with ACT, for `lm_eval --model act-hf`."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transformers
+from accelerate import find_executable_batch_size
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook
+from lm_eval.models.huggingface import HFLM
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import LogitsProcessorList
+
+from act_eval.attention.cache import select_cache_rows
+from act_eval.attention.model_structure import check_supported, pretrained_model, resolve_for_model
+from act_eval.demo import MODEL_PATH
+from act_eval.errors import InputError
+from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.identity import package_versions
+from act_eval.harness.memory import halved, run_in_parts
+from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
+from act_eval.harness.processes import shared_processes
+from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
+from act_eval.profiles import HeadProfile
+
+logger = logging.getLogger(__name__)
+
+LoglikelihoodRequest = tuple[tuple[str, str] | None, list[int], list[int]]
+
+
+class ACTLM(HFLM):
+    """A causal language model of transformers whose attention sinks are calibrated.
+
+    Takes everything that lm-eval's `hf` takes. With no head to calibrate, its answers are those of `hf`. A continuation is
+    scored as generation would meet it: the context is prefilled alone, and the continuation never influences which of the
+    context's tokens count as sinks.
+
+    Args:
+        pretrained: as for `hf`: a name, a path or a ready model. By default the embedded demo model.
+        act_profile: the heads to calibrate: `auto` (the list published for this checkpoint, else nearly all heads), `all`,
+            `none`, a published name, a path to a JSON file, or heads inline (`2:8+13;5:1`).
+        kwargs: `act_method`, `act_beta` and the other settings of ACT, see `ACTArguments`; everything else goes to `hf`. Where
+            there is no CUDA device, the default `device` is the CPU.
+
+    Raises:
+        InputError: a setting is out of range, the profile does not fit the model (`ProfileError`), or ACT cannot be applied
+            to this kind of model (`UnsupportedModelError`). Raised before the weights are loaded.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | transformers.PreTrainedModel | None = None,
+        act_profile: str | HeadProfile | None = "auto",
+        **kwargs: Any,
+    ) -> None:
+        if pretrained is None:
+            pretrained = str(MODEL_PATH)
+            logger.warning(
+                "No pretrained= was given: act-hf uses the embedded demo model, which knows only its own small world."
+            )
+        self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
+        act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
+        self.arguments = ACTArguments.of_model_args({"act_profile": act_profile, **act_arguments})
+        if not torch.cuda.is_available():
+            kwargs.setdefault("device", "cpu")
+            shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
+        super().__init__(pretrained, **kwargs)
+        if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
+            self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+
+    def set_act(self, arguments: ACTArguments) -> None:
+        """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
+        self.act = arguments.act(self.profile_of(arguments))
+        self.arguments = arguments
+
+    def profile_of(self, arguments: ACTArguments) -> HeadProfile:
+        """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit the model."""
+        assert arguments.act_profile is not None
+        return resolve_for_model(arguments.act_profile, self.config, self._checkpoint).share(arguments.act_head_share)
+
+    @property
+    def profile(self) -> HeadProfile:
+        """The heads that are calibrated."""
+        assert isinstance(self.act.profile, HeadProfile)
+        return self.act.profile
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> ACTLM:
+        """See `lm_eval.api.model.LM`. Bad input ends the program with one line and exit code 2."""
+        with _exit_on_bad_input():
+            return super().create_from_arg_string(arg_string, additional_config)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> ACTLM:
+        """See `lm_eval.api.model.LM`. Bad input ends the program with one line and exit code 2."""
+        with _exit_on_bad_input():
+            return super().create_from_arg_obj(arg_dict, additional_config)
+
+    def _get_backend(self, config: transformers.PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+        """The first step of `hf` that knows the config; the weights are not loaded yet, so input is checked here."""
+        super()._get_backend(config, *args, **kwargs)
+        model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(config), None)
+        if model_class is not None:
+            check_supported(config, model_class)
+        self.set_act(self.arguments)
+
+    # --- scoring
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
+        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        with self._naming_documents(requests):
+            return super().loglikelihood(requests, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        with self._naming_documents(requests):
+            return super().loglikelihood_rolling(requests, disable_tqdm)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        with self._naming_documents(requests):
+            return super().generate_until(requests, disable_tqdm)
+
+    @contextmanager
+    def _naming_documents(self, requests: Sequence[Instance]) -> Iterator[None]:
+        """Say of an input without finite logits which document and which layer it is."""
+        try:
+            yield
+        except NonFiniteLogitsError as error:
+            request = next((request for request in requests if holds(self._tokens_of(request), error.tokens)), None)
+            where = "an input" if request is None else f"{request.task_name}, document {request.doc_id}"
+            raise self.non_finite(error.tokens, where) from None
+
+    def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
+        """The error for an input whose logits are not numbers, with the layer where that begins."""
+        with self.act(self.model), self.autocast():
+            layer = first_layer_not_finite(self.model, tokens)
+        return NonFiniteLogitsError(tokens, layer, where)
+
+    def _tokens_of(self, request: Instance) -> Tokens:
+        """Token ids of all that the model gets to see of a request."""
+        if request.request_type == "loglikelihood":
+            context, continuation = self.encode_request(*request.args)
+            return context + continuation
+        return (self.prefix_token_id, *self.tok_encode(request.args[0]))
+
+    def encode_request(self, context: str, continuation: str) -> tuple[Tokens, Tokens]:
+        """Token ids of a context and its continuation, cut to the model's window, as `loglikelihood` has them."""
+        if context:
+            context_tokens, tokens = self._encode_pair(context, continuation)
+            return truncate(context_tokens, tokens, self.max_length)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        prefix = [self.prefix_token_id] if tokens[0] != self.prefix_token_id else []
+        tokens = [*prefix, *tokens]
+        return truncate(tokens[:1], tokens[1:], self.max_length)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[Answer]:
+        if requests and requests[0][0] is None:
+            return self._score_windows(requests)
+        truncated = [truncate(context, continuation, self.max_length) for _, context, continuation in requests]
+        longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
+        if longer:
+            logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
+        contexts = group_by_context(truncated)
+        self.batch_sizes: dict[int, int] = {}
+        answers: dict[int, Answer] = {}
+        progress = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        position, most = 0, len(contexts)
+        while position < len(contexts):
+            batch_size = min(most, override_bs or self._batch_size_at(position, contexts))
+            try:
+                batch = self._score_contexts(contexts[position : position + batch_size], batch_size)
+            except RuntimeError as error:
+                most = halved(error, batch_size)
+                continue
+            for index, answer in batch.items():
+                self._refuse_non_finite(answer, truncated[index])
+                self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
+            answers |= batch
+            progress.update(len(batch))
+            position += batch_size
+        progress.close()
+        return [answers[index] for index in range(len(requests))]
+
+    def _score_windows(self, windows: Sequence[LoglikelihoodRequest]) -> list[Answer]:
+        """Score the windows of `loglikelihood_rolling`, which have no context: each is one prefill block."""
+        blocks = [truncate(context, continuation, self.max_length) for _, context, continuation in windows]
+        with self.act(self.model), self.autocast():
+            parts = run_in_parts(self.scorer().score_blocks, blocks)
+        answers = [answer for part in parts for answer in part]
+        for answer, block in zip(answers, blocks, strict=True):
+            self._refuse_non_finite(answer, block)
+        return answers
+
+    def _refuse_non_finite(self, answer: Answer, request: tuple[Tokens, Tokens]) -> None:
+        if math.isnan(answer[0]):
+            raise NonFiniteLogitsError(request[0] + request[1])
+
+    def _score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
+        with self.act(self.model), self.autocast():
+            return self.scorer().score_contexts(contexts, batch_size)
+
+    def scorer(self) -> Scorer:
+        """Scores batches with this model, with whatever calibration is switched on around it."""
+        pad_token_id = self.tokenizer.pad_token_id or 0
+        forward_arguments = inspect.signature(pretrained_model(self.model).forward).parameters
+        return Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
+
+    def autocast(self) -> torch.autocast:
+        """The context for `mixed_precision_dtype`."""
+        enabled = self.mixed_precision_dtype is not None
+        return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype, enabled=enabled)
+
+    def _batch_size_at(self, position: int, contexts: Sequence[Context]) -> int:
+        """The batch size for the contexts from a position on; with `auto:N` it is measured anew N times on the way."""
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        part = int(position * self.batch_schedule / len(contexts))
+        if part not in self.batch_sizes:
+            if self.batch_sizes.get(part - 1) == self.max_batch_size:
+                self.batch_sizes[part] = self.max_batch_size
+            else:
+                self.batch_sizes[part] = self._largest_batch_size(contexts[position])
+        return self.batch_sizes[part]
+
+    def _largest_batch_size(self, context: Context) -> int:
+        """Measure how many contexts like this one can be scored at once, on the path that really runs."""
+
+        @find_executable_batch_size(starting_batch_size=self.max_batch_size)
+        def probe(batch_size: int) -> int:
+            token = context.tokens[0]
+            tokens = (token,) * len(context.tokens)
+            continuation = (token,) * context.longest_continuation
+            self._score_contexts([Context(tokens, [(row, continuation)]) for row in range(batch_size)], batch_size)
+            return batch_size
+
+        batch_size = probe()
+        if self.world_size > 1:
+            batch_size = int(self.all_gather(torch.tensor([batch_size], device=self.device)).min())
+        logger.info("Largest batch size: %d", batch_size)
+        return batch_size
+
+    # --- everything else that runs the model
+
+    def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with self.act(self.model):
+            return super()._model_call(*args, **kwargs)
+
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+        mask = kwargs.pop("attention_mask")
+
+        def generate(rows: Sequence[int]) -> torch.Tensor:
+            ids, real = context[list(rows)], mask[list(rows)]
+            prompts = [tuple(row[row_real.bool()].tolist()) for row, row_real in zip(ids, real, strict=True)]
+            processors = LogitsProcessorList([RefuseNonFiniteLogits(prompts)])
+            return super(ACTLM, self)._model_generate(
+                ids, max_length, stop, attention_mask=real, logits_processor=processors, **kwargs
+            )
+
+        with self.act(self.model):
+            parts = run_in_parts(generate, range(len(context)))
+        padding = self.tokenizer.pad_token_id
+        return pad_sequence([row for part in parts for row in part], batch_first=True, padding_value=padding)
+
+    # --- what ran
+
+    def act_settings(self) -> dict[str, Any]:
+        """The settings that answers depend on: all of ACT's, and the profile by content."""
+        nothing = self.act.calibration.changes_nothing
+        return {**self.act.settings, "changes_nothing": nothing, "profile_hash": self.profile.content_hash}
+
+    def weights_fingerprint(self) -> str:
+        """16 hexadecimal digits that change with the weights: from names, shapes and some numbers of every tensor."""
+        digest = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            flat = tensor.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 1000)].float().cpu().numpy()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
+        return digest.hexdigest()[:16]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and package versions."""
+        profile = self.arguments.act_profile
+        spec = profile if isinstance(profile, str) else "given as an object"
+        heads = {str(layer): list(layer_heads) for layer, layer_heads in self.profile.heads.items() if layer_heads}
+        settings = {**self.act_settings(), "profile": spec, "num_heads": self.profile.size, "heads": heads}
+        return {**super().get_model_info(), "act": settings, "versions": package_versions()}
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Keep the answers of different ACT settings apart in `--use_cache`: lm-eval's keys do not hold the settings.
+
+        The cache is an SQLite file of one table; each setting gets a table of its own in it.
+        """
+        super().set_cache_hook(cache_hook)
+        database = cache_hook.dbdict
+        if database is not None:
+            settings = json.dumps(self.act_settings(), sort_keys=True)
+            table = f"act_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+            type(database)(database.filename, tablename=table).close()
+            database.tablename = table
+
+
+def holds(tokens: Tokens, part: Tokens) -> bool:
+    """Whether some token ids stand side by side in others."""
+    return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
+
+
+@contextmanager
+def _exit_on_bad_input() -> Iterator[None]:
+    """lm-eval's command line prints a traceback for any exception; bad input deserves a line and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"act-hf: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -1,0 +1,234 @@
+"""The project's lm-eval tasks: where they are, what they hold, and clear words when a dataset fails them."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from act_eval.errors import InputError
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask, Task
+    from lm_eval.tasks import TaskManager
+
+
+class TaskError(InputError):
+    """A task that does not exist, or whose dataset cannot be had or lacks what the task needs."""
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """One of the project's tasks, as its config says; nothing is loaded for it.
+
+    Args:
+        name: as for `--tasks`.
+        dataset: hub id and config, or "generated".
+        split_sizes: documents per split of the whole dataset.
+        evaluation_split: the split that is scored.
+        fewshot_split: the split that few-shot examples come from.
+        num_fewshot: examples per prompt if `--num_fewshot` does not say.
+        metrics: names, the headline first.
+    """
+
+    name: str
+    dataset: str
+    split_sizes: dict[str, int]
+    evaluation_split: str
+    fewshot_split: str
+    num_fewshot: int
+    metrics: tuple[str, ...]
+
+
+def tasks_path() -> Path:
+    """The folder to give lm-eval as `include_path`: `tasks/` of a checkout, or its copy inside the installed package.
+
+    Once lm-eval finds tasks through entry points (its pull request 4015), one line in pyproject.toml can name this function.
+    """
+    package = Path(__file__).parents[1]
+    checkout = package.parent / "tasks"
+    return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "task_configs"
+
+
+def project_tasks() -> TaskManager:
+    """A task manager that knows the project's tasks only; to index lm-eval's own takes many seconds more."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(tasks_path()), include_defaults=False)
+
+
+def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskManager:
+    """A task manager that knows some tasks or groups; lm-eval's own are indexed, slowly, only where they are needed.
+
+    Args:
+        names: of lm-eval tasks, groups or tags, or patterns.
+        include_path: folder with more task configs.
+
+    Raises:
+        TaskError: nothing goes by one of the names.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if not names:
+        raise TaskError("no task was named: give the names of lm-eval tasks, separated by commas.")
+    paths = [str(tasks_path()), *([include_path] if include_path else [])]
+    for include_defaults in (False, True):
+        manager = TaskManager(include_path=paths, include_defaults=include_defaults)
+        unknown = [name for name in names if not manager.match_tasks([name])]
+        if not unknown:
+            return manager
+    raise TaskError(f"there is no task {unknown[0]!r}: `act-eval run ls tasks` lists all of them.")
+
+
+def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
+    """The task of that name, or all tasks of a group or tag, by name."""
+    return load_with_groups(name, manager)[0]
+
+
+def load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:
+    """The task of that name, or all tasks of a group or tag, by name; and the innermost group of each that has one."""
+    if not hasattr(manager, "load"):  # lm-eval 0.4.10
+        nested = manager.load_task_or_group([name])
+        return _flat(nested), dict(_innermost_groups(nested))
+    loaded = manager.load([name])
+    groups = {task: group for group, tasks in loaded.get("group_map", {}).items() for task in tasks}
+    return dict(loaded["tasks"]), groups
+
+
+def _flat(tasks: dict[Any, Any]) -> dict[str, Task]:
+    """The tasks of a dictionary in which groups are dictionaries."""
+    flat: dict[str, Task] = {}
+    for name, task in tasks.items():
+        flat |= _flat(task) if isinstance(task, dict) else {name: task}
+    return flat
+
+
+def _innermost_groups(tasks: dict[Any, Any], group: str | None = None) -> Iterator[tuple[str, str]]:
+    """Tasks and their groups, of such a dictionary."""
+    for name, task in tasks.items():
+        if isinstance(task, dict):
+            yield from _innermost_groups(task, str(getattr(name, "group", name)))
+        elif group is not None:
+            yield name, group
+
+
+def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
+    """What lm-eval's `simple_evaluate` takes for the task, group or tag of that name, loaded.
+
+    Raises:
+        TaskError: a task's name holds a path, so that lm-eval would write its samples into another folder.
+    """
+    if not hasattr(manager, "load"):  # lm-eval 0.4.10 takes no loaded groups, but loads them by name
+        tasks = _flat(manager.load_task_or_group([name]))
+        group = name if name in manager.all_groups else None
+    else:
+        loaded = manager.load([name])
+        tasks, group = loaded["tasks"], loaded["groups"].get(name)
+    for task in tasks:
+        if Path(task).name != task:
+            raise TaskError(f"the task name {task!r} holds a path, but files are named by it: rename the task in its config.")
+    return list(tasks.values()) if group is None else [group]
+
+
+def _read_config(entry: Any) -> dict[str, Any]:
+    """A task's or group's config, from its entry in a task manager's index; functions stay names."""
+    try:
+        from lm_eval.tasks._yaml_loader import load_yaml
+    except ImportError:  # lm-eval 0.4.10
+        from lm_eval.utils import load_yaml_config
+
+        return load_yaml_config(entry["yaml_path"], mode="simple")
+    return load_yaml(entry.yaml_path, resolve_func=False)
+
+
+def describe_tasks() -> tuple[list[TaskDescription], dict[str, list[str]]]:
+    """The project's tasks, and the members of each of its groups."""
+    manager = project_tasks()
+    configs = {name: _read_config(entry) for name, entry in manager.task_index.items()}
+    descriptions = [_describe(name, configs[name]) for name in manager.all_subtasks]
+    return descriptions, {name: configs[name]["task"] for name in manager.all_groups}
+
+
+def _describe(name: str, config: dict[str, Any]) -> TaskDescription:
+    dataset = " ".join(config[key] for key in ("dataset_path", "dataset_name") if key in config)
+    return TaskDescription(
+        name=name,
+        dataset=dataset or "generated",
+        split_sizes=config["metadata"]["split_sizes"],
+        evaluation_split=config.get("test_split") or config["validation_split"],
+        fewshot_split=config["fewshot_split"],
+        num_fewshot=config.get("num_fewshot", 0),
+        metrics=tuple(metric["metric"] for metric in config["metric_list"]),
+    )
+
+
+def example_prompt(name: str) -> str:
+    """The prompt of a task's first document as the model gets it, with the choices and the right answer below.
+
+    Raises:
+        TaskError: the project has no task of that name, or its dataset cannot be had.
+    """
+    manager = project_tasks()
+    if name not in manager.all_subtasks:
+        raise TaskError(f"the project has no task {name!r}: choose among {', '.join(manager.all_subtasks)}.")
+    with explained_dataset_errors():
+        task = load_tasks(name, manager)[name]
+        document = task.eval_docs[0]
+        prompt = task.fewshot_context(document, 0)
+        target = task.doc_to_target(document)
+        choices = task.doc_to_choice(document) if task.config.doc_to_choice else []
+    answer = choices[target] if choices else target
+    lines = [prompt, "", *([f"choices: {choices}"] if choices else []), f"answer:  {answer!r}"]
+    return "\n".join(lines)
+
+
+@contextmanager
+def explained_dataset_errors() -> Iterator[None]:
+    """Turn what lm-eval raises when a task's dataset cannot be loaded or does not fit into one sentence.
+
+    Works for any task, lm-eval's own included: the task is found in the traceback, since lm-eval's errors do not name it.
+
+    Raises:
+        TaskError: names the task, its dataset, the reason and the remedy. Errors that have nothing to do with a dataset
+            pass unchanged.
+    """
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        task, is_download = _failing_task(error)
+        if task is None:
+            raise
+        dataset = " ".join(filter(None, [task.DATASET_PATH, task.DATASET_NAME])) or "generated"
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if is_download:
+            raise TaskError(
+                f"the dataset {dataset} of task {task.config.task} cannot be loaded ({reason.rstrip('.')}): connect to the "
+                f"Hugging Face hub (and unset HF_HUB_OFFLINE), or run in a folder that holds it as {task.DATASET_PATH}."
+            ) from error
+        if not isinstance(error, (KeyError, UndefinedError)):
+            raise
+        splits = ", ".join(f"{name} ({', '.join(split.column_names)})" for name, split in task.dataset.items())
+        raise TaskError(
+            f"the dataset {dataset} does not have what task {task.config.task} needs ({reason}): it has the splits and columns "
+            f"{splits}; if that is an outdated copy, delete it, and else use the dataset that the task's README names."
+        ) from error
+
+
+def _failing_task(error: Exception) -> tuple[ConfigurableTask | None, bool]:
+    """The task whose method raised, or None, and whether it was loading its dataset."""
+    from lm_eval.api.task import ConfigurableTask
+
+    task, is_download = None, False
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        instance = frame.f_locals.get("self")
+        if isinstance(instance, ConfigurableTask):
+            task = instance
+            is_download = is_download or frame.f_code.co_name == "download"
+    return task, is_download

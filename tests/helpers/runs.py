@@ -1,0 +1,76 @@
+"""Results and samples as lm-eval writes them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+
+dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
+
+
+def write_run(
+    folder,
+    values,
+    *,
+    heads=0,
+    task="demo",
+    version=1,
+    limit=None,
+    model="some/model",
+    prompt="p",
+    beta=0.4,
+    shots=0,
+    seed=1234,
+    metric="acc",
+    model_args="pretrained=some/model",
+    samples=None,
+    stock=False,
+    **act,
+):
+    """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all)."""
+    date = next(dates)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"beta": beta, "threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill", "num_heads": heads}
+    config = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
+    if not stock:
+        config["act"] = {**settings, "profile": "all", "profile_hash": "0" * 16, **act}
+    results = {
+        "model_name": model,
+        "config": config,
+        "configs": {task: {}},
+        "versions": {task: version},
+        "n-shot": {task: shots},
+        "results": {task: {f"{metric},none": float(np.mean(values)), f"{metric}_stderr,none": 0.1, "alias": task}},
+        "n-samples": {task: {"original": 10_000, "effective": len(values)}},
+    }
+    (folder / f"results_{date}.json").write_text(json.dumps(results))
+    lines = [
+        {
+            "doc_id": index,
+            "doc": {"text": f"text {index}"},
+            "doc_hash": f"d{index}",
+            "prompt_hash": f"{prompt}{index}",
+            "target_hash": f"t{index}",
+            "target": "1",
+            "arguments": {
+                f"gen_args_{choice}": {"arg_0": f"prompt {index}", "arg_1": f" {choice}"} for choice in ("no", "yes")
+            },
+            "filtered_resps": [["-1.5", "False"], [str(-2.0 + value), "False"]],
+            "filter": "none",
+            "metrics": [metric, "text"],
+            metric: value,
+            "text": "not a number",
+        }
+        for index, value in enumerate(values)
+    ][:samples]
+    if samples != 0:
+        (folder / f"samples_{task}_{date}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return date
+
+
+BASELINE = [1.0] * 60 + [0.0] * 40
+
+
+ACT = [1.0] * 50 + [0.0] * 10 + [1.0] * 25 + [0.0] * 15

@@ -1,0 +1,401 @@
+"""From lm-eval's files to tables, statistics and plots."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.runs import ACT, BASELINE, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from act_eval.report.build import ReportOptions, make_report
+from act_eval.report.load import ReportError, load
+from act_eval.report.pairing import pair
+from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
+from act_eval.report.write import write_report
+
+
+def compared(*folders):
+    return compare(pair(load(folders)))
+
+
+def written(folder, output):
+    """The report of a folder, and the paths of its files by name."""
+    report = make_report([folder])
+    return report, {path.name: path for path in write_report(report, output)}
+
+
+class TestSeeds:
+    """k-shot runs that differ in the seed of the few-shot sampler are averaged."""
+
+    BASELINES = ([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0])
+    ACTS = ([1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 1.0])
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for seed, (baseline, act) in enumerate(zip(self.BASELINES, self.ACTS, strict=True)):
+            write_run(tmp_path, baseline, shots=4, seed=seed, prompt=f"seed{seed}-")
+            write_run(tmp_path, act, shots=4, seed=seed, prompt=f"seed{seed}-", heads=32)
+        return tmp_path
+
+    def test_mean_and_spread(self, folder):
+        (row,) = [row for _, row in compared(folder).iterrows()]
+        assert (row["seeds"], row["n"], row["num_fewshot"]) == (3, 4, 4)
+        assert row["baseline"] == pytest.approx(np.mean(self.BASELINES))
+        assert row["act"] == pytest.approx(np.mean(self.ACTS))
+        means = np.mean(self.BASELINES, axis=1), np.mean(self.ACTS, axis=1)
+        assert row["baseline_sd"] == pytest.approx(np.std(means[0], ddof=1))
+        assert row["act_sd"] == pytest.approx(np.std(means[1], ddof=1))
+        assert row["delta_sd"] == pytest.approx(np.std(means[1] - means[0], ddof=1))
+        assert pd.isna(row["p"])
+
+    def test_table_shows_the_spread(self, folder, tmp_path):
+        written(folder, tmp_path / "report")
+        text = (tmp_path / "report" / "comparison.md").read_text()
+        assert "| 4 | 0.500 ± 0.250 | 0.667 ± 0.144 | +0.167 ± 0.144 |" in " ".join(text.split())
+        assert "means over 3 few-shot seeds" in text
+
+    def test_a_seed_on_one_side_alone_is_left_out(self, folder):
+        write_run(folder, [1.0] * 4, shots=4, seed=99, prompt="seed99-", heads=32)
+        assert compared(folder).iloc[0]["seeds"] == 3
+
+    def test_different_shots_are_not_averaged(self, folder):
+        write_run(folder, [0.0] * 4, shots=2, seed=0)
+        write_run(folder, [1.0] * 4, shots=2, seed=0, heads=32)
+        table = compared(folder).set_index("num_fewshot")
+        assert table["seeds"].to_dict() == {2: 1, 4: 3}
+        assert table.loc[2, "delta"] == 1
+
+    def test_without_examples_the_seed_decides_nothing(self, tmp_path):
+        write_run(tmp_path, [1.0, 0.0], seed=1)
+        write_run(tmp_path, [1.0, 1.0], seed=2, heads=32)
+        row = compared(tmp_path).iloc[0]
+        assert (row["seeds"], row["delta"]) == (1, 0.5)
+
+
+class TestCompare:
+    def test_known_numbers(self, tmp_path):
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32)
+        row = compared(tmp_path).iloc[0]
+        assert (row["n"], row["baseline"], row["act"]) == (100, 0.6, 0.75)
+        assert row["delta"] == pytest.approx(0.15)
+        assert (row["both"], row["only_baseline"], row["only_act"], row["neither"]) == (50, 10, 25, 15)
+        assert row["p"] == pytest.approx(stats.binomtest(10, 35).pvalue)
+        standard_error = np.std(np.array(ACT) - np.array(BASELINE)) / 10
+        assert row["low"] == pytest.approx(0.15 - 1.96 * standard_error, abs=0.01)
+        assert row["high"] == pytest.approx(0.15 + 1.96 * standard_error, abs=0.01)
+
+    def test_the_newest_run_of_a_cell_wins(self, tmp_path):
+        write_run(tmp_path, [0.0] * 4)
+        write_run(tmp_path, [1.0] * 4, heads=2)
+        write_run(tmp_path, [1.0, 1.0, 0.0, 0.0])
+        table = compared(tmp_path)
+        assert table[["baseline", "act"]].to_numpy().tolist() == [[0.5, 1.0]]
+
+    def test_settings_and_models_stay_apart(self, tmp_path):
+        for model in ("a", "b"):
+            write_run(tmp_path / model, [0.0, 1.0], model=model)
+            write_run(tmp_path / model, [1.0, 1.0], model=model, heads=2)
+            write_run(tmp_path / model, [1.0, 0.0], model=model, heads=2, beta=0.1)
+        table = compared(tmp_path / "a", tmp_path / "b")
+        deltas = table.set_index(["model", "settings"])["delta"].to_dict()
+        names = {beta: f"all (2 heads), beta {beta}, threshold 0.1" for beta in (0.1, 0.4)}
+        assert deltas == {(model, names[beta]): delta for model in "ab" for beta, delta in ((0.1, 0.0), (0.4, 0.5))}
+
+    def test_beta_one_is_a_baseline(self, tmp_path):
+        write_run(tmp_path, [0.0, 1.0], heads=32, beta=1)
+        write_run(tmp_path, [1.0, 1.0], heads=32)
+        assert len(compared(tmp_path)) == 1
+
+    @pytest.mark.parametrize(
+        ("baseline", "act", "reason"),
+        [
+            ({}, {"prompt": "q"}, "different prompts"),
+            ({}, {"version": 2}, "version 1 to 2"),
+            ({"values": [1.0]}, {}, r"different documents \(ACT alone: 1\): run"),
+            ({"values": [1.0] * 9}, {}, r"different documents \(baseline alone: 2, 3, 4, 5, 6, ... \(7 documents\)\): run"),
+            ({}, {"limit": 5}, "no baseline of the same model"),
+            ({}, {"task": "other"}, "no baseline of the same model"),
+        ],
+    )
+    def test_what_must_not_be_compared(self, tmp_path, baseline, act, reason):
+        write_run(tmp_path, **{"values": [0.0, 1.0], **baseline})
+        write_run(tmp_path, **{"values": [0.0, 1.0], "heads": 2, **act})
+        with pytest.raises(ReportError, match=reason):
+            compared(tmp_path)
+
+    def test_a_stock_run_is_a_baseline(self, tmp_path):
+        write_run(tmp_path, BASELINE, stock=True)
+        write_run(tmp_path, ACT, heads=32, model_args={"pretrained": "some/model", "act_profile": "all", "device": "cpu"})
+        (row,) = compared(tmp_path).to_dict("records")
+        assert (row["baseline"], row["act"], row["num_heads"]) == (0.6, 0.75, 32)
+
+    def test_other_model_arguments_are_refused(self, tmp_path):
+        write_run(tmp_path, BASELINE, model_args="pretrained=some/model,dtype=float16")
+        write_run(tmp_path, ACT, heads=32)
+        with pytest.raises(
+            ReportError, match=r"model arguments .* \(dtype=float16,pretrained=some/model; pretrained=some/model\)"
+        ):
+            compared(tmp_path)
+
+    def test_other_metrics_are_refused(self, tmp_path):
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32, metric="exact_match")
+        with pytest.raises(ReportError, match=r"different metrics \(acc \(none\); exact_match \(none\)\)"):
+            compared(tmp_path)
+
+    def test_a_refusal_leaves_the_rest(self, tmp_path):
+        for task, prompt in (("good", "p"), ("bad", "q")):
+            write_run(tmp_path, BASELINE, task=task)
+            write_run(tmp_path, ACT, heads=32, task=task, prompt=prompt)
+        write_run(tmp_path, BASELINE, task="lonely")
+        report, _ = written(tmp_path, tmp_path / "report")
+        assert report.comparison["task"].tolist() == ["good"]
+        assert [("bad" in note, "lonely" in note) for note in report.notes] == [(True, False), (False, True)]
+        text = (tmp_path / "report" / "comparison.md").read_text()
+        assert all(f"- {note}" in text for note in report.notes)
+
+    def test_the_newest_complete_run_wins_and_the_rest_are_listed(self, tmp_path):
+        older = write_run(tmp_path, [0.0] * 100)
+        write_run(tmp_path, BASELINE)
+        truncated = write_run(tmp_path, [1.0] * 100, samples=60)
+        write_run(tmp_path, ACT, heads=32)
+        pairing = pair(load([tmp_path]))
+        assert compare(pairing).iloc[0]["baseline"] == 0.6
+        assert len(pairing.notes) == 2
+        assert any(older in note and "newer" in note for note in pairing.notes)
+        assert any(truncated in note and "60 of 100" in note for note in pairing.notes)
+
+    @pytest.mark.parametrize("samples", [0, 30])
+    def test_runs_without_all_samples_are_unpaired(self, tmp_path, samples):
+        write_run(tmp_path, BASELINE, samples=samples)
+        write_run(tmp_path, ACT, heads=32)
+        report, _ = written(tmp_path, tmp_path / "report")
+        (row,) = report.comparison.to_dict("records")
+        assert (row["paired"], row["baseline"], row["act"], row["n"]) == (False, 0.6, 0.75, 100)
+        assert row["delta"] == pytest.approx(0.15)
+        assert np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
+        assert "unpaired" in (tmp_path / "report" / "comparison.md").read_text()
+        assert any("samples" in note for note in report.notes)
+
+    def test_two_baselines_show_the_noise(self, tmp_path):
+        write_run(tmp_path, BASELINE, stock=True)
+        write_run(tmp_path, [0.0, *BASELINE[1:60], 1.0, 1.0, *BASELINE[62:]])
+        write_run(tmp_path, ACT, heads=32)
+        report, _ = written(tmp_path, tmp_path / "report")
+        (row,) = report.comparison.to_dict("records")
+        assert row["baseline"] == 0.61
+        assert row["noise"] == pytest.approx(0.01)
+        assert row["noise_changed"] == 3
+        text = " ".join((tmp_path / "report" / "comparison.md").read_text().split())
+        assert "| noise |" in text
+        assert "| 0.010 (3 changed) |" in text
+
+    def test_where_less_is_better(self, tmp_path):
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32)
+        rewrite(tmp_path, "results_*", lambda results: {**results, "higher_is_better": {"demo": {"acc": False}}})
+        report, paths = written(tmp_path, tmp_path / "report")
+        assert report.comparison["higher_is_better"].tolist() == [False]
+        assert "| baseline | **0.600** |" in " ".join(paths["comparison.md"].read_text().split())
+        assert not [name for name in paths if name.endswith(".png")]
+
+    def test_holm(self, tmp_path):
+        changes = {"a": 1, "b": 6, "c": 12}
+        for task, number in changes.items():
+            write_run(tmp_path, [0.0] * 40, task=task)
+            write_run(tmp_path, [1.0] * number + [0.0] * (40 - number), task=task, heads=32)
+        write_run(tmp_path, [1.0] * 6 + [0.0] * 34, task="b", heads=16)
+        table = compared(tmp_path).set_index(["num_heads", "task"])
+        assert table.loc[(16, "b"), "p_holm"] == table.loc[(16, "b"), "p"], "a table of its own"
+        table = table.loc[32]
+        p = {task: 2 * 0.5**number for task, number in changes.items()}
+        assert table["p"].to_dict() == pytest.approx(p)
+        assert table["p_holm"].to_dict() == pytest.approx({"c": 3 * p["c"], "b": 2 * p["b"], "a": p["a"]})
+
+    def test_folders_in_any_order_and_twice_change_nothing(self, tmp_path):
+        for name in "abc":
+            write_run(tmp_path / name, BASELINE, task=name)
+            write_run(tmp_path / name, ACT, heads=32, task=name)
+        folders = [tmp_path / name for name in "abc"]
+        for other in (folders[::-1], [tmp_path], [tmp_path, *folders]):
+            pd.testing.assert_frame_equal(compared(*other), compared(*folders))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_scores_that_are_no_numbers(self, tmp_path, value):
+        write_run(tmp_path, [1.0, value])
+        with pytest.raises(ReportError, match=r"acc of document 1 is (nan|inf) \(line 2 of .*samples_demo"):
+            load([tmp_path])
+
+    def test_averages_that_are_no_numbers(self, tmp_path):
+        write_run(tmp_path, BASELINE, samples=0)
+        write_run(tmp_path, ACT, heads=32)
+        file = min(tmp_path.glob("results_*"))
+        file.write_text(file.read_text().replace('"acc,none": 0.6', '"acc,none": NaN'))
+        with pytest.raises(ReportError, match=r"a score in .*results_.* is not a number"):
+            pair(load([tmp_path]))
+
+    def test_settings_that_are_missing(self, tmp_path):
+        write_run(tmp_path, [1.0], heads=32)
+        (file,) = tmp_path.glob("results_*")
+        content = json.loads(file.read_text())
+        del content["config"]["act"]["keep"]
+        file.write_text(json.dumps(content))
+        with pytest.raises(ReportError, match="does not say what ACT's keep was"):
+            load([tmp_path])
+
+    def test_unreadable_files(self, tmp_path):
+        with pytest.raises(ReportError, match="no folder"):
+            load([tmp_path / "missing"])
+        with pytest.raises(ReportError, match="no results"):
+            load([tmp_path])
+        for text in ("{", "[]", "{}"):
+            (tmp_path / "results_x.json").write_text(text)
+            with pytest.raises(ReportError, match="results_x"):
+                load([tmp_path])
+
+    def test_unreadable_sample(self, tmp_path):
+        write_run(tmp_path, [1.0])
+        next(tmp_path.glob("samples_*")).write_text("{}\n")
+        with pytest.raises(ReportError, match="line 1"):
+            load([tmp_path])
+
+
+def rewrite(folder, pattern, change):
+    """Change each JSON object of the files that match: whole files, or line by line."""
+    for file in folder.glob(pattern):
+        texts = [file.read_text()] if file.suffix == ".json" else file.read_text().splitlines()
+        file.write_text("".join(json.dumps(change(json.loads(text))) + "\n" for text in texts))
+
+
+class TestGroups:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """Three tasks, of which two form a subgroup, and two others have a tag."""
+        for task in "abc":
+            write_run(tmp_path, [0.0, 1.0], task=task)
+            write_run(tmp_path, [1.0, 1.0], task=task, heads=32)
+
+        def add_groups(results):
+            (task,) = results["configs"]
+            tags = {} if task == "a" else {"tag": ["tagged"]}
+            return {**results, "configs": {task: tags}, "group_subtasks": {"outer": ["inner", "c"], "inner": ["a", "b"]}}
+
+        rewrite(tmp_path, "results_*", add_groups)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("by", "expected"),
+        [("group", {"inner": 2, "outer": 3}), ("tag", {"all tasks": 3, "tagged": 2}), ("all", {"all tasks": 3}), ("none", {})],
+    )
+    def test_members(self, folder, by, expected):
+        groups = make_report([folder], ReportOptions(group_by=by)).groups
+        assert dict(zip(groups["group"], groups["tasks"], strict=True)) == expected
+        assert (groups["delta"] == 0.5).all()
+
+
+class TestFlips:
+    def test_answers_by_length(self, tmp_path):
+        """With acc_norm, the answer is the choice with the greatest log-probability per character."""
+        for value in (0.0, 1.0):
+            write_run(tmp_path, [value], heads=int(value), metric="acc_norm", beta=0.4)
+
+        def lengthen(sample):
+            scores = ("-4.0", "-6.0") if sample["acc_norm"] else ("-2.0", "-6.0")
+            requests = {"short": {"arg_0": "p", "arg_1": " ab"}, "long": {"arg_0": "p", "arg_1": " abcd"}}
+            return {**sample, "arguments": requests, "filtered_resps": [[score, "False"] for score in scores]}
+
+        rewrite(tmp_path, "samples_*", lengthen)
+        (flip,) = make_report([tmp_path]).flips.documents.to_dict("records")
+        assert (flip["answer_baseline"], flip["gold"], flip["answer_act"]) == ("ab", "abcd", "abcd")
+        assert (flip["margin_baseline"], flip["margin_act"]) == (-4, -2)
+
+    def test_requests_without_context_are_no_choices(self, tmp_path):
+        """Mutual information scores every choice once more without its context."""
+        for value in (0.0, 1.0):
+            write_run(tmp_path, [value], heads=int(value))
+
+        def add_requests(sample):
+            alone = {f"alone_{choice}": {"arg_0": "", "arg_1": f" {choice}"} for choice in ("no", "yes")}
+            return {**sample, "arguments": {**sample["arguments"], **alone}}
+
+        rewrite(tmp_path, "samples_*", add_requests)
+        (flip,) = make_report([tmp_path]).flips.documents.to_dict("records")
+        assert (flip["prompt"], flip["gold"], flip["answer_act"]) == ("prompt 0", "yes", "yes")
+
+
+class TestStatistics:
+    @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+    def test_counts_add_up(self, pairs):
+        baseline, act = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+        result = paired_statistics(baseline, act)
+        assert result["both"] + result["only_baseline"] + result["only_act"] + result["neither"] == result["n"] == len(pairs)
+        assert result["delta"] == pytest.approx((result["only_act"] - result["only_baseline"]) / len(pairs))
+        assert result["low"] <= result["delta"] + 1e-12
+        assert result["high"] >= result["delta"] - 1e-12
+        assert 0 < result["p"] <= 1
+
+    @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+    def test_swapping_negates(self, pairs):
+        baseline, act = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+        one, other = paired_statistics(baseline, act), paired_statistics(act, baseline)
+        assert one["delta"] == -other["delta"]
+        assert one["p"] == other["p"]
+        assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]), abs=2 / len(pairs))
+
+    def test_hand_computed(self):
+        flips = paired_statistics(np.zeros(6), np.ones(6))
+        assert (flips["delta"], flips["low"], flips["high"], flips["p"]) == (1, 1, 1, 2 / 64)
+        single = paired_statistics(np.ones(1), np.zeros(1))
+        assert (single["n"], single["delta"], single["p"]) == (1, -1, 1)
+
+    def test_few_values_are_bootstrapped_like_many(self, monkeypatch):
+        difference = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=300)
+        quick = bootstrap_interval(difference)
+        monkeypatch.setattr("act_eval.report.statistics._FEW_VALUES", 0)
+        assert quick == pytest.approx(bootstrap_interval(difference), abs=0.005)
+
+    def test_nothing_changed(self):
+        assert exact_mcnemar(0, 0) == 1
+        assert bootstrap_interval(np.zeros(10)) == (0, 0)
+
+    def test_scores_that_are_no_outcomes_have_no_counts(self):
+        assert "p" not in paired_statistics(np.array([0.5, 1.0]), np.array([0.2, 1.0]))
+
+    def test_interval_covers(self):
+        """Of 200 samples with a true difference of 0.1, about 95% of the intervals hold it."""
+        rng = np.random.default_rng(0)
+        covered = 0
+        for _ in range(200):
+            difference = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=150)
+            low, high = bootstrap_interval(difference)
+            covered += low <= 0.1 <= high
+        assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_report_files(tmp_path):
+    write_run(tmp_path / "runs", BASELINE)
+    write_run(tmp_path / "runs", ACT, heads=32)
+    report, paths = written(tmp_path / "runs", tmp_path / "report")
+    plots = [f"{name}.{kind}" for name in ("improvement", "scatter", "heat_map") for kind in ("png", "svg")]
+    texts = ["comparison.md", "comparison.csv", "comparison.tex", "report.json", "report.html"]
+    assert list(paths) == [*texts, *plots]
+    markdown = paths["comparison.md"].read_text()
+    assert "| demo | acc | 0 | 100 | 0.600 | 0.750 | +0.150 |" in " ".join(markdown.split())
+    pd.testing.assert_frame_equal(pd.read_csv(paths["comparison.csv"]), report.comparison, check_dtype=False)
+    assert paths["improvement.png"].read_bytes().startswith(b"\x89PNG")
+    texts = [element.text for element in ElementTree.parse(paths["improvement.svg"]).iter("{http://www.w3.org/2000/svg}text")]
+    assert "demo" in texts
+
+
+def test_the_same_runs_give_the_same_files(tmp_path):
+    write_run(tmp_path / "runs", BASELINE)
+    write_run(tmp_path / "runs", ACT, heads=32)
+    (_, first), (_, second) = (written(tmp_path / "runs", tmp_path / name) for name in "ab")
+    assert list(first) == list(second)
+    for name, path in first.items():
+        assert path.read_bytes() == second[name].read_bytes()

@@ -1,0 +1,148 @@
+"""The HTML page in a browser, as a reader uses it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from act_eval.report.build import make_report
+from act_eval.report.write import write_report
+
+RESULTS = Path(__file__).parents[1] / "results"
+HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\"> & {{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The results of `RESULTS`, with hostile text in a prompt, an answer and the model's name."""
+    folder = tmp_path_factory.mktemp("results")
+    for file in RESULTS.iterdir():
+        text = file.read_text()
+        if file.name.startswith("results_"):
+            text = json.dumps({**json.loads(text), "model_name": f"model {HOSTILE}"})
+        elif "demo_topic" in file.name:
+            samples = [json.loads(line) for line in text.splitlines()]
+            for sample in samples:
+                for number, request in enumerate(sample["arguments"].values()):
+                    request.update(arg_0=f"{request['arg_0']} {HOSTILE}", arg_1=f" {number} {HOSTILE}")
+            text = "".join(json.dumps(sample) + "\n" for sample in samples)
+        (folder / file.name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(results):
+    return make_report([results])
+
+
+@pytest.fixture(scope="module")
+def html(report, tmp_path_factory):
+    return next(path for path in write_report(report, tmp_path_factory.mktemp("page")) if path.suffix == ".html")
+
+
+def test_needs_no_network(html):
+    text = html.read_text()
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "src=x" not in text.replace("&lt;img src=x", "")
+    assert "<script>document" not in text
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("there is no Chromium: on Debian, apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
+def page(browser, html, request):
+    """The page at the width of a desktop and of a phone; anything in the console fails the test."""
+    page = browser.new_page(viewport={"width": request.param, "height": 800})
+    messages = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or messages.append(request.url))
+    page.goto(html.as_uri())
+    yield page
+    page.close()
+    assert messages == []
+
+
+def test_fits_the_width(page):
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    images = page.locator("figure img")
+    assert images.count() == 5
+    assert images.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 200)")
+
+
+def test_hostile_text_stays_text(page):
+    assert page.title() == "act-eval: baseline and ACT"
+    assert page.locator("details.flip pre", has_text=HOSTILE).count() > 0
+    assert page.locator("h3", has_text=HOSTILE).count() > 0
+
+
+@pytest.mark.parametrize("column", ["delta", "task", "Holm p", "95% interval"])
+def test_sorting(page, column):
+    table = page.locator("table.sortable", has=page.get_by_role("button", name="Holm p")).last
+    header = table.get_by_role("button", name=column, exact=True)
+    index = header.evaluate("button => button.parentElement.cellIndex")
+
+    def cells():
+        return table.locator("tbody tr").evaluate_all("(rows, index) => rows.map(row => row.cells[index].textContent)", index)
+
+    def key(text):
+        return text if column == "task" else float(text.replace("<", "").split()[0]) if text else float("inf")
+
+    before = cells()
+    header.click()
+    assert cells() == sorted(before, key=key)
+    assert header.evaluate("button => button.parentElement.ariaSort") == "ascending"
+    header.click()
+    keys = [key(text) for text in cells()]
+    assert keys == sorted(keys, reverse=True)
+    assert sorted(cells()) == sorted(before)
+    assert len(set(before)) > 1
+
+
+def test_search(page, report):
+    flips = page.locator("details.flip")
+    total = len(report.flips.documents)
+    assert flips.count() == total > 3
+    assert page.locator("#shown").text_content() == f"{total} shown"
+    page.get_by_label("Search").fill("DEMO_CHOICE document")
+    shown = flips.filter(visible=True)
+    assert shown.count() == (report.flips.documents["task"] == "demo_choice").sum() < total
+    page.get_by_label("Show").select_option("gained")
+    gained = report.flips.documents.query("task == 'demo_choice' and change == 'gained'")
+    assert shown.count() == len(gained)
+    page.get_by_label("Show").select_option("")
+    page.get_by_label("Search").fill("no document has this")
+    assert shown.count() == 0
+    page.get_by_label("Search").fill("")
+    assert shown.count() == total
+
+
+def test_a_document_opens(page, report):
+    flip = report.flips.documents.iloc[0]
+    details = page.locator("details.flip").first
+    assert not details.locator("pre").is_visible()
+    details.locator("summary").click()
+    assert details.locator("pre").text_content() == flip["prompt"]
+    answers = details.locator("dd").all_text_contents()
+    assert answers[0] == flip["gold"]
+    assert answers[1].startswith(f"{flip['answer_baseline']} (margin ")
+
+
+def test_settings_of_each_run(page, report):
+    runs = page.locator("details:not(.flip)")
+    assert runs.count() == len(report.runs)
+    runs.first.locator("summary").click()
+    assert json.loads(runs.first.locator("pre").text_content()) == report.runs["arguments"].iloc[0]

@@ -1,0 +1,500 @@
+"""The head search: exact scores, estimates, selection, documents, what is on disk, and the command."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.models import random_ids
+from helpers.search import evaluator, naive_scores, random_documents
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from act_eval.attention.act import ACT
+from act_eval.cli import app as cli
+from act_eval.demo import MODEL_PATH
+from act_eval.errors import InputError
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.tasks import TaskError, load_tasks
+from act_eval.profiles import HeadProfile
+from act_eval.search import run
+from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, load_documents
+from act_eval.search.evaluate import HeadEvaluator
+from act_eval.search.resume_at_layer import DecoderLayers
+from act_eval.search.run import run_search
+from act_eval.search.selection import ROUNDS, HalvingPlan, choose_union, plan_halving, survivors, union_sizes
+from act_eval.search.settings import SearchSettings
+from act_eval.search.store import UnitStore
+
+DEMO_TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
+
+
+@pytest.fixture(scope="module")
+def demo_lm():
+    return ACTLM(act_profile="none", dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def gqa_lm(gqa_model):
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    return ACTLM(pretrained=gqa_model, tokenizer=tokenizer, act_profile="none", device="cpu")
+
+
+def demo_documents(lm, demo_tasks, limit=4, **settings):
+    tasks = {name: task for name in DEMO_TASKS for name, task in load_tasks(name, demo_tasks).items()}
+    return load_documents(lm, tasks, DocumentSettings(limit, 1234, **settings))
+
+
+def all_heads(lm):
+    return [(layer, head) for layer in range(lm.config.num_hidden_layers) for head in range(lm.config.num_attention_heads)]
+
+
+class TestExactScores:
+    @pytest.fixture(autouse=True)
+    def _passes_are_resumed(self, caplog, request):
+        """No test is about the fallback to whole passes, which would hide mistakes, but one."""
+        yield
+        warned = any("cannot be resumed" in record.getMessage() for record in caplog.get_records("call"))
+        assert warned == ("cannot_be_resumed" in request.node.name)
+
+    def assert_equal_naive(self, lm, act, documents, heads, batch_size=8):
+        scores = evaluator(lm, act, batch_size=batch_size).score_heads(documents, heads)
+        plain_correct, plain_margin = naive_scores(lm, act, documents, "none")
+        assert scores.plain.correct.tolist() == plain_correct.tolist()
+        np.testing.assert_allclose(scores.plain.margin, plain_margin, atol=1e-4)
+        moved = 0
+        for place, (layer, head) in enumerate(heads):
+            correct, margin = naive_scores(lm, act, documents, HeadProfile({layer: (head,)}))
+            assert scores.calibrated.correct[place].tolist() == correct.tolist(), (layer, head)
+            np.testing.assert_allclose(scores.calibrated.margin[place], margin, atol=1e-4, err_msg=f"{layer}:{head}")
+            moved += bool(np.abs(margin - plain_margin).max() > 1e-3)
+        assert moved >= len(heads) / 4
+        return scores
+
+    def test_embedded_model(self, demo_lm, demo_tasks):
+        documents = demo_documents(demo_lm, demo_tasks)
+        scores = self.assert_equal_naive(demo_lm, ACT("none", alpha=5), documents, all_heads(demo_lm))
+        assert scores.cost < 0.6 * len(all_heads(demo_lm)) * scores.plain_cost
+
+    @pytest.mark.parametrize("decode", ["prefill", "row"])
+    @pytest.mark.parametrize("own_contexts", [False, True])
+    def test_grouped_query_model_with_longer_choices(self, gqa_lm, decode, own_contexts):
+        act = ACT("none", beta=0.1, threshold=0.04, decode=decode)
+        self.assert_equal_naive(gqa_lm, act, random_documents(5, 1, own_contexts), all_heads(gqa_lm)[::3])
+
+    def test_greedy_is_greedy_in_every_token(self, gqa_lm):
+        documents = []
+        for seed in range(4):
+            context = random_ids(30, seed=seed)
+            greedy = gqa_lm.model.generate(context, max_new_tokens=3, do_sample=False, eos_token_id=None, pad_token_id=0)[
+                0, 30:
+            ]
+            for tokens in (greedy, torch.cat([greedy[:2], (greedy[2:] + 1) % 128])):
+                documents.append(CalibrationDocument("words", ((tuple(context[0].tolist()), tuple(tokens.tolist())),), ()))
+        scores = self.assert_equal_naive(gqa_lm, ACT("none", beta=0.1, threshold=0.04), documents, all_heads(gqa_lm)[::5])
+        assert scores.plain.correct.tolist() == [True, False] * 4
+
+    def test_batch_size_changes_nothing(self, gqa_lm):
+        act, documents, heads = ACT("none", threshold=0.04), random_documents(4, 2), all_heads(gqa_lm)[::5]
+        results = [evaluator(gqa_lm, act, batch_size=size).score_heads(documents, heads) for size in (1, 3, 64)]
+        for other in results[1:]:
+            np.testing.assert_allclose(other.calibrated.margin, results[0].calibrated.margin, atol=1e-4)
+
+    def test_sliding_window(self):
+        from transformers import MistralConfig, MistralForCausalLM
+
+        torch.manual_seed(0)
+        config = MistralConfig(
+            vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, sliding_window=16,
+        )  # fmt: skip
+        model = MistralForCausalLM(config).eval()
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight.data *= 20
+            layer.self_attn.k_proj.weight.data *= 20
+        lm = ACTLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(MODEL_PATH), act_profile="none", device="cpu")
+        self.assert_equal_naive(lm, ACT("none", beta=0.1, threshold=0.06), random_documents(5, 3), all_heads(lm))
+
+    def test_a_model_that_cannot_be_resumed_runs_whole_passes(self, gqa_lm, monkeypatch):
+        def resume_wrongly(self, index, hidden, recording, original=DecoderLayers.resume_at):
+            return original(self, index, hidden + 1, recording)
+
+        monkeypatch.setattr(DecoderLayers, "resume_at", resume_wrongly)
+        act, documents, heads = ACT("none", threshold=0.04), random_documents(3, 4), all_heads(gqa_lm)[::7]
+        self.assert_equal_naive(gqa_lm, act, documents, heads)
+
+    def test_the_model_is_left_as_it_was(self, gqa_lm):
+        documents, ids = random_documents(2, 5), random_ids(30, seed=1)
+        before = gqa_lm.model(ids).logits
+        worker = evaluator(gqa_lm, ACT("none", threshold=0.04))
+        worker.score_heads(documents, all_heads(gqa_lm)[::9])
+        worker.estimate(documents)
+        assert torch.equal(gqa_lm.model(ids).logits, before)
+        assert all(parameter.requires_grad for parameter in gqa_lm.model.parameters())
+        assert not any("forward" in vars(module) for module in gqa_lm.model.modules())
+
+
+class TestEstimates:
+    @pytest.mark.parametrize("decode", ["prefill", "row"])
+    def test_are_the_slope_at_beta_1(self, gqa_model, decode):
+        """With beta near 1 calibration is a small step, which a first-order estimate gets right."""
+        model = copy.deepcopy(gqa_model).double()
+        lm = ACTLM(
+            pretrained=model,
+            tokenizer=AutoTokenizer.from_pretrained(MODEL_PATH),
+            act_profile="none",
+            softmax_dtype=torch.float64,
+        )
+        act = ACT("none", beta=0.99, threshold=0.04, decode=decode)
+        worker, documents, heads = evaluator(lm, act), random_documents(4, 6), all_heads(lm)
+        exact = worker.score_heads(documents, heads)
+        change = exact.calibrated.margin - exact.plain.margin
+        estimates = worker.estimate(documents)
+        estimated = estimates.margin_change.reshape(len(heads), -1)
+        np.testing.assert_allclose(estimated, change, rtol=0.05, atol=0.01 * np.abs(change).max())
+        assert np.abs(change).max() > 0
+        affected = estimates.affected.reshape(len(heads), -1)
+        assert not change[~affected].any()
+        assert affected.any()
+        assert decode == "row" or not affected.all()
+
+    def test_plain_scores_and_cost(self, gqa_lm):
+        documents = random_documents(4, 7)
+        act = ACT("none", threshold=0.04)
+        estimates = evaluator(gqa_lm, act).estimate(documents)
+        correct, margin = naive_scores(gqa_lm, act, documents, "none")
+        assert estimates.plain.correct.tolist() == correct.tolist()
+        np.testing.assert_allclose(estimates.plain.margin, margin, atol=1e-4)
+        assert estimates.cost == 3 * estimates.full_pass
+
+
+class TestSelection:
+    @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=60), st.floats(0.1, 20))
+    def test_the_plan_keeps_to_the_budget(self, costs, budget):
+        costs = np.array(costs)
+        plan = plan_halving(range(len(costs)), costs, budget)
+        spent = sum(share * costs[:number].sum() for (share, _), number in zip(ROUNDS, plan.heads_per_round, strict=True))
+        assert spent <= budget or plan.heads_per_round[0] == 1
+        assert list(plan.heads_per_round) == sorted(plan.heads_per_round, reverse=True)
+
+    @given(st.integers(0, 10**6), st.floats(0.5, 20))
+    def test_survivors_hold_the_best_and_keep_to_the_budget(self, seed, budget):
+        rng = np.random.default_rng(seed)
+        costs = rng.uniform(0.05, 1, 40)
+        plan = plan_halving(range(40), costs, budget)
+        entering = list(range(plan.heads_per_round[0]))
+        changes = rng.normal(size=(len(entering), 12))
+        spent = ROUNDS[0][0] * costs[entering].sum()
+        kept = survivors(entering, changes, plan, 1, spent)
+        best = [entering[place] for place in np.argsort(-changes.mean(-1))[: plan.heads_per_round[1]]]
+        assert kept[: len(best)] == best
+        assert len(set(kept)) == len(kept)
+        doubtful = kept[plan.heads_per_round[1] :]  # which may stay to the end
+        spent += ROUNDS[1][0] * costs[kept].sum()
+        spent += ROUNDS[2][0] * (costs[kept[: plan.heads_per_round[2]]].sum() + costs[doubtful].sum())
+        assert spent <= budget + 1e-9 or not doubtful
+
+    def test_a_head_that_is_clearly_worse_is_dropped_and_one_that_may_be_better_is_kept(self):
+        plan = HalvingPlan((4, 2, 1), np.full(4, 0.1), 0.4)
+        rng = np.random.default_rng(0)
+        noise = rng.normal(size=30)
+        other = rng.normal(size=30)
+        doubtful = 4 * (other - other.mean()) + noise.mean() + 0.85
+        changes = np.stack([noise + 1, noise + 0.9, doubtful, noise + 0.5 + 0.01 * other])
+        assert survivors([0, 1, 2, 3], changes, plan, 1, 0.1) == [0, 1, 2]
+
+    def test_sizes_of_unions(self):
+        assert union_sizes(0) == [0]
+        assert union_sizes(1) == [0, 1]
+        assert union_sizes(4) == [0, 1, 2, 4]
+        assert union_sizes(5) == [0, 1, 2, 4, 5]
+
+    def test_the_smallest_union_that_is_as_good_as_the_best_is_chosen(self):
+        noise = np.random.default_rng(0).normal(size=20)
+        right = lambda count: np.arange(20) < count  # noqa: E731
+        correct = np.stack([right(10), right(18), right(18), right(12)])
+        assert choose_union(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
+        assert choose_union(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
+        assert choose_union(correct[::-1], np.stack([noise] * 4)) == 1
+        assert choose_union(correct[:1], noise[None]) == 0
+
+    def test_nothing_is_chosen_where_nothing_helps(self):
+        noise = np.random.default_rng(1).normal(size=20)
+        correct = np.tile(noise > 0, (3, 1))
+        assert choose_union(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
+
+
+class TestDocuments:
+    def test_are_training_documents_as_lm_eval_renders_them(self, demo_lm, demo_tasks):
+        documents = demo_documents(demo_lm, demo_tasks, limit=5)
+        assert [document.task for document in documents] == [name for name in DEMO_TASKS for _ in range(5)]
+        (task,) = load_tasks("demo_topic", demo_tasks).values()
+        train = {tuple(demo_lm.tok_encode(task.config.description + task.doc_to_text(doc))) for doc in task.training_docs()}
+        for document in documents:
+            if document.task == "demo_topic":
+                assert {context for context, _ in document.requests} <= train
+                assert len(document.gold) == 1
+
+    def test_gold_is_what_the_task_counts_as_right(self, demo_lm, demo_tasks):
+        (task,) = load_tasks("demo_choice", demo_tasks).values()
+        documents = demo_documents(demo_lm, demo_tasks, limit=6)
+        by_prompt = {demo_lm.tok_decode(list(doc.requests[0][0])): doc for doc in documents if doc.task == "demo_choice"}
+        checked = 0
+        for doc in task.training_docs():
+            document = by_prompt.get(task.config.description + task.doc_to_text(doc))
+            if document is not None:
+                assert document.gold == (doc["label"],)
+                checked += 1
+        assert checked == 6
+
+    def test_documents_of_the_evaluation_split_are_left_out(self, demo_lm, demo_tasks):
+        (task,) = load_tasks("demo_topic", demo_tasks).values()
+        task.dataset["test"] = task.dataset["train"].select(range(490))
+        documents = load_documents(demo_lm, {"demo_topic": task}, DocumentSettings(None, 1))
+        assert len(documents) == 10
+
+    def test_the_seed_draws_the_examples(self, demo_lm, demo_tasks):
+        def contexts(seed, shots):
+            tasks = load_tasks("demo_sentiment", demo_tasks)
+            documents = load_documents(demo_lm, tasks, DocumentSettings(None, seed, shots))
+            return [document.requests[0][0] for document in documents]
+
+        assert contexts(1, 0) == contexts(2, 0)
+        assert contexts(1, 2) == contexts(1, 2)
+        assert contexts(1, 2) != contexts(2, 2)
+
+    def test_few_shot_examples_do_not_hold_the_document_itself(self, demo_lm, demo_tasks):
+        (task,) = load_tasks("demo_topic", demo_tasks).values()
+        task.dataset["train"] = task.dataset["train"].select(range(4))
+        task.sampler.replace_df(list(task.dataset["train"]))
+        documents = load_documents(demo_lm, {"demo_topic": task}, DocumentSettings(4, 1, num_fewshot=3))
+        texts = [task.doc_to_text(doc) for doc in task.training_docs()]
+        for document in documents:
+            prompt = demo_lm.tok_decode(list(document.requests[0][0]))
+            assert [prompt.count(text) for text in texts] == [1, 1, 1, 1]
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"training_split": None}, "no split besides"),
+            ({"training_split": "test"}, "no split besides"),
+            ({"output_type": "generate_until"}, "generate_until"),
+        ],
+    )
+    def test_refused(self, demo_tasks, changes, words):
+        (task,) = load_tasks("demo_topic", demo_tasks).values()
+        for key, value in changes.items():
+            task.set_config(key, value)
+        with pytest.raises(TaskError, match=words):
+            calibration_split(task)
+
+    def test_validation_split_where_there_is_no_training_split(self, demo_tasks):
+        (task,) = load_tasks("demo_topic", demo_tasks).values()
+        task.set_config("training_split", None)
+        task.set_config("validation_split", "train")
+        assert calibration_split(task) == "train"
+
+
+class TestStore:
+    def test_round_trip_and_half_written_files(self, tmp_path):
+        store = UnitStore.open(tmp_path / "new" / "folder", {"seed": 1}, 0)
+        assert store.load("unit-0") is None
+        arrays = {"margin": np.arange(6.0).reshape(2, 3)}
+        store.save("unit-0", arrays)
+        np.testing.assert_array_equal(store.load("unit-0")["margin"], arrays["margin"])
+        file = tmp_path / "new" / "folder" / "units" / "unit-0.npz"
+        file.write_bytes(file.read_bytes()[:100])
+        assert store.load("unit-0") is None
+
+    def test_nothing_is_unpickled(self, tmp_path):
+        store = UnitStore.open(tmp_path, {}, 0)
+        np.savez(tmp_path / "units" / "unit-0.npz", margin=np.array([{"a": 1}], dtype=object))
+        loaded = store.load("unit-0")
+        assert loaded is None
+
+    def test_another_search_is_refused_with_the_difference(self, tmp_path):
+        UnitStore.open(tmp_path, {"act": {"beta": 0.4}, "layers": [1, 2]}, 0)
+        UnitStore.open(tmp_path, {"act": {"beta": 0.4}, "layers": (1, 2)}, 0)
+        with pytest.raises(InputError, match=r'another act \(\{"beta": 0.4\}; now \{"beta": 0.2\}\)'):
+            UnitStore.open(tmp_path, {"act": {"beta": 0.2}, "layers": [1, 2]}, 0)
+
+    def test_unwritable_folder(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="cannot write to"):
+            UnitStore.open(tmp_path / "file" / "folder", {}, 0)
+
+    def test_full_disk(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 2**21, 2**21))
+        UnitStore.open(tmp_path, {}, 2**20)
+        with pytest.raises(InputError, match="2 MiB free, but the search needs about 3 MiB"):
+            UnitStore.open(tmp_path, {}, 3 * 2**20)
+
+
+SEARCH = ["--tasks", "demo_sentiment,demo_topic", "--limit", "8", "--batch-size", "8", "--device", "cpu", "--layers", "1-3"]
+MODEL_ARGS = ["--model-args", "act_alpha=5,dtype=float32"]
+SCREENED = ("--mode", "screened", "--budget", "0.05")
+WRITTEN = ("profile.json", "heads.csv", "heads.png", "heads.svg")
+
+
+def search(output, *extra):
+    result = CliRunner().invoke(cli.app, ["search", *SEARCH, *MODEL_ARGS, "-o", str(output), *extra])
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+def assert_same_files(left, right, names=WRITTEN):
+    for name in names:
+        assert (left / name).read_bytes() == (right / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    output = tmp_path_factory.mktemp("search")
+    search(output, *SCREENED)
+    return output
+
+
+class TestCommand:
+    def test_writes_a_profile_that_act_hf_takes(self, finished):
+        profile = HeadProfile.load(finished / "profile.json")
+        lm = ACTLM(act_profile=str(finished / "profile.json"), device="cpu")
+        assert lm.profile.content_hash == profile.content_hash
+        assert profile.settings["alpha"] == 5
+        assert profile.provenance["tasks"] == {"demo_sentiment": "train", "demo_topic": "train"}
+        assert profile.provenance["documents"] == {"search": 8, "validation": 8}
+
+    def test_table_has_every_head(self, finished):
+        table = pd.read_csv(finished / "heads.csv")
+        assert list(zip(table["layer"], table["head"], strict=True)) == [
+            (layer, head) for layer in (1, 2, 3) for head in range(8)
+        ]
+        assert table["estimate"].notna().all()
+        scored = table["documents"] == 8
+        assert 0 < scored.sum() < len(table)
+        assert table.loc[scored, ["accuracy_change", "margin_change", "margin_change_demo_topic"]].notna().all(axis=None)
+        assert table.loc[table["documents"] == 0, "margin_change"].isna().all()
+
+    def test_a_finished_search_computes_nothing(self, finished, tmp_path, monkeypatch):
+        copied = tmp_path / "copied"
+        shutil.copytree(finished, copied)
+        for name in WRITTEN:
+            (copied / name).unlink()
+        for method in ("score_heads", "estimate", "score_profile"):
+            monkeypatch.setattr(HeadEvaluator, method, None)
+        search(copied, *SCREENED)
+        assert_same_files(finished, copied)
+
+    @pytest.mark.parametrize(
+        ("extra", "words"),
+        [
+            (["--seed", "2"], "another documents"),
+            (["--model-args", "act_alpha=3,dtype=float32"], "another act"),
+            (["--layers", "1-2"], "another layers"),
+            (["--batch-size", "9"], "another batch_size"),
+            (["--selection", "improving"], "another documents|another selection"),
+        ],
+    )
+    def test_changed_settings_are_refused(self, finished, extra, words):
+        with pytest.raises(InputError, match=words):
+            search(finished, *SCREENED, *extra)
+
+    def test_changed_weights_are_refused(self, tmp_path):
+        model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
+        AutoTokenizer.from_pretrained(MODEL_PATH).save_pretrained(tmp_path / "model")
+        arguments = (*SCREENED, "--limit", "2", "--model-args", f"pretrained={tmp_path / 'model'},act_alpha=5,dtype=float32")
+        model.save_pretrained(tmp_path / "model")
+        search(tmp_path / "search", *arguments)
+        model.lm_head.weight.data *= 1.01
+        model.save_pretrained(tmp_path / "model")
+        with pytest.raises(InputError, match="another weights"):
+            search(tmp_path / "search", *arguments)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--mode", "quick"], "--mode 'quick'"),
+            (["--selection", "best"], "--selection 'best'"),
+            (["--selection", "top-k"], "--k"),
+            (["--k", "3"], "--k"),
+            (["--limit", "0"], "--limit"),
+            (["--budget", "0"], "--budget"),
+            (["--layers", "some"], "--layers 'some'"),
+            (["--tasks", ""], "no task was named"),
+            (["--model-args", "act_profile=all"], "act_profile"),
+            (["--model-args", "act_beta=1"], "change nothing"),
+            (["--model-args", "act_gamma=1"], "takes beta, not gamma"),
+            (["--tasks", "act_squad_v1"], "act_squad_v1"),
+        ],
+    )
+    def test_bad_input_before_the_model_is_loaded(self, tmp_path, monkeypatch, arguments, words):
+        monkeypatch.setattr(ACTLM, "__init__", None)
+        with pytest.raises(InputError, match=words):
+            search(tmp_path, *arguments)
+
+    @pytest.mark.parametrize("limit", ["2", "3"])
+    def test_few_documents(self, tmp_path, limit):
+        search(tmp_path, "--mode", "screened", "--budget", "0.5", "--limit", limit)
+        table = pd.read_csv(tmp_path / "heads.csv")
+        assert (table["documents"] == table["documents"].max()).any()
+        assert table["documents"].max() == int(limit)
+
+    def test_selections(self, tmp_path):
+        settings = {"tasks": ("demo_topic",), "model_args": {"act_alpha": 5, "dtype": "float32"}, "limit": 6, "device": "cpu"}
+        result = run_search(SearchSettings(**settings, layers="1-2", selection="top-k", k=3), tmp_path / "top")
+        best = result.heads.sort_values("margin_change", ascending=False).head(3)
+        assert {(layer, head) for layer, heads in result.profile.heads.items() for head in heads} == set(
+            zip(best["layer"], best["head"], strict=True)
+        )
+        result = run_search(SearchSettings(**settings, layers="1-2", selection="improving"), tmp_path / "improving")
+        improving = result.heads[result.heads["accuracy_change"] > 0]
+        assert {(layer, head) for layer, heads in result.profile.heads.items() for head in heads} == set(
+            zip(improving["layer"], improving["head"], strict=True)
+        )
+
+    def test_python_m(self):
+        answer = subprocess.run(
+            [sys.executable, "-m", "act_eval", "search", "--help"], capture_output=True, text=True, check=True
+        )
+        assert "Find the heads" in answer.stdout
+
+
+def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
+    settings = SearchSettings(DEMO_TASKS, {"act_alpha": 5}, limit=8, batch_size=2, mode="exact", selection="improving")
+    processes = SimpleNamespace(process_index=1, num_processes=3, is_main_process=False, main_process_first=nullcontext)
+    monkeypatch.setattr(run, "shared_processes", lambda: processes)
+    monkeypatch.setattr(run, "ACTLM", lambda **_: demo_lm)
+    shares = []
+
+    def gather(parts):
+        shares.append([sorted(part) for part in parts])
+        raise InterruptedError
+
+    monkeypatch.setattr(run, "gather_object", gather)
+    with pytest.raises(InterruptedError):
+        run_search(settings, tmp_path / "search")
+    assert shares == [[[1, 4, 7, 10]]]
+    assert len(list((tmp_path / "search" / "units").glob("*.npz"))) == 4
+
+
+def test_two_processes_give_the_same(tmp_path):
+    """Both as users start them."""
+    prefixes = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, prefix in prefixes.items():
+        command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *SCREENED]
+        result = subprocess.run([*command, "-o", tmp_path / name], capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+    assert_same_files(tmp_path / "one", tmp_path / "two")
+    one, two = (json.loads((tmp_path / name / "search.json").read_text()) for name in prefixes)
+    assert one == two

@@ -1,0 +1,141 @@
+"""The search on a model whose harmful heads are known, because they were built in: it finds exactly those."""
+
+import json
+import random
+
+import pandas as pd
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from act_eval.attention.act import ACT
+from act_eval.attention.cache import CACHE_ATTRIBUTE
+from act_eval.profiles import HeadProfile
+from act_eval.search.run import run_search
+from act_eval.search.settings import SearchSettings
+
+LAYERS, HEADS, HEAD_DIM, HIDDEN, VOCABULARY = 4, 8, 8, 64, 128
+SINK_TOKEN, RIGHT_TOKENS, WRONG_TOKENS = 3, range(4, 34), range(34, 64)
+HARMFUL = {(1, 2), (3, 5)}
+HELPFUL = {(0, 4), (2, 2)}
+NEUTRAL = {(1, 6), (2, 7), (3, 0)}
+CONSTANT, IS_SINK, WRONG = 0, 1, 2  # dimensions of the hidden states
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A folder with `model` and `tasks`.
+
+    Every token carries a constant, and one token a mark. Seven heads look from the constant to the mark, so that the marked
+    tokens are their sinks; no other head has any. What harmful heads bring back raises the logits of wrong choices, what
+    helpful ones bring lowers them, and neutral ones leave them alone.
+    """
+    folder = tmp_path_factory.mktemp("planted")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=16, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        tie_word_embeddings=False, bos_token_id=None, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        embeddings, head_weight = model.model.embed_tokens.weight, model.lm_head.weight
+        embeddings.normal_(std=0.5)
+        embeddings[:, : WRONG + 1] = 0
+        embeddings[:, CONSTANT] = 2
+        embeddings[SINK_TOKEN, IS_SINK] = 4
+        head_weight.normal_(std=0.25)
+        head_weight[:, : WRONG + 1] = 0
+        head_weight[list(RIGHT_TOKENS), CONSTANT] = 1
+        head_weight[list(WRONG_TOKENS), WRONG] = 1
+        unrotated = HEAD_DIM // 2 - 1  # the slowest of the rotary frequencies
+        for layer, head in HARMFUL | HELPFUL | NEUTRAL:
+            attention, first = model.model.layers[layer].self_attn, head * HEAD_DIM
+            attention.q_proj.weight[first + unrotated, CONSTANT] = 0.6
+            attention.k_proj.weight[first + unrotated, IS_SINK] = 1
+            attention.v_proj.weight[first : first + HEAD_DIM] = 0
+            attention.v_proj.weight[first, IS_SINK] = 1
+            attention.o_proj.weight[:, first : first + HEAD_DIM] = 0
+            sign = ((layer, head) in HARMFUL) - 0.5 * ((layer, head) in HELPFUL)
+            attention.o_proj.weight[WRONG, first] = 0.8 * sign
+    model.save_pretrained(folder / "model")
+    vocabulary = {"<pad>": 0, "<unk>": 1, "<eos>": 2, **{f"w{index}": index for index in range(3, VOCABULARY)}}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>").save_pretrained(folder / "model")
+
+    rng = random.Random(0)
+    files = {}
+    for split, count in (("train", 80), ("test", 20)):
+        rows = [json.dumps(document(rng)) for _ in range(count)]
+        files[split] = str(folder / f"{split}.jsonl")
+        (folder / f"{split}.jsonl").write_text("\n".join(rows))
+    (folder / "tasks").mkdir()
+    task = {
+        "task": "planted",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
+        "output_type": "multiple_choice",
+        "training_split": "train",
+        "test_split": "test",
+        "doc_to_text": "{{text}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "label",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (folder / "tasks" / "planted.yaml").write_text(json.dumps(task))
+    return folder
+
+
+def document(rng):
+    """Random words, three of them sinks, and a right choice among two wrong ones."""
+    text = [rng.randrange(64, VOCABULARY) for _ in range(rng.randint(25, 40))]
+    for position in rng.sample(range(2, len(text) - 5), 3):
+        text[position] = SINK_TOKEN
+    choices = [rng.choice(RIGHT_TOKENS), *rng.sample(WRONG_TOKENS, 2)]
+    right = choices[0]
+    rng.shuffle(choices)
+    return {
+        "text": " ".join(f"w{token}" for token in text),
+        "choices": [f"w{token}" for token in choices],
+        "label": choices.index(right),
+    }
+
+
+def search(planted, output, **settings):
+    model_args = {"pretrained": str(planted / "model"), "dtype": "float32", "act_alpha": 5, "act_keep": "first-token"}
+    common = {"limit": None, "layers": "all", "device": "cpu", "batch_size": 32, "include_path": str(planted / "tasks")}
+    return run_search(SearchSettings(("planted",), model_args, **{**common, **settings}), output)
+
+
+def found(result):
+    return {(layer, head) for layer, heads in result.profile.heads.items() for head in heads}
+
+
+@torch.no_grad()
+def test_sinks_are_where_they_were_planted(planted):
+    model = LlamaForCausalLM.from_pretrained(planted / "model").eval()
+    ids = torch.tensor([[70, 80, SINK_TOKEN, 90, 100, 110, SINK_TOKEN, *range(64, 94)]])
+    with ACT(HeadProfile.of_layers(range(LAYERS), LAYERS, HEADS), alpha=5, keep="first-token")(model):
+        cache = model(ids, use_cache=True).past_key_values
+    for layer, kept in getattr(cache, CACHE_ATTRIBUTE).items():
+        for head in range(HEADS):
+            sinks = set(kept.sinks[0, head].nonzero()[:, 0].tolist())
+            assert sinks == ({2, 6} if (layer, head) in HARMFUL | HELPFUL | NEUTRAL else set()), (layer, head)
+
+
+@pytest.mark.parametrize("mode", ["exact", "screened"])
+@pytest.mark.parametrize("selection", ["validated", "improving"])
+def test_exactly_the_harmful_heads_are_found(planted, tmp_path, mode, selection):
+    result = search(planted, tmp_path / "search", mode=mode, selection=selection)
+    assert found(result) == HARMFUL
+    table = result.heads.set_index(["layer", "head"])
+    scored = table[table["documents"] > 0]
+    assert set(scored.nlargest(2, "margin_change").index) == HARMFUL
+    assert (scored.loc[list(HARMFUL), "accuracy_change"] > 0.05).all()
+    if mode == "exact":
+        assert (table.loc[list(HELPFUL), "margin_change"] < 0).all()
+        without_sinks = table.index.difference(list(HARMFUL | HELPFUL | NEUTRAL))
+        assert not table.loc[without_sinks, ["accuracy_change", "margin_change"]].any(axis=None)
+    written = pd.read_csv(tmp_path / "search" / "heads.csv")
+    assert len(written) == LAYERS * HEADS
