@@ -1,7 +1,7 @@
 """Baseline and ACT on the same tasks with the model loaded once, written in lm-eval's own file formats.
 
-A cell is one variant (baseline, or a setting of ACT) of one task with one seed. Each finished cell is a results file with its
-samples, moved into place when it is whole, so a comparison that was killed goes on with the cells that are missing.
+A run is one variant (baseline, or a setting of ACT) of one task with one seed. Each finished run is a results file with its
+samples, moved into place when it is whole, so a comparison that was killed goes on with the runs that are missing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,113 +27,154 @@ from act_eval.files import make_folder
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import shared_processes
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, task_manager
 from act_eval.profiles import HeadProfile
 
+__all__ = ["ComparisonSettings", "Run", "RunPlan", "plan_runs", "run_comparison", "run_missing"]
+
 logger = logging.getLogger(__name__)
 
+IDENTITY_KEY = "comparison_cell"  # of a results file, where a run's identity is
 _UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """What to run.
+    """What is compared.
 
     Args:
-        tasks: names of lm-eval tasks or groups.
-        model_args: everything `act-hf` takes; the baseline gets the same without calibration.
-        num_fewshot: solved examples per prompt, or None for each task's own number.
-        limit: documents per task (a share of them when below 1), or None for all.
-        batch_size: a number, "auto" or "auto:N".
-        device: such as "cuda" or "cpu", or None for cuda where there is one.
-        apply_chat_template: use the tokenizer's chat template.
-        seeds: for lm-eval's few-shot sampler and all random generators; each is a run of its own.
-        include_path: folder with more task configs, or None.
+        model: which model; the baseline gets the same arguments without calibration.
+        prompts: what it is asked; the seed there is not used.
+        seeds: each is a run of its own with this seed.
+
+    Raises:
+        InputError: there are several seeds, but no few-shot examples that they could draw.
     """
 
-    tasks: tuple[str, ...]
-    model_args: Mapping[str, Any]
-    num_fewshot: int | None = None
-    limit: float | None = None
-    batch_size: str = "1"
-    device: str | None = None
-    apply_chat_template: bool = False
+    model: ModelSettings
+    prompts: PromptSettings
     seeds: tuple[int, ...] = (1234,)
-    include_path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompts.num_fewshot == 0 and len(self.seeds) > 1:
+            raise InputError(
+                "several seeds give the same prompts without few-shot examples: set num_fewshot above 0, or give one seed."
+            )
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """One variant of one task with one seed.
 
     Attributes:
         variant: what it is called.
         arguments: what is calibrated.
-        settings: what else is run.
+        model: which model.
+        prompts: the task, the seed, and all else that shapes prompts.
     """
 
-    task: str
-    seed: int
     variant: str
     arguments: ACTArguments
-    settings: ComparisonSettings
+    model: ModelSettings
+    prompts: PromptSettings
+
+    @property
+    def task(self) -> str:
+        """The name of the task, group or tag."""
+        (task,) = self.prompts.tasks
+        return task
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """The model arguments that this cell's results record."""
-        others = {key: value for key, value in self.settings.model_args.items() if not key.startswith("act_")}
-        return {**others, **self.arguments.model_args}
+        """The model arguments that this run's results record."""
+        return {**self.model.without_act, **self.arguments.model_args}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must agree for a finished cell to count as this one."""
-        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("tasks", "model_args", "seeds")}
-        profile = str(self.arguments.act_profile)
+        """What must agree for a finished run to count as this one; values that JSON can hold."""
+        identity: dict[str, Any] = {
+            "task": self.task,
+            "model_args": self.model_args,
+            **{name: value for name, value in asdict(self.model).items() if name != "model_args"},
+            **self.prompts.recorded,
+            "include_path": self.prompts.include_path,
+        }
+        profile = str(self.arguments.profile)
         if os.path.isfile(profile):
-            settings["profile_hash"] = HeadProfile.load(profile).content_hash
-        return json.loads(
-            json.dumps({"task": self.task, "seed": self.seed, "model_args": self.model_args, **settings}, default=str)
-        )
+            identity["profile_hash"] = HeadProfile.load(profile).content_hash
+        return json.loads(json.dumps(identity, default=str))
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All runs of a comparison.
+
+    Attributes:
+        runs: in the order in which they run.
+        manager: knows their tasks.
+    """
+
+    runs: tuple[Run, ...]
+    manager: TaskManager
 
 
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> bool:
-    """Run ACT and its baseline, see `run_variants`; also raises what `act_and_baseline` does."""
-    act, baseline = act_and_baseline(settings.model_args)
-    _, is_main_process = run_variants(settings, {"ACT": act, "baseline": baseline}, output, console)
-    return is_main_process
-
-
-def run_variants(
-    settings: ComparisonSettings, variants: Mapping[str, ACTArguments], output: Path, console: Console
-) -> tuple[list[Cell], bool]:
-    """Run every cell that is not finished, and write its results and samples below `output`.
-
-    Processes started together by torchrun or `accelerate launch` share the documents of each cell; the main one writes.
+    """Run ACT and its baseline.
 
     Args:
-        settings: what to run; of its model arguments, those of ACT are not used.
+        settings: what to compare.
+        output: folder of the results, see `run_missing`.
+        console: where progress is shown.
+
+    Returns:
+        Whether this is the main process, which has all results.
+
+    Raises:
+        InputError: see `act_and_baseline`, `plan_runs` and `run_missing`; raised before the model is loaded.
+    """
+    act, baseline = act_and_baseline(settings.model.model_args)
+    return run_missing(plan_runs(settings, {"ACT": act, "baseline": baseline}), output, console)
+
+
+def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]) -> RunPlan:
+    """Say what is to be run: every variant with every seed on every task.
+
+    Args:
+        settings: what to compare; of its model arguments, those of ACT are not used.
         variants: by name, the settings of ACT, one of them for the baseline.
+
+    Raises:
+        InputError: there is no task of a name.
+    """
+    manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
+    runs = tuple(
+        Run(variant, arguments, settings.model, replace(settings.prompts, tasks=(task,), seed=seed))
+        for variant, arguments in variants.items()
+        for seed in settings.seeds
+        for task in manager.match_tasks(list(settings.prompts.tasks))
+    )
+    return RunPlan(runs, manager)
+
+
+def run_missing(plan: RunPlan, output: Path, console: Console) -> bool:
+    """Run what is not finished, and write results and samples below `output`.
+
+    Processes started together by torchrun or `accelerate launch` share the documents of each run; the main one writes.
+
+    Args:
+        plan: what is to be there in the end.
         output: folder of the results; made when missing.
         console: where progress is shown.
 
     Returns:
-        All cells, and whether this is the main process, which has all results.
+        Whether this is the main process, which has all results.
 
     Raises:
-        InputError: a setting or a task name is wrong, a dataset cannot be had, or the folder cannot be made; raised before the
-            model is loaded.
+        InputError: a dataset cannot be had, the folder cannot be made, or a setting or profile does not fit the model; raised
+            before a model's weights are loaded.
     """
     processes = shared_processes()
-    if settings.num_fewshot == 0 and len(settings.seeds) > 1:
-        raise InputError("several seeds give the same prompts without few-shot examples: set --num-fewshot, or give one seed.")
-    manager = task_manager(settings.tasks, settings.include_path)
-    tasks = manager.match_tasks(list(settings.tasks))
-    cells = [
-        Cell(task, seed, variant, arguments, settings)
-        for variant, arguments in variants.items()
-        for seed in settings.seeds
-        for task in tasks
-    ]
     make_folder(output)
     if processes.is_main_process:
         for leftover in output.glob(f"{_UNFINISHED}*"):
@@ -141,70 +182,65 @@ def run_variants(
     processes.wait_for_everyone()
     finished = _finished_identities(output)
     processes.wait_for_everyone()
-    missing = [cell for cell in cells if cell.identity not in finished]
-    if len(missing) < len(cells):
-        console.print(f"{len(cells) - len(missing)} of {len(cells)} cells are finished in {output}.")
-    if not missing:
-        return cells, processes.is_main_process
+    missing = [run for run in plan.runs if run.identity not in finished]
+    if len(missing) < len(plan.runs):
+        console.print(f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are finished in {output}.")
+    if missing:
+        _run_all(missing, plan, output, console)
+        processes.wait_for_everyone()
+    return processes.is_main_process
+
+
+def _run_all(runs: Sequence[Run], plan: RunPlan, output: Path, console: Console) -> None:
+    """Load the tasks, then the model, and run one after the other."""
     with explained_dataset_errors():
-        loaded = {task: load_for_evaluation(task, manager) for task in dict.fromkeys(cell.task for cell in missing)}
-    lm = _load_model(cells[0])
-    for arguments in {str(other.act_profile): other for other in variants.values()}.values():
-        if arguments.act_profile != lm.arguments.act_profile:
+        tasks = {task: load_for_evaluation(task, plan.manager) for task in dict.fromkeys(run.task for run in runs)}
+    first, several_seeds = plan.runs[0], len({run.prompts.seed for run in plan.runs}) > 1
+    model = replace(first.model, model_args=first.model_args)
+    lm = ACTLM(**{"batch_size": model.batch_size, **model.lm_arguments()})
+    for arguments in {str(run.arguments.profile): run.arguments for run in plan.runs}.values():
+        if arguments.profile != lm.arguments.profile:
             lm.profile_of(arguments)  # whether it fits, before anything runs
-    for number, cell in enumerate(missing, start=1):
-        seed = f", seed {cell.seed}" if len(settings.seeds) > 1 else ""
-        console.print(f"[{number}/{len(missing)}] {cell.task}, {cell.variant}{seed}", markup=False)
-        if lm.arguments != cell.arguments:
-            lm.set_act(cell.arguments)
+    for number, run in enumerate(runs, start=1):
+        seed = f", seed {run.prompts.seed}" if several_seeds else ""
+        console.print(f"[{number}/{len(runs)}] {run.task}, {run.variant}{seed}", markup=False)
+        if lm.arguments != run.arguments:
+            lm.set_act(run.arguments)
         with explained_dataset_errors():
-            _run_cell(cell, lm, loaded[cell.task], manager, output)
-    processes.wait_for_everyone()
-    return cells, processes.is_main_process
+            _run(run, lm, tasks[run.task], plan.manager, output)
 
 
 def _finished_identities(output: Path) -> list[Any]:
     identities = []
     for file in output.rglob("results_*.json"):
         try:
-            identities.append(json.loads(file.read_text(encoding="utf-8")).get("comparison_cell"))
+            identities.append(json.loads(file.read_text(encoding="utf-8")).get(IDENTITY_KEY))
         except (OSError, ValueError):
             logger.warning("%s is not readable and counts as missing.", file)
     return identities
 
 
-def _load_model(cell: Cell) -> ACTLM:
-    device = {} if cell.settings.device is None else {"device": cell.settings.device}
-    return ACTLM(**{"batch_size": cell.settings.batch_size, **device, **cell.model_args})
-
-
-def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Path) -> None:
-    settings = cell.settings
+def _run(run: Run, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Path) -> None:
+    """Evaluate one run, and put its files in place when they are whole."""
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)
         results = simple_evaluate(
             model=lm,
-            model_args=cell.model_args,
+            model_args=run.model_args,
             tasks=tasks,
-            num_fewshot=settings.num_fewshot,
-            limit=settings.limit,
-            batch_size=settings.batch_size,
-            device=settings.device,
+            batch_size=run.model.batch_size,
+            device=run.model.device,
             log_samples=True,
             evaluation_tracker=tracker,
-            apply_chat_template=settings.apply_chat_template,
             task_manager=manager,
-            random_seed=cell.seed,
-            numpy_random_seed=cell.seed,
-            torch_random_seed=cell.seed,
-            fewshot_random_seed=cell.seed,
+            **run.prompts.evaluation_arguments(),
         )
         if results is None:
             return
         samples = results.pop("samples")
         results["config"]["model"] = "act-hf"
-        results["comparison_cell"] = cell.identity
-        if "pretrained" not in cell.model_args:
+        results[IDENTITY_KEY] = run.identity
+        if "pretrained" not in run.model_args:
             tracker.general_config_tracker.model_name = DEMO_MODEL_NAME
             tracker.general_config_tracker.model_name_sanitized = DEMO_MODEL_NAME
         tracker.save_results_aggregated(results=results, samples=samples)
@@ -214,7 +250,7 @@ def _run_cell(cell: Cell, lm: ACTLM, tasks: list[Any], manager: TaskManager, out
 
 
 def _move_into_place(folder: Path, output: Path, expected: int) -> None:
-    """Move a finished cell's files; the results file last, since its presence says that the cell is finished."""
+    """Move a finished run's files; the results file last, since its presence says that the run is finished."""
     files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.name.startswith("results_"))
     if len(files) != expected:
         raise OSError(f"lm-eval wrote {len(files)} files instead of {expected} to {folder}: is the disk full?")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,24 +19,24 @@ from timing import machine, save
 
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import load_tasks, task_manager
 from act_eval.profiles import HeadProfile
-from act_eval.search.documents import DocumentSettings, load_documents
+from act_eval.search.documents import load_documents
 from act_eval.search.run import SearchResult, run_search
 from act_eval.search.settings import SearchSettings
 
 
-def naive_seconds(settings: SearchSettings, heads: list[tuple[int, int]], batch_size: int) -> float:
+def naive_seconds(settings: SearchSettings, heads: list[tuple[int, int]]) -> float:
     """Time of one evaluation through act-hf for each head, and one without; documents are loaded and tokenized before."""
-    lm = ACTLM(**{**settings.model_args, "act_profile": "none", "device": settings.device, "batch_size": batch_size})
-    manager = task_manager(settings.tasks)
-    tasks = {name: task for given in settings.tasks for name, task in load_tasks(given, manager).items()}
-    documents = load_documents(lm, tasks, DocumentSettings(settings.limit, settings.seed))
+    lm = ACTLM(**settings.model.lm_arguments(act_profile="none", batch_size=settings.model.batch_size))
+    manager = task_manager(settings.prompts.tasks)
+    tasks = {name: task for given in settings.prompts.tasks for name, task in load_tasks(given, manager).items()}
+    documents = load_documents(lm, tasks, settings.prompts)
     requests = [(("", ""), list(context), list(tokens)) for document in documents for context, tokens in document.requests]
     began = time.perf_counter()
     for profile in ["none", *(HeadProfile({layer: (head,)}) for layer, head in heads)]:
-        act = settings.act
-        lm.set_act(ACTArguments(profile, **{f"act_{name}": value for name, value in act.settings.items()}))
+        lm.set_act(replace(ACTArguments.from_model_args(settings.model.model_args), profile=profile))
         lm._loglikelihood_tokens(requests, disable_tqdm=True)
     return time.perf_counter() - began
 
@@ -60,12 +61,9 @@ def main(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("act_eval").setLevel(logging.ERROR)
     common = {
-        "tasks": tuple(tasks.split(",")),
-        "model_args": simple_parse_args_string(model_args),
-        "limit": limit,
+        "model": ModelSettings(simple_parse_args_string(model_args), device="cpu", batch_size=batch_size),
+        "prompts": PromptSettings(tuple(tasks.split(",")), limit=limit),
         "layers": "all",
-        "batch_size": batch_size,
-        "device": "cpu",
         "selection": "improving",
     }
     results, seconds = {}, {}
@@ -82,9 +80,7 @@ def main(
     correlation = exact.heads["margin_change"].corr(screened.heads["estimate"], method="spearman")
     settings = SearchSettings(**common, mode="exact")
     if naive:
-        seconds["naive"] = naive_seconds(
-            settings, list(zip(exact.heads["layer"], exact.heads["head"], strict=True)), batch_size
-        )
+        seconds["naive"] = naive_seconds(settings, list(zip(exact.heads["layer"], exact.heads["head"], strict=True)))
     row = {
         "heads": heads,
         "exact_passes": exact.full_passes["total"],
@@ -100,9 +96,9 @@ def main(
     for key, value in row.items():
         print(f"{key}: {value}")
     if write:
-        act = {key: value for key, value in settings.model_args.items() if key != "pretrained"}
+        act = {key: value for key, value in settings.model.model_args.items() if key != "pretrained"}
         settings_written = {
-            "model": Path(str(settings.model_args.get("pretrained", "act-eval-demo"))).name,
+            "model": Path(str(settings.model.model_args.get("pretrained", "act-eval-demo"))).name,
             "model_args": act,
             "tasks": tasks,
             "limit": limit,

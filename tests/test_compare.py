@@ -106,7 +106,7 @@ def test_seeds_are_averaged(tmp_path):
 
 def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
-    assert "4 of 4 cells are finished" in compare(finished)
+    assert "4 of 4 runs are finished" in compare(finished)
 
 
 def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
             compare(tmp_path)
     assert len(identities(tmp_path)) == 2
     (tmp_path / ".unfinished-left").mkdir()
-    assert "2 of 4 cells are finished" in compare(tmp_path)
+    assert "2 of 4 runs are finished" in compare(tmp_path)
     assert identities(tmp_path) == EVERY_CELL
     assert not list(tmp_path.glob(".unfinished*"))
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()

@@ -159,9 +159,9 @@ class TestModelArguments:
     @given(values=st.dictionaries(names, json_values))
     @many
     def test_values(self, values):
-        refused_in_one_line(lambda: ACTArguments.of_model_args(values))
+        refused_in_one_line(lambda: ACTArguments.from_model_args(values))
 
     @given(name=names, text=st.text(st.characters(exclude_characters=",", exclude_categories=["Cs"])))
     @many
     def test_texts(self, name, text):
-        refused_in_one_line(lambda: ACTArguments.of_model_args(simple_parse_args_string(f"{name}={text}")))
+        refused_in_one_line(lambda: ACTArguments.from_model_args(simple_parse_args_string(f"{name}={text}")))

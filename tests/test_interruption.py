@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from act_eval.compare import ComparisonSettings, run_comparison
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks.run import run_sinks
@@ -18,21 +19,22 @@ from act_eval.sinks.settings import SinksSettings
 KILLS = 7
 TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
 MODEL_ARGS = {"act_alpha": 5, "dtype": "float32"}
+MODEL, PROMPTS = ModelSettings(MODEL_ARGS, device="cpu", batch_size=4), PromptSettings(TASKS, limit=6)
 # What differs from run to run: moments, durations and where they ran.
 _OF_THE_MOMENT = {"date", "total_evaluation_time_seconds", "pretty_env_info", "git_hash", "upper_git_hash"}
 
 
 def compare(output):
-    settings = ComparisonSettings(TASKS, {**MODEL_ARGS, "act_profile": "all"}, limit=6, batch_size="4", device="cpu")
-    run_comparison(settings, output, Console(quiet=True))
+    model = ModelSettings({**MODEL_ARGS, "act_profile": "all"}, device="cpu", batch_size="4")
+    run_comparison(ComparisonSettings(model, PROMPTS), output, Console(quiet=True))
 
 
 def search(output):
-    run_search(SearchSettings(TASKS, MODEL_ARGS, 6, layers="all", mode="screened", batch_size=4, device="cpu"), output)
+    run_search(SearchSettings(MODEL, PROMPTS, layers="all", mode="screened"), output)
 
 
 def sinks(output):
-    run_sinks(SinksSettings(TASKS, MODEL_ARGS, limit=6, batch_size=4, device="cpu"), output)
+    run_sinks(SinksSettings(MODEL, PROMPTS), output)
 
 
 def contents(output):

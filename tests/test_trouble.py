@@ -118,7 +118,12 @@ class TestSearch:
     """The same in a search for heads."""
 
     SETTINGS = SearchSettings(
-        ("demo_choice",), {"act_alpha": 5}, limit=4, layers="all", mode="exact", selection="top-k", k=2, batch_size=8
+        ModelSettings({"act_alpha": 5}, batch_size=8),
+        PromptSettings(("demo_choice",), limit=4),
+        layers="all",
+        mode="exact",
+        selection="top-k",
+        k=2,
     )
 
     @pytest.fixture
@@ -164,7 +169,7 @@ class TestSearch:
 class TestSinks:
     """The same where attention sinks are counted."""
 
-    SETTINGS = SinksSettings(("demo_choice",), {"act_alpha": 5}, limit=5, batch_size=5)
+    SETTINGS = SinksSettings(ModelSettings({"act_alpha": 5}, batch_size=5), PromptSettings(("demo_choice",), limit=5))
 
     @pytest.fixture
     def lm(self, monkeypatch):

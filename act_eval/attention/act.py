@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import transformers
@@ -12,7 +13,7 @@ from torch import nn
 
 from act_eval.attention import gptj
 from act_eval.attention.backends import base_attention, check_base, register
-from act_eval.attention.calibration import CalibrationSettings, Decode, Keep
+from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration, act_attention
 from act_eval.attention.masks import LastVisibility
 from act_eval.attention.model_structure import (
@@ -22,13 +23,11 @@ from act_eval.attention.model_structure import (
     pretrained_model,
     resolve_for_model,
 )
-from act_eval.methods import make_method
-from act_eval.methods.base import Method
 from act_eval.profiles import HeadProfile, ProfileError
 
 
 @dataclass(frozen=True)
-class ACT:
+class ACT(CalibrationSettings):
     """Calibrate attention sinks in chosen heads while a `with` block is active.
 
     Attention sinks are tokens that receive much attention on average without carrying meaning. Inside the block, sinks in
@@ -45,50 +44,38 @@ class ACT:
     Args:
         profile: the heads to calibrate: a `HeadProfile`, anything that `resolve_profile` understands (`"all"`,
             `"2:8+13;5:1"`, a path, a published name, `"auto"`), or a sequence of head profiles, one for each row of the batch.
-        beta: share of its attention that a sink keeps, in [0, 1], 0.4 by default; 1 changes nothing. For another method that
-            has a beta, see there.
-        threshold: a key is a sink when its mean attention exceeds this; 0.1 when alpha is not given either.
-        alpha: a key is a sink when its mean attention exceeds `alpha / n`, for `n` tokens (the paper's definition; 5 there).
-        keep: the sink that stays as it is: `"first-sink"` (published code) or `"first-token"` (paper).
-        decode: how new tokens on a cache find their sinks: `"prefill"`, the prompt's sinks stay the sinks; `"row"`, each
-            token's own attention decides; `"official"`, as the published code does, slips included.
         base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
-        method: what is done with the attention: `"act"`, or another method of `act_eval.methods`, by name or as an object
-            (`Temperature(theta=1.2)`).
-        sink_share: share of the sinks that are calibrated, those that receive most; in [0, 1].
+        method, beta, alpha, threshold, sink_share, keep, decode: when a key is a sink, and what becomes of its attention, see
+            `CalibrationSettings`; by keyword.
 
     Raises:
         InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.
     """
 
     profile: HeadProfile | str | Sequence[HeadProfile]
-    beta: float | None = None
-    threshold: float | None = None
-    alpha: float | None = None
-    keep: Keep = "first-sink"
-    decode: Decode = "prefill"
-    base: str | None = None
-    method: str | Method = "act"
-    sink_share: float = 1.0
+    base: str | None = field(default=None, kw_only=True)
     layer_class: ClassVar[type[LayerCalibration]] = LayerCalibration
-    calibration: CalibrationSettings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
-        calibration = CalibrationSettings(method, self.threshold, self.alpha, self.keep, self.decode, self.sink_share)
-        object.__setattr__(self, "calibration", calibration)
-        object.__setattr__(self, "method", method)
-        object.__setattr__(self, "beta", method.parameters.get("beta"))
-        object.__setattr__(self, "threshold", calibration.threshold)
+        super().__post_init__()
         if self.base is not None:
             check_base(self.base)
+
+    @cached_property
+    def calibration(self) -> CalibrationSettings:
+        """What is done in a calibrated head, without the heads and the backend."""
+        return CalibrationSettings(**{setting.name: getattr(self, setting.name) for setting in fields(CalibrationSettings)})
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """The names of all settings but the profile and the parameters of methods."""
+        return (*(setting.name for setting in fields(CalibrationSettings) if setting.name != "beta"), "base")
 
     @property
     def settings(self) -> dict[str, Any]:
         """All settings but the profile, by name, the method's own parameters among them; values that JSON can hold."""
-        method = self.calibration.method
-        names = ("threshold", "alpha", "keep", "decode", "sink_share", "base")
-        return {"method": method.name, **method.parameters, **{name: getattr(self, name) for name in names}}
+        values = {name: getattr(self, name) for name in self.setting_names() if name != "method"}
+        return {"method": self.method.name, **self.method.parameters, **values}
 
     @contextmanager
     def __call__(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -114,7 +101,7 @@ class ACT:
         adapted = gptj.is_adapted(type(pretrained))
         name = check_adapted(text_config, base) if adapted else register(base, act_attention)
         with ExitStack() as stack:
-            if self.calibration.changes_nothing or not any(profile.size for profile in heads):
+            if self.changes_nothing or not any(profile.size for profile in heads):
                 name = base
             else:
                 self._calibrate_modules(modules, heads, base, adapted, stack)

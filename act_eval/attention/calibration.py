@@ -18,52 +18,68 @@ from __future__ import annotations
 
 import math
 import reprlib
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError
 from act_eval.methods import make_method
-from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.base import Method
 
 Keep = Literal["first-sink", "first-token"]
 Decode = Literal["prefill", "row", "official"]
 
+DEFAULT_METHOD = "act"
 DEFAULT_THRESHOLD = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
     """What is done to an attention map: when a key is a sink, which sinks are spared, and what becomes of the rows.
 
+    The settings of ACT are declared here and nowhere else: `ACT`, `calibrate`, the `act_*` model arguments, sweeps, and what
+    results say of a run follow from these fields.
+
     Args:
-        method: what becomes of the rows, ACT's own by default.
+        method: what becomes of the rows: `"act"`, or another method of `act_eval.methods`, by name or as an object
+            (`Temperature(theta=1.2)`). The field holds the object.
+        beta: of a method that has one: for ACT the share of its attention that a sink keeps, in [0, 1], 0.4 by default; 1
+            changes nothing.
         threshold: a key is a sink when it receives more than this on average, in [0, 1). 0.1 when alpha is not given either.
-        alpha: a key is a sink when it receives more than `alpha / n`, `n` being the number of real tokens; positive.
+        alpha: a key is a sink when it receives more than `alpha / n` on average, `n` being the number of real tokens (the
+            paper's definition; 5 there); positive.
         keep: the sink that is never calibrated: "first-sink", the detected one with the lowest index (the published
             code), or "first-token" (the paper).
-        decode: how rows on cached keys find their sinks: "prefill", the sinks that the prefill found; "row", each row
-            alone; "official", each row alone with the published code's two slips (see `calibrate_decode_rows`), ACT only.
+        decode: how rows on cached keys find their sinks: "prefill", the sinks that the prefill found stay the sinks; "row",
+            each row alone decides; "official", each row alone with the published code's two slips (see
+            `calibrate_decode_rows`), ACT only.
         sink_share: share of a sequence's sinks that are calibrated in a head, in [0, 1]: those that receive most, the spared
             one not counted, their number rounded.
 
     Raises:
-        InputError: a setting is out of range, both threshold and alpha are given, or one that is about sinks is given to a
-            method that does not use them.
+        InputError: a setting is out of range, there is no such method, both threshold and alpha are given, or a setting that is
+            about sinks is given to a method that does not use them.
     """
 
-    method: Method = field(default_factory=ToOtherTokens)
-    threshold: float | None = None
-    alpha: float | None = None
-    keep: Keep = "first-sink"
-    decode: Decode = "prefill"
-    sink_share: float = 1.0
+    # `text` words a value that is not the default, for the line that names a run's settings; `about_sinks` marks settings that
+    # say which keys are sinks, so that a method without sinks does not take them.
+    method: Any = DEFAULT_METHOD
+    beta: float | None = None
+    threshold: float | None = field(default=None, metadata={"text": "threshold {:.10g}".format, "about_sinks": True})
+    alpha: float | None = field(default=None, metadata={"text": "alpha {:.10g}".format, "about_sinks": True})
+    keep: Keep = field(default="first-sink", metadata={"text": str, "about_sinks": True})
+    decode: Decode = field(default="prefill", metadata={"text": "decode {}".format})
+    sink_share: float = field(
+        default=1.0, metadata={"text": lambda share: f"{100 * share:.10g}% of sinks", "about_sinks": True}
+    )
 
     def __post_init__(self) -> None:
-        if not self.method.uses_sinks:
+        method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "beta", method.parameters.get("beta"))
+        if not method.uses_sinks:
             self._refuse_settings_of_sinks()
         elif self.threshold is None and self.alpha is None:
             object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
@@ -71,30 +87,44 @@ class CalibrationSettings:
             value = getattr(self, name)
             given = value is not None or name == "sink_share"
             if given and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise InputError(f"{name} is {reprlib.repr(value)}: give a number.")
+                raise SettingError(name, f"is {reprlib.repr(value)}: give a number.")
         if not 0 <= self.sink_share <= 1:
-            raise InputError(f"sink_share is {self.sink_share}, but it is a share of the sinks: give a number in [0, 1].")
+            raise SettingError("sink_share", f"is {self.sink_share}, but it is a share of the sinks: give a number in [0, 1].")
         if self.threshold is not None and self.alpha is not None:
             raise InputError("threshold and alpha are two ways to say when a key is a sink: give one of them, not both.")
         if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise InputError(
-                f"threshold is {self.threshold}, but it is compared with a mean attention weight: give one in [0, 1)."
+            raise SettingError(
+                "threshold", f"is {self.threshold}, but it is compared with a mean attention weight: give one in [0, 1)."
             )
         if self.alpha is not None and not 0 < self.alpha < math.inf:
-            raise InputError(f"alpha is {self.alpha}, but a sink receives more than alpha / n: give a positive number.")
-        if self.keep not in get_args(Keep):
-            raise InputError(f"keep is {reprlib.repr(self.keep)}: choose {' or '.join(get_args(Keep))}.")
-        if self.decode not in get_args(Decode):
-            raise InputError(f"decode is {reprlib.repr(self.decode)}: choose {', '.join(get_args(Decode))}.")
-        if self.decode == "official" and self.method.constant_factor is None:
-            raise InputError(f"decode=official is the published code, which has no method {self.method.name}: choose another.")
+            raise SettingError("alpha", f"is {self.alpha}, but a sink receives more than alpha / n: give a positive number.")
+        for name, choices in (("keep", get_args(Keep)), ("decode", get_args(Decode))):
+            if getattr(self, name) not in choices:
+                raise SettingError(name, f"is {reprlib.repr(getattr(self, name))}: choose one of {', '.join(choices)}.")
+        if self.decode == "official" and method.constant_factor is None:
+            raise InputError(f"decode=official is the published code, which has no method {method.name}: choose another.")
 
     def _refuse_settings_of_sinks(self) -> None:
-        for name, default in (("threshold", None), ("alpha", None), ("sink_share", 1)):
-            if getattr(self, name) != default:
-                raise InputError(
-                    f"{name} is about attention sinks, which the method {self.method.name} does not use: leave it out."
+        for setting in fields(CalibrationSettings):
+            if setting.metadata.get("about_sinks") and getattr(self, setting.name) != setting.default:
+                raise SettingError(
+                    setting.name,
+                    f"is about attention sinks, which the method {self.method.name} does not use: leave it out.",
                 )
+
+    @property
+    def text(self) -> str:
+        """The settings in a few words, such as `beta 0.4, alpha 5`.
+
+        The method is named where it is not ACT's own; its parameters always are, and all else that is not the default.
+        """
+        parts = [] if self.method.name == DEFAULT_METHOD else [self.method.name]
+        parts += [f"{name} {value:.10g}" for name, value in self.method.parameters.items()]
+        for setting in fields(CalibrationSettings):
+            value, words = getattr(self, setting.name), setting.metadata.get("text")
+            if words is not None and value != setting.default:
+                parts.append(words(value))
+        return ", ".join(parts)
 
     @property
     def changes_nothing(self) -> bool:
@@ -214,19 +244,7 @@ def calibrate_decode_rows(attention: Tensor, visible: Tensor, settings: Calibrat
     return calibrated.scatter(-1, first_token(attention.shape, visible, attention.device), 1.0)
 
 
-def calibrate(
-    attention: Tensor,
-    *,
-    method: str | Method = "act",
-    beta: float | None = None,
-    threshold: float | None = None,
-    alpha: float | None = None,
-    keep: Keep = "first-sink",
-    decode: Decode = "prefill",
-    sink_share: float = 1.0,
-    sinks: Tensor | None = None,
-    valid: Tensor | None = None,
-) -> Tensor:
+def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor | None = None, **settings: Any) -> Tensor:
     """ACT, or another method, on attention maps: the reference implementation.
 
     A square map is a prefill: its sinks come from its own column means. A map with more keys than queries is a decode: its
@@ -235,11 +253,9 @@ def calibrate(
     Args:
         attention: float `[..., n, k]` with `n <= k`; rows sum to 1, or to less with a learned sink logit, and give no weight
             to keys that a query cannot see.
-        method: what becomes of the rows: a method of `act_eval.methods`, or its name.
-        beta: of a method that has one; by default the method's own.
-        threshold, alpha, keep, decode, sink_share: see `CalibrationSettings`.
         sinks: bool `[..., k']`, `k' <= k`: the prefill's sinks, for decode rows; later keys are no sinks.
         valid: bool `[..., k]`, False for padding. Rows of padding are returned as they are.
+        settings: the fields of `CalibrationSettings`, such as `beta=0.4`, `alpha=5`, `method="boost"`.
 
     Returns:
         The calibrated maps, same shape and dtype. Arithmetic is at least float32.
@@ -248,17 +264,17 @@ def calibrate(
         ValueError: settings out of range, a map with more queries than keys, or decode rows with `decode="prefill"` and no
             `sinks`, which the method uses.
     """
-    method = make_method(method, {} if beta is None else {"beta": beta})
-    settings = CalibrationSettings(method, threshold, alpha, keep, decode, sink_share)
+    chosen = CalibrationSettings(**settings)
+    method: Method = chosen.method
     n, k = attention.shape[-2:]
     if n > k:
         raise ValueError(f"an attention map has at least as many keys as queries, but this one has shape [..., {n}, {k}].")
     weights = at_least_float32(attention)
-    if n < k and decode != "prefill":
-        calibrated = calibrate_decode_rows(weights, visible_keys(n, k, valid, attention.device), settings)
+    if n < k and chosen.decode != "prefill":
+        calibrated = calibrate_decode_rows(weights, visible_keys(n, k, valid, attention.device), chosen)
     else:
         keys = weights.shape[:-2] + weights.shape[-1:]
-        sinks = _sinks_of_map(weights, settings, sinks, valid) if method.uses_sinks else weights.new_zeros(keys).bool()
+        sinks = _sinks_of_map(weights, chosen, sinks, valid) if method.uses_sinks else weights.new_zeros(keys).bool()
         first = first_token_mask(keys, valid, weights.device)
         calibrated = method.rewrite(weights, sinks[..., None, :], first[..., None, :])
     if valid is not None:

@@ -6,31 +6,14 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
 
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.settings import PromptSettings
 from act_eval.harness.tasks import TaskError
-
-
-@dataclass(frozen=True)
-class DocumentSettings:
-    """Which documents, and how they are rendered.
-
-    Args:
-        limit: documents per task, or None for all.
-        seed: draws the documents and the few-shot examples.
-        num_fewshot: solved examples per prompt, or None for each task's own number.
-        apply_chat_template: use the tokenizer's chat template.
-    """
-
-    limit: int | None
-    seed: int
-    num_fewshot: int | None = None
-    apply_chat_template: bool = False
 
 
 def training_split(task: Task) -> str:
@@ -50,11 +33,16 @@ def training_split(task: Task) -> str:
     return splits[0]
 
 
-def draw_training_documents(name: str, task: Task, settings: DocumentSettings) -> list[int]:
-    """A random choice of the documents of a task's training split, by their number in it, in order.
+def draw_training_documents(name: str, task: Task, prompts: PromptSettings) -> list[int]:
+    """Draw documents of a task's training split, by their number in it, in order.
 
     Documents whose content is also in the evaluation split are left out. The task's config is changed: its training split takes
     the place of the evaluation split, so that lm-eval renders training documents as it always does.
+
+    Args:
+        name: of the task.
+        task: of lm-eval.
+        prompts: say how many, and the seed.
 
     Raises:
         TaskError: no document may be used.
@@ -65,32 +53,27 @@ def draw_training_documents(name: str, task: Task, settings: DocumentSettings) -
     usable = [index for index, doc in enumerate(task.eval_docs) if _content(doc) not in evaluated]
     if not usable:
         raise TaskError(f"all documents of the split {split!r} of task {name!r} are in its evaluation split too.")
-    return _draw(usable, settings)
+    return _draw(usable, prompts)
 
 
-def draw_evaluation_documents(task: Task, settings: DocumentSettings) -> list[int]:
-    """A random choice of the documents that a task is evaluated on, by their number in the split, in order."""
-    return _draw(range(len(task.eval_docs)), settings)
+def draw_evaluation_documents(task: Task, prompts: PromptSettings) -> list[int]:
+    """Draw documents that a task is evaluated on, by their number in the split, in order."""
+    return _draw(range(len(task.eval_docs)), prompts)
 
 
-def render(lm: ACTLM, task: Task, documents: Sequence[int], settings: DocumentSettings) -> list[list[Instance]]:
-    """lm-eval's requests for some documents, document by document.
+def render(lm: ACTLM, task: Task, documents: Sequence[int], prompts: PromptSettings) -> list[list[Instance]]:
+    """Make lm-eval's requests for some documents, document by document.
 
     Args:
         lm: holds the chat template.
         task: its config is changed where the settings say something about few-shot examples.
         documents: their numbers in the split, ascending.
-        settings: how they are rendered.
+        prompts: how documents become prompts.
     """
-    if settings.num_fewshot is not None:
-        task.set_config("num_fewshot", settings.num_fewshot)
-    task.set_fewshot_seed(settings.seed)
-    task.build_all_requests(
-        samples=list(documents),
-        apply_chat_template=settings.apply_chat_template,
-        chat_template=lm.apply_chat_template if settings.apply_chat_template else None,
-        tokenizer_name=lm.tokenizer_name if settings.apply_chat_template else "",
-    )
+    if prompts.num_fewshot is not None:
+        task.set_config("num_fewshot", prompts.num_fewshot)
+    task.set_fewshot_seed(prompts.seed)
+    task.build_all_requests(samples=list(documents), **prompts.request_arguments(lm))
     by_document: dict[int, list[Instance]] = {}
     for instance in task.instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
@@ -105,9 +88,9 @@ def _config(task: Task) -> Any:
     return task.config
 
 
-def _draw(usable: Sequence[int], settings: DocumentSettings) -> list[int]:
-    limit = len(usable) if settings.limit is None else min(settings.limit, len(usable))
-    return sorted(random.Random(settings.seed).sample(usable, limit))
+def _draw(usable: Sequence[int], prompts: PromptSettings) -> list[int]:
+    number = len(usable) if prompts.limit is None else min(int(prompts.limit), len(usable))
+    return sorted(random.Random(prompts.seed).sample(usable, number))
 
 
 def _content(doc: Mapping[str, Any]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import logging
 import math
 import sys
@@ -27,10 +25,11 @@ from act_eval.attention.model_structure import check_supported, pretrained_model
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.harness.identity import package_versions
+from act_eval.harness.identity import act_identity, package_versions, recorded_act, weights_fingerprint
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.harness.processes import shared_processes
+from act_eval.harness.response_cache import keep_settings_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
 from act_eval.profiles import HeadProfile
 
@@ -50,7 +49,7 @@ class ACTLM(HFLM):
         pretrained: as for `hf`: a name, a path or a ready model. By default the embedded demo model.
         act_profile: the heads to calibrate: `auto` (the list published for this checkpoint, else nearly all heads), `all`,
             `none`, a published name, a path to a JSON file, or heads inline (`2:8+13;5:1`).
-        kwargs: `act_method`, `act_beta` and the other settings of ACT, see `ACTArguments`; everything else goes to `hf`. Where
+        kwargs: the settings of `ACT` with `act_` before their names, such as `act_beta`; everything else goes to `hf`. Where
             there is no CUDA device, the default `device` is the CPU.
 
     Raises:
@@ -71,7 +70,7 @@ class ACTLM(HFLM):
             )
         self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
-        self.arguments = ACTArguments.of_model_args({"act_profile": act_profile, **act_arguments})
+        self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
             shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
@@ -86,8 +85,7 @@ class ACTLM(HFLM):
 
     def profile_of(self, arguments: ACTArguments) -> HeadProfile:
         """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit the model."""
-        assert arguments.act_profile is not None
-        return resolve_for_model(arguments.act_profile, self.config, self._checkpoint).share(arguments.act_head_share)
+        return resolve_for_model(arguments.profile, self.config, self._checkpoint).share(arguments.head_share)
 
     @property
     def profile(self) -> HeadProfile:
@@ -97,13 +95,13 @@ class ACTLM(HFLM):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> ACTLM:
-        """See `lm_eval.api.model.LM`. Bad input ends the program with one line and exit code 2."""
+        """Make the model from lm-eval's `--model_args` as text. Bad input ends the program with one line and exit code 2."""
         with _exit_on_bad_input():
             return super().create_from_arg_string(arg_string, additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> ACTLM:
-        """See `lm_eval.api.model.LM`. Bad input ends the program with one line and exit code 2."""
+        """Make the model from lm-eval's `--model_args` by name. Bad input ends the program with one line and exit code 2."""
         with _exit_on_bad_input():
             return super().create_from_arg_obj(arg_dict, additional_config)
 
@@ -118,17 +116,28 @@ class ACTLM(HFLM):
     # --- scoring
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
-        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        """Score continuations of contexts, each context prefilled alone.
+
+        Args:
+            requests: with a context and a continuation each.
+            disable_tqdm: whether to show no progress.
+
+        Returns:
+            For each request the log-probability of its continuation, and whether greedy decoding gives it.
+
+        Raises:
+            NonFiniteLogitsError: logits are not numbers; names the task, the document and the layer.
+        """
         with self._naming_documents(requests):
             return super().loglikelihood(requests, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        """Score whole texts, in windows that are one prefill each. Raises NonFiniteLogitsError, as `loglikelihood` does."""
         with self._naming_documents(requests):
             return super().loglikelihood_rolling(requests, disable_tqdm)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """See `lm_eval.api.model.LM`. Raises NonFiniteLogitsError, which names the task and the document."""
+        """Generate after contexts, until a stop sequence. Raises NonFiniteLogitsError, as `loglikelihood` does."""
         with self._naming_documents(requests):
             return super().generate_until(requests, disable_tqdm)
 
@@ -279,38 +288,26 @@ class ACTLM(HFLM):
 
     def act_settings(self) -> dict[str, Any]:
         """The settings that answers depend on: all of ACT's, and the profile by content."""
-        nothing = self.act.calibration.changes_nothing
-        return {**self.act.settings, "changes_nothing": nothing, "profile_hash": self.profile.content_hash}
+        return act_identity(self.act, self.profile)
 
     def weights_fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the weights: from names, shapes and some numbers of every tensor."""
-        digest = hashlib.sha256()
-        for name, tensor in self.model.state_dict().items():
-            flat = tensor.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 1000)].float().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
-        return digest.hexdigest()[:16]
+        """16 hexadecimal digits that change with the weights."""
+        return weights_fingerprint(self.model)
+
+    @property
+    def profile_name(self) -> str:
+        """What the heads were asked for by."""
+        return self.arguments.profile if isinstance(self.arguments.profile, str) else "given as an object"
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and package versions."""
-        profile = self.arguments.act_profile
-        spec = profile if isinstance(profile, str) else "given as an object"
-        heads = {str(layer): list(layer_heads) for layer, layer_heads in self.profile.heads.items() if layer_heads}
-        settings = {**self.act_settings(), "profile": spec, "num_heads": self.profile.size, "heads": heads}
-        return {**super().get_model_info(), "act": settings, "versions": package_versions()}
+        recorded = recorded_act(self.act, self.profile, self.profile_name)
+        return {**super().get_model_info(), "act": recorded, "versions": package_versions()}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Keep the answers of different ACT settings apart in `--use_cache`: lm-eval's keys do not hold the settings.
-
-        The cache is an SQLite file of one table; each setting gets a table of its own in it.
-        """
+        """Use a response cache, in which the answers of different ACT settings are kept apart."""
         super().set_cache_hook(cache_hook)
-        database = cache_hook.dbdict
-        if database is not None:
-            settings = json.dumps(self.act_settings(), sort_keys=True)
-            table = f"act_{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
-            type(database)(database.filename, tablename=table).close()
-            database.tablename = table
+        keep_settings_apart(cache_hook, self.act_settings())
 
 
 def holds(tokens: Tokens, part: Tokens) -> bool:

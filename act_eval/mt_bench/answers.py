@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,15 +17,15 @@ from typing import Any, Literal, get_args
 from tqdm import tqdm
 
 from act_eval.demo import DEMO_MODEL_NAME
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
-from act_eval.harness.identity import package_versions
+from act_eval.harness.identity import package_versions, settings_text
+from act_eval.harness.settings import ModelSettings
 from act_eval.mt_bench.folder import Folder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.questions import TURNS, Question, first_of_each_category
 from act_eval.profiles import HeadProfile
-from act_eval.report.load import describe_settings
 
 Temperatures = Literal["greedy", "category"]
 
@@ -48,39 +48,31 @@ class AnswerSettings:
     """How answers are made.
 
     Args:
-        model_args: everything that `act-hf` takes; the baseline gets the same without calibration.
+        model: which model; the baseline gets the same arguments without calibration. Its batch size is how many questions are
+            answered at once.
         temperatures: `greedy`, or `category` for FastChat's temperature of each category.
         max_new_tokens: of each turn.
         seed: of the random numbers; each question and turn has its own, the same for baseline and ACT.
-        batch_size: questions that are answered at once.
-        device: such as "cuda" or "cpu", or None for cuda where there is one.
         chat_template: a Jinja file in place of the tokenizer's chat template, or None.
 
     Raises:
         InputError: a setting is out of range, or the file is not there.
     """
 
-    model_args: Mapping[str, Any]
+    model: ModelSettings
     temperatures: Temperatures = "greedy"
     max_new_tokens: int = 1024
     seed: int = 1234
-    batch_size: int = 8
-    device: str | None = None
     chat_template: Path | None = None
 
     def __post_init__(self) -> None:
         if self.temperatures not in get_args(Temperatures):
-            raise InputError(f"--temperatures {self.temperatures}: choose one of {', '.join(get_args(Temperatures))}.")
-        for name in ("max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be at least 1.")
+            raise SettingError("temperatures", f"{self.temperatures}: choose one of {', '.join(get_args(Temperatures))}.")
+        self.model.whole_batch_size()
+        if self.max_new_tokens < 1:
+            raise SettingError("max_new_tokens", f"must be at least 1, not {self.max_new_tokens}.")
         if self.chat_template is not None and not self.chat_template.is_file():
-            raise InputError(f"--chat-template {self.chat_template}: there is no such file.")
-
-    @property
-    def shared_model_args(self) -> dict[str, Any]:
-        """The model arguments of baseline and ACT alike."""
-        return {key: value for key, value in self.model_args.items() if not key.startswith("act_")}
+            raise SettingError("chat_template", f"{self.chat_template}: there is no such file.")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -88,18 +80,18 @@ class AnswerSettings:
         template = self.chat_template.read_text(encoding="utf-8") if self.chat_template else None
         return {
             "model": self.model_name,
-            "model_args": {key: str(value) for key, value in self.shared_model_args.items() if key != "token"},
+            "model_args": {key: str(value) for key, value in self.model.without_act.items() if key != "token"},
             "temperatures": self.temperatures,
             "max_new_tokens": self.max_new_tokens,
             "seed": self.seed,
-            "act_base": self.model_args.get("act_base"),
+            "act_base": self.model.model_args.get("act_base"),
             "chat_template": template,
         }
 
     @property
     def model_name(self) -> str:
         """The last part of the checkpoint's name or path."""
-        pretrained = self.model_args.get("pretrained")
+        pretrained = self.model.model_args.get("pretrained")
         return DEMO_MODEL_NAME if pretrained is None else file_name(Path(str(pretrained)).name)
 
     def sampling(self, question: Question, turn: int) -> Sampling:
@@ -126,9 +118,9 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
         InputError: a setting is wrong, the model has no chat template, or `output` holds something else. Raised before the
             weights are loaded.
     """
-    act, baseline = act_and_baseline(settings.model_args)
+    act, baseline = act_and_baseline(settings.model.model_args)
     if limit is not None and limit < 1:
-        raise InputError(f"--limit is {limit}, but must be at least 1 question of each category.")
+        raise SettingError("limit", f"must be at least 1 question of each category, not {limit}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("act-eval mt-bench answer runs in one process: for a large model use --model-args parallelize=True.")
     folder = Folder(output)
@@ -140,9 +132,9 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
         answered = folder.answers(model_id)
         missing[model_id] = arguments, [question for question in wanted if question.question_id not in answered]
     if any(unanswered for _, unanswered in missing.values()):
-        device = {} if settings.device is None else {"device": settings.device}
-        shared = {**settings.shared_model_args, **device, "batch_size": settings.batch_size}
-        lm = ChatLM(chat_template=settings.chat_template, **{**shared, **act.model_args})
+        batch_size = settings.model.whole_batch_size()
+        arguments_of_the_model = settings.model.lm_arguments(**act.model_args, batch_size=batch_size)
+        lm = ChatLM(chat_template=settings.chat_template, **arguments_of_the_model)
         for model_id, (arguments, unanswered) in missing.items():
             if unanswered:
                 lm.set_act(arguments)
@@ -154,10 +146,10 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
 
 def _model_id(model_name: str, arguments: ACTArguments) -> str:
     """A name that differs where answers may differ: for ACT it holds a hash of all settings, and of a profile file's heads."""
-    if arguments.act_profile == "none":
+    if arguments.profile == "none":
         return f"{model_name}-baseline"
     content = arguments.model_args
-    profile = str(arguments.act_profile)
+    profile = str(arguments.profile)
     if os.path.isfile(profile):
         content["act_profile"] = HeadProfile.load(profile).content_hash
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
@@ -165,8 +157,9 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
 
 
 def _variant(model_id: str, lm: ChatLM) -> Variant:
-    act = {**lm.act_settings(), "profile": str(lm.arguments.act_profile), "num_heads": lm.profile.size}
-    return Variant(model_id, lm.arguments.act_profile == "none", describe_settings(act), act, package_versions())
+    act = {**lm.act_settings(), "profile": lm.profile_name, "num_heads": lm.profile.size}
+    text = settings_text(lm.act, lm.profile, lm.profile_name)
+    return Variant(model_id, lm.arguments.profile == "none", text, act, package_versions())
 
 
 def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question], model_id: str, append: Append) -> None:
@@ -174,7 +167,7 @@ def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question],
     first_turns = {q.question_id: conversation_tokens(lm, [_user(q.turns[0])]) for q in questions}
     by_length = sorted(questions, key=lambda question: -len(first_turns[question.question_id]))
     with tqdm(total=len(questions), desc=model_id) as progress:
-        for batch in _batches(by_length, settings.batch_size):
+        for batch in _batches(by_length, settings.model.whole_batch_size()):
             conversations: list[list[Message]] = [[] for _ in batch]
             for turn in TURNS:
                 for conversation, question in zip(conversations, batch, strict=True):

@@ -12,9 +12,10 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
-from act_eval.harness.documents import DocumentSettings, draw_training_documents, render, training_split
+from act_eval.harness.documents import draw_training_documents, render, training_split
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.scoring import Tokens
+from act_eval.harness.settings import PromptSettings
 from act_eval.harness.tasks import TaskError
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def calibration_split(task: Task) -> str:
     return split
 
 
-def load_documents(lm: ACTLM, tasks: Mapping[str, Task], settings: DocumentSettings) -> list[CalibrationDocument]:
+def load_documents(lm: ACTLM, tasks: Mapping[str, Task], settings: PromptSettings) -> list[CalibrationDocument]:
     """The calibration documents of some tasks, a random choice of each task's.
 
     Documents whose content is also in the evaluation split are left out.

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import InputError
-from act_eval.harness.documents import DocumentSettings
 from act_eval.harness.identity import package_versions
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
@@ -96,14 +95,15 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
     Raises:
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used.
     """
-    manager = task_manager(settings.tasks, settings.include_path)
+    manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
     with explained_dataset_errors():
         tasks = {
-            name: task for name in manager.match_tasks(list(settings.tasks)) for name, task in load_tasks(name, manager).items()
+            name: task
+            for name in manager.match_tasks(list(settings.prompts.tasks))
+            for name, task in load_tasks(name, manager).items()
         }
     splits = {name: calibration_split(task) for name, task in tasks.items()}
-    device = {} if settings.device is None else {"device": settings.device}
-    lm = ACTLM(**{**settings.model_args, **device, "act_profile": "none"})
+    lm = ACTLM(**settings.model.lm_arguments(act_profile="none"))
     return _Search(settings, lm, tasks, splits, output).run()
 
 
@@ -119,15 +119,15 @@ class _Search:
         self.layers = self._layers()
         self.heads: list[Head] = [(layer, head) for layer in self.layers for head in range(self.num_heads)]
         self.mode = settings.mode if settings.mode != "auto" else ("exact" if len(self.heads) <= _EXACT_UP_TO else "screened")
-        rendering = DocumentSettings(settings.limit, settings.seed, settings.num_fewshot, settings.apply_chat_template)
+        rendering = settings.prompts
         with explained_dataset_errors():
-            documents = _interleave(load_documents(lm, tasks, rendering), settings.seed)
+            documents = _interleave(load_documents(lm, tasks, rendering), settings.prompts.seed)
         halves = settings.selection == "validated"
         split_at = (len(documents) + 1) // 2 if halves else len(documents)
         self.documents, self.validation = documents[:split_at], documents[split_at:]
         if halves and not self.validation:
             raise InputError("--selection validated needs at least 2 documents: raise --limit, or choose another selection.")
-        self.evaluator = HeadEvaluator(lm, settings.act, self.layers, settings.batch_size)
+        self.evaluator = HeadEvaluator(lm, settings.act, self.layers, settings.model.whole_batch_size())
         self.costs: dict[str, float] = {"estimates": 0, "exact": 0, "validation": 0}
         self.full_pass = 0.0
         self.weights_hash = lm.weights_fingerprint()
@@ -151,7 +151,7 @@ class _Search:
     def _open_store(self, output: Path) -> UnitStore:
         act = self.settings.act
         identity = {
-            "model": {key: str(value) for key, value in self.settings.model_args.items() if not key.startswith("act_")},
+            "model": {key: str(value) for key, value in self.settings.model.model_args.items() if not key.startswith("act_")},
             "weights": self.weights_hash,
             "act": act.settings,
             "tasks": self.splits,
@@ -161,7 +161,7 @@ class _Search:
             "budget": self.settings.budget if self.mode == "screened" else None,
             "selection": self.settings.selection,
             "k": self.settings.k,
-            "batch_size": self.settings.batch_size,
+            "batch_size": self.settings.model.whole_batch_size(),
             "versions": package_versions(),
         }
         needed = 10 * (len(self.heads) + 40) * (len(self.documents) + len(self.validation)) + 2**20
@@ -229,7 +229,7 @@ class _Search:
             contexts = len({context for context, _ in document.requests})
             if contexts > room:
                 batches.append([])
-                room = self.settings.batch_size
+                room = self.settings.model.whole_batch_size()
             batches[-1].append(document)
             room -= contexts
         return batches
@@ -410,10 +410,7 @@ class _Search:
             "tasks": self.splits,
             "documents": {"search": len(self.documents), "validation": len(self.validation)},
             "documents_hash": self.documents_hash,
-            "limit": settings.limit,
-            "num_fewshot": settings.num_fewshot,
-            "apply_chat_template": settings.apply_chat_template,
-            "seed": settings.seed,
+            **settings.prompts.recorded,
             "weights_hash": self.weights_hash,
             "full_passes": {name: round(cost, 3) for name, cost in full_passes.items()},
             "heads_alone": scores,
@@ -422,7 +419,7 @@ class _Search:
         if len(unions):
             columns = ["heads", "chosen", "accuracy_change", "margin_change"]
             provenance["heads_together"] = unions[columns].round(6).to_dict("records")
-        name = settings.model_args.get("pretrained")
+        name = settings.model.model_args.get("pretrained")
         return HeadProfile(
             _profile_of(heads).heads,
             model=str(name) if name is not None else "act-eval-demo",

@@ -66,7 +66,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     Raises:
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be written to.
     """
-    manager = task_manager(settings.tasks, settings.include_path)
+    manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
     with explained_dataset_errors():
         tasks = _draw(manager, settings)
     make_folder(output)
@@ -87,7 +87,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
         for name, of_task in prompts.items():
             finished = store.load(name)
             if finished is None:
-                batches = _batches(of_task, settings.batch_size)
+                batches = _batches(of_task, settings.model.whole_batch_size())
                 finished = SinkStatistics.total(_look_at_batch(lm, name, batch, layers, bar) for batch in batches)
                 store.save(name, finished)
             else:
@@ -102,7 +102,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
 def _draw(manager: TaskManager, settings: SinksSettings) -> dict[str, _DrawnTask]:
     """The tasks by name, each with its documents; all that can be refused without the model is refused here."""
     drawn: dict[str, _DrawnTask] = {}
-    for name in (match for given in settings.tasks for match in manager.match_tasks([given])):
+    for name in (match for given in settings.prompts.tasks for match in manager.match_tasks([given])):
         loaded, groups = load_with_groups(name, manager)
         for task_name, task in loaded.items():
             if task.OUTPUT_TYPE == "loglikelihood_rolling":
@@ -110,10 +110,10 @@ def _draw(manager: TaskManager, settings: SinksSettings) -> dict[str, _DrawnTask
             tags = [task.config.tag] if isinstance(task.config.tag, str) else task.config.tag or []
             family = groups.get(task_name, tags[0] if tags else task_name)
             if settings.split == "train":
-                split, documents = training_split(task), draw_training_documents(task_name, task, settings.documents)
+                split, documents = training_split(task), draw_training_documents(task_name, task, settings.prompts)
             else:
                 split = task.config.test_split or task.config.validation_split
-                documents = draw_evaluation_documents(task, settings.documents)
+                documents = draw_evaluation_documents(task, settings.prompts)
             drawn[task_name] = _DrawnTask(task, family, split, documents)
     name, first = next(iter(drawn.items()))
     if settings.document is not None and settings.document >= len(first.task.eval_docs):
@@ -126,7 +126,7 @@ def _draw(manager: TaskManager, settings: SinksSettings) -> dict[str, _DrawnTask
 
 def _prompts(lm: ACTLM, task: Task, documents: Sequence[int], settings: SinksSettings) -> list[Tokens]:
     """Token ids of the prompts: the context of each document's first request, cut from the left to the model's window."""
-    contexts = [instances[0].args[0] for instances in render(lm, task, documents, settings.documents)]
+    contexts = [instances[0].args[0] for instances in render(lm, task, documents, settings.prompts)]
     prompts = [tuple(lm.tok_encode(context))[-lm.max_length :] for context in contexts if context]
     if not prompts:
         raise TaskError(f"the documents of task {task.config.task!r} have no context to look at: choose another task.")
@@ -213,8 +213,8 @@ def _provenance(
 ) -> dict[str, Any]:
     """What ran, in values that JSON can hold: all that the statistics depend on."""
     return {
-        "model": str(settings.model_args.get("pretrained", "act-eval-demo")),
-        "model_args": {key: str(value) for key, value in settings.model_args.items() if key != "pretrained"},
+        "model": str(settings.model.model_args.get("pretrained", "act-eval-demo")),
+        "model_args": {key: str(value) for key, value in settings.model.model_args.items() if key != "pretrained"},
         "weights": lm.weights_fingerprint(),
         "act": lm.act_settings(),
         "layers": list(layers),
@@ -228,9 +228,6 @@ def _provenance(
             }
             for name, drawn in tasks.items()
         },
-        "limit": settings.limit,
-        "seed": settings.seed,
-        "num_fewshot": settings.num_fewshot,
-        "apply_chat_template": settings.apply_chat_template,
+        **settings.prompts.recorded,
         "versions": package_versions(),
     }

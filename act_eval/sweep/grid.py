@@ -9,12 +9,13 @@ from typing import Any
 
 from lm_eval.utils import handle_arg_string
 
-from act_eval.errors import InputError
+from act_eval.attention.calibration import CalibrationSettings
+from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.methods import methods
 
 # What a method that does not use sinks does without.
-_OF_SINKS = ("threshold", "alpha", "keep", "sink_share")
+_ABOUT_SINKS = {setting.name for setting in fields(CalibrationSettings) if setting.metadata.get("about_sinks")}
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Axis:
 
     def __post_init__(self) -> None:
         if not self.name or not self.values:
-            raise InputError("--vary needs a name and its values: write it as beta=0,0.2,0.4.")
+            raise SettingError("vary", "needs a name and its values: write it as beta=0,0.2,0.4.")
         if self.name == "base":
-            raise InputError("--vary base: the baseline has the same backend as ACT, so that it cannot vary within a sweep.")
+            raise SettingError("vary", "base: the baseline has the same backend as ACT, so that it cannot vary within a sweep.")
         twice = [value for number, value in enumerate(self.values) if value in self.values[:number]]
         if twice:
-            raise InputError(f"--vary {self.name} has the value {twice[0]} twice: give each value once.")
+            raise SettingError("vary", f"{self.name} has the value {twice[0]} twice: give each value once.")
 
     @classmethod
     def parse(cls, text: str) -> Axis:
@@ -95,7 +96,7 @@ def points(model_args: Mapping[str, Any], axes: Sequence[Axis]) -> list[Point]:
     names = [axis.name for axis in axes]
     for axis in axes:
         if names.count(axis.name) > 1:
-            raise InputError(f"--vary {axis.name} is given twice: give all its values at once.")
+            raise SettingError("vary", f"{axis.name} is given twice: give all its values at once.")
         if f"act_{axis.name}" in model_args:
             raise InputError(f"act_{axis.name} is among the model arguments and varies as well: give it in one place.")
     fixed = {key.removeprefix("act_"): value for key, value in model_args.items() if key.startswith("act_")}
@@ -107,7 +108,7 @@ def points(model_args: Mapping[str, Any], axes: Sequence[Axis]) -> list[Point]:
     for combination in combinations:
         unknown = unknown_to[str(combination.get("method", "act"))]
         known = {name: value for name, value in combination.items() if name not in unknown}
-        arguments = ACTArguments.of_model_args({f"act_{name}": value for name, value in known.items()})
+        arguments = ACTArguments.from_model_args({f"act_{name}": value for name, value in known.items()})
         values = {name: known[name] for name in names if name in known}
         found.setdefault(tuple(values.items()), Point(values, arguments))
     if all(point.arguments.changes_nothing for point in found.values()):
@@ -128,4 +129,4 @@ def _taken_by(name: str) -> set[str]:
     method = methods().get(name)
     if method is None:
         return set()  # `ACTArguments` says what is wrong with it
-    return {field.name for field in fields(method)} | (set(_OF_SINKS) if method.uses_sinks else set())
+    return {field.name for field in fields(method)} | (_ABOUT_SINKS if method.uses_sinks else set())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from act_eval.compare import Cell
+from act_eval.compare import IDENTITY_KEY, Run
 from act_eval.report.build import ALL_TASKS
 from act_eval.report.load import load
 from act_eval.report.pairing import pair
@@ -53,19 +53,19 @@ class SweepResults:
     table: pd.DataFrame
 
 
-def read_results(axes: Sequence[Axis], points: Sequence[Point], cells: Sequence[Cell], folder: Path) -> SweepResults:
-    """Compare the finished cells of a sweep.
+def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: Sequence[Run], folder: Path) -> SweepResults:
+    """Compare the finished runs of a sweep.
 
     Args:
         axes, points: the grid.
-        cells: all that were run.
+        runs: all of them.
         folder: where their results are, perhaps beside others.
 
     Raises:
         ReportError: see `report.load.load` and `report.pairing.pair`.
     """
-    identities = [cell.identity for cell in cells]
-    results = load([folder], lambda content: content.get("comparison_cell") in identities)
+    identities = [run.identity for run in runs]
+    results = load([folder], lambda content: content.get(IDENTITY_KEY) in identities)
     pairing = pair(results)
     statistics = compare(pairing)
     tasks = tuple(sorted(set(statistics["task"])))

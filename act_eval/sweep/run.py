@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from act_eval.compare import ComparisonSettings, run_variants
+from act_eval.compare import ComparisonSettings, plan_runs, run_missing
 from act_eval.harness.arguments import baseline_of
 from act_eval.sweep.grid import Axis, points
 from act_eval.sweep.results import SweepResults, read_results
@@ -28,10 +28,11 @@ def run_sweep(settings: ComparisonSettings, axes: Sequence[Axis], output: Path, 
         What was found; None in all but the main process.
 
     Raises:
-        InputError: see `grid.points` and `compare.run_variants`; raised before the model is loaded.
+        InputError: see `grid.points`, `compare.plan_runs` and `compare.run_missing`; raised before the model is loaded.
     """
-    grid = points(settings.model_args, axes)
+    grid = points(settings.model.model_args, axes)
     variants = {point.label: point.arguments for point in grid if not point.arguments.changes_nothing}
     variants["baseline"] = baseline_of(grid[0].arguments)
-    cells, is_main_process = run_variants(settings, variants, output, console)
-    return read_results(axes, grid, cells, output) if is_main_process else None
+    plan = plan_runs(settings, variants)
+    is_main_process = run_missing(plan, output, console)
+    return read_results(axes, grid, plan.runs, output) if is_main_process else None

@@ -27,8 +27,8 @@ from act_eval.profiles import HeadProfile, ProfileError
 
 SETTINGS = [
     CalibrationSettings(),
-    CalibrationSettings(ToOtherTokens(0), threshold=0.05),
-    CalibrationSettings(ToOtherTokens(0.7), alpha=3, keep="first-token"),
+    CalibrationSettings(method=ToOtherTokens(0), threshold=0.05),
+    CalibrationSettings(method=ToOtherTokens(0.7), alpha=3, keep="first-token"),
 ]
 
 
@@ -142,7 +142,7 @@ def test_both_ways_to_decode_equal_the_reference(gqa_model, monkeypatch, few):
     monkeypatch.setattr(
         AttentionCall, "write_heads", lambda call, heads, *args: computed.append(heads) or original(call, heads, *args)
     )
-    ids, settings = random_ids(60, seed=4, rows=2), CalibrationSettings(ToOtherTokens(0.1), threshold=0.04)
+    ids, settings = random_ids(60, seed=4, rows=2), CalibrationSettings(method=ToOtherTokens(0.1), threshold=0.04)
     with torch.no_grad(), naive_act(gqa_model, SOME, settings):
         expected = gqa_model(ids[:, :50], use_cache=True)
         expected = gqa_model(ids[:, 50:], past_key_values=expected.past_key_values).logits
@@ -327,7 +327,7 @@ def test_extra_memory_is_linear(fresh_model, monkeypatch, act, padded):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_near_float32(gqa_model, dtype):
     ids = random_ids(60, seed=21)
-    act = act_of(CalibrationSettings(ToOtherTokens(0.2), threshold=0.02), SOME)
+    act = act_of(CalibrationSettings(method=ToOtherTokens(0.2), threshold=0.02), SOME)
     expected = log_softmax(logits_of(gqa_model, ids, act), -1)
     plain = log_softmax(logits_of(gqa_model, ids), -1)
     half = copy.deepcopy(gqa_model).to(dtype)

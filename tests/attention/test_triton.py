@@ -77,7 +77,9 @@ def test_statistics(name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("settings", [CalibrationSettings(alpha=1.5), CalibrationSettings(ToOtherTokens(0), threshold=0.03)])
+@pytest.mark.parametrize(
+    "settings", [CalibrationSettings(alpha=1.5), CalibrationSettings(method=ToOtherTokens(0), threshold=0.03)]
+)
 @pytest.mark.parametrize("limit", [1.2, 10.0])
 def test_outputs(name, settings, limit, monkeypatch):
     """With a low limit on the factor, most rows are computed over the other keys."""

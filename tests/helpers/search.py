@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 
+from act_eval.attention.act import ACT
 from act_eval.harness.arguments import ACTArguments
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.evaluate import HeadEvaluator
@@ -30,8 +31,7 @@ def random_documents(count, seed=0, context_of_each_choice=False):
 
 def naive_scores(lm, act, documents, profile):
     """Correct and margin of each document from one whole evaluation through ACT, `[documents]` each."""
-    threshold = None if act.alpha else act.threshold
-    lm.set_act(ACTArguments(profile, act.method, threshold, act.alpha, act.keep, act.decode, act.base))
+    lm.set_act(ACTArguments(profile, settings={name: getattr(act, name) for name in ACT.setting_names()}))
     try:
         requests = [(("", ""), list(context), list(tokens)) for document in documents for context, tokens in document.requests]
         answers = iter(lm._loglikelihood_tokens(requests, disable_tqdm=True))

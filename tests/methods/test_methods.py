@@ -52,8 +52,8 @@ every_method = pytest.mark.parametrize("method", CASES, ids=IDS)
 
 def settings_of(method, **settings):
     if method.uses_sinks:
-        return CalibrationSettings(method, **{"threshold": 0.05, **settings})
-    return CalibrationSettings(method)
+        return CalibrationSettings(method=method, **{"threshold": 0.05, **settings})
+    return CalibrationSettings(method=method)
 
 
 def test_every_method_is_among_the_cases_and_in_the_readme():
@@ -439,8 +439,8 @@ def test_a_method_object_keeps_its_parameters():
 @every_method
 def test_settings_in_results(method):
     """All that results say of the settings is there to read again, and the line that names them differs where they differ."""
-    arguments = ACTArguments("all", act_method=method.name, parameters=method.parameters)
-    assert ACTArguments.of_model_args(arguments.model_args).model_args == arguments.model_args
+    arguments = ACTArguments("all", settings={"method": method.name}, parameters=method.parameters)
+    assert ACTArguments.from_model_args(arguments.model_args).model_args == arguments.model_args
     lm = ACTLM(**arguments.model_args, device="cpu")
     act = lm.get_model_info()["act"]
     assert act["method"] == method.name

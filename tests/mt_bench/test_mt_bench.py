@@ -16,6 +16,7 @@ from act_eval.cli import app as cli
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.settings import ModelSettings
 from act_eval.mt_bench import answers as answers_module
 from act_eval.mt_bench.answers import CATEGORY_TEMPERATURES, AnswerSettings, write_answers
 from act_eval.mt_bench.folder import Folder
@@ -24,6 +25,7 @@ from act_eval.mt_bench.journal import open_journal, read_journal
 from act_eval.mt_bench.questions import load_questions
 
 HERE = Path(__file__).parent
+ALL_HEADS = ModelSettings({"act_profile": "all"}, device="cpu")
 QUESTIONS, TEMPLATE = HERE / "question.jsonl", HERE / "chat.jinja"
 ACT_ARGUMENTS = {"act_profile": "all", "act_threshold": 0.02, "act_beta": 0.0}
 NEW_TOKENS = 10
@@ -69,10 +71,9 @@ def questions():
 
 
 def settings(chat_model, **changes):
-    model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS}
-    return AnswerSettings(
-        **{"model_args": model_args, "max_new_tokens": NEW_TOKENS, "device": "cpu", "batch_size": 4, **changes}
-    )
+    model = {"model_args": {"pretrained": str(chat_model), **ACT_ARGUMENTS}, "device": "cpu", "batch_size": 4}
+    model |= {name: changes.pop(name) for name in model if name in changes}
+    return AnswerSettings(ModelSettings(**model), **{"max_new_tokens": NEW_TOKENS, **changes})
 
 
 def turns(folder):
@@ -284,13 +285,13 @@ def test_half_a_line_is_dropped_and_broken_lines_are_named(tmp_path):
 def test_no_chat_template_is_found_before_the_weights_are_loaded(questions, tmp_path, monkeypatch):
     monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(InputError, match=r"has no chat template: choose a chat model.*--chat-template"):
-        write_answers(AnswerSettings({"act_profile": "all"}, device="cpu"), questions, None, tmp_path)
+        write_answers(AnswerSettings(ALL_HEADS), questions, None, tmp_path)
     assert not list(tmp_path.glob("model_answer/*"))
 
 
 def test_a_chat_template_from_a_file(questions, tmp_path):
     """Also in a folder where a run without it came to nothing."""
-    without = AnswerSettings({"act_profile": "all"}, max_new_tokens=2, device="cpu")
+    without = AnswerSettings(ALL_HEADS, max_new_tokens=2)
     with pytest.raises(InputError, match="has no chat template"):
         write_answers(without, questions, 1, tmp_path)
     write_answers(replace(without, chat_template=TEMPLATE), questions, 1, tmp_path)
@@ -301,7 +302,7 @@ def test_a_chat_template_from_a_file(questions, tmp_path):
 def test_a_chat_template_that_fails(questions, tmp_path, monkeypatch, template):
     monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
     (tmp_path / "bad.jinja").write_text(template)
-    bad = AnswerSettings({"act_profile": "all"}, device="cpu", chat_template=tmp_path / "bad.jinja")
+    bad = AnswerSettings(ALL_HEADS, chat_template=tmp_path / "bad.jinja")
     with pytest.raises(InputError, match=r"chat template of .*bad.jinja cannot write two turns"):
         write_answers(bad, questions, None, tmp_path / "output")
 
@@ -309,9 +310,9 @@ def test_a_chat_template_that_fails(questions, tmp_path, monkeypatch, template):
 @pytest.mark.parametrize(
     ("changes", "culprit"),
     [
-        ({"temperatures": "hot"}, "--temperatures hot"),
-        ({"max_new_tokens": 0}, "--max-new-tokens is 0"),
-        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"temperatures": "hot"}, "temperatures hot"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"chat_template": Path("no-such-file")}, "no-such-file"),
         ({"model_args": {"act_profile": "none"}}, "baseline itself"),
         ({"model_args": {"act_theta": 1}}, "takes beta, not theta"),

@@ -25,10 +25,11 @@ from act_eval.cli import app as cli
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import TaskError, load_tasks
 from act_eval.profiles import HeadProfile
 from act_eval.search import run
-from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, load_documents
+from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.resume_at_layer import DecoderLayers
 from act_eval.search.run import run_search
@@ -52,7 +53,7 @@ def gqa_lm(gqa_model):
 
 def demo_documents(lm, demo_tasks, limit=4, **settings):
     tasks = {name: task for name in DEMO_TASKS for name, task in load_tasks(name, demo_tasks).items()}
-    return load_documents(lm, tasks, DocumentSettings(limit, 1234, **settings))
+    return load_documents(lm, tasks, PromptSettings(DEMO_TASKS, limit, **settings))
 
 
 def all_heads(lm):
@@ -260,13 +261,13 @@ class TestDocuments:
     def test_documents_of_the_evaluation_split_are_left_out(self, demo_lm, demo_tasks):
         (task,) = load_tasks("demo_topic", demo_tasks).values()
         task.dataset["test"] = task.dataset["train"].select(range(490))
-        documents = load_documents(demo_lm, {"demo_topic": task}, DocumentSettings(None, 1))
+        documents = load_documents(demo_lm, {"demo_topic": task}, PromptSettings((), seed=1))
         assert len(documents) == 10
 
     def test_the_seed_draws_the_examples(self, demo_lm, demo_tasks):
         def contexts(seed, shots):
             tasks = load_tasks("demo_sentiment", demo_tasks)
-            documents = load_documents(demo_lm, tasks, DocumentSettings(None, seed, shots))
+            documents = load_documents(demo_lm, tasks, PromptSettings((), seed=seed, num_fewshot=shots))
             return [document.requests[0][0] for document in documents]
 
         assert contexts(1, 0) == contexts(2, 0)
@@ -277,7 +278,7 @@ class TestDocuments:
         (task,) = load_tasks("demo_topic", demo_tasks).values()
         task.dataset["train"] = task.dataset["train"].select(range(4))
         task.sampler.replace_df(list(task.dataset["train"]))
-        documents = load_documents(demo_lm, {"demo_topic": task}, DocumentSettings(4, 1, num_fewshot=3))
+        documents = load_documents(demo_lm, {"demo_topic": task}, PromptSettings((), 4, seed=1, num_fewshot=3))
         texts = [task.doc_to_text(doc) for doc in task.training_docs()]
         for document in documents:
             prompt = demo_lm.tok_decode(list(document.requests[0][0]))
@@ -450,7 +451,8 @@ class TestCommand:
         assert table["documents"].max() == int(limit)
 
     def test_selections(self, tmp_path):
-        settings = {"tasks": ("demo_topic",), "model_args": {"act_alpha": 5, "dtype": "float32"}, "limit": 6, "device": "cpu"}
+        model = ModelSettings({"act_alpha": 5, "dtype": "float32"}, device="cpu", batch_size=8)
+        settings = {"model": model, "prompts": PromptSettings(("demo_topic",), limit=6)}
         result = run_search(SearchSettings(**settings, layers="1-2", selection="top-k", k=3), tmp_path / "top")
         best = result.heads.sort_values("margin_change", ascending=False).head(3)
         assert {(layer, head) for layer, heads in result.profile.heads.items() for head in heads} == set(
@@ -470,7 +472,8 @@ class TestCommand:
 
 
 def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
-    settings = SearchSettings(DEMO_TASKS, {"act_alpha": 5}, limit=8, batch_size=2, mode="exact", selection="improving")
+    model, prompts = ModelSettings({"act_alpha": 5}, batch_size=2), PromptSettings(DEMO_TASKS, limit=8)
+    settings = SearchSettings(model, prompts, mode="exact", selection="improving")
     processes = SimpleNamespace(process_index=1, num_processes=3, is_main_process=False, main_process_first=nullcontext)
     monkeypatch.setattr(run, "shared_processes", lambda: processes)
     monkeypatch.setattr(run, "ACTLM", lambda **_: demo_lm)

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from act_eval.attention.act import ACT
 from act_eval.attention.cache import CACHE_ATTRIBUTE
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.profiles import HeadProfile
 from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
@@ -104,8 +105,9 @@ def document(rng):
 
 def search(planted, output, **settings):
     model_args = {"pretrained": str(planted / "model"), "dtype": "float32", "act_alpha": 5, "act_keep": "first-token"}
-    common = {"limit": None, "layers": "all", "device": "cpu", "batch_size": 32, "include_path": str(planted / "tasks")}
-    return run_search(SearchSettings(("planted",), model_args, **{**common, **settings}), output)
+    model = ModelSettings(model_args, device="cpu", batch_size=32)
+    prompts = PromptSettings(("planted",), include_path=str(planted / "tasks"))
+    return run_search(SearchSettings(model, prompts, **{"layers": "all", **settings}), output)
 
 
 def found(result):

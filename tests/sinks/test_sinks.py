@@ -419,7 +419,9 @@ class TestCommand:
         monkeypatch.setattr(run, "collect", collect_and_note)
         written = []
         monkeypatch.setattr(run, "write_sinks", lambda *arguments: written.append(arguments) or [])
-        run.run_sinks(SinksSettings(("act_demo",), {}, split, limit=3, batch_size=2, device="cpu"), tmp_path)
+        run.run_sinks(
+            SinksSettings(ModelSettings(device="cpu", batch_size=2), PromptSettings(("act_demo",), limit=3), split), tmp_path
+        )
         ((statistics, families, *_),) = written
         prompts = {
             corpus.INSTRUCTIONS[task] + corpus.prompt(task, doc)
@@ -473,7 +475,7 @@ class TestCommand:
 
         monkeypatch.setattr(run, "load_with_groups", load_changed)
         with pytest.raises(InputError, match=message):
-            run.run_sinks(SinksSettings(("demo_topic",), {}, "train"), tmp_path)
+            run.run_sinks(SinksSettings(ModelSettings(), PromptSettings(("demo_topic",), limit=100), "train"), tmp_path)
 
     @pytest.mark.parametrize(
         ("layers", "message"),

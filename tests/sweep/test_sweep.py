@@ -55,7 +55,7 @@ class TestGrid:
     def test_all_combinations(self):
         grid = points({"act_profile": "all", "pretrained": "x"}, axes(beta=(0, 0.4), alpha=(3, 5, 7)))
         assert [tuple(point.values.values()) for point in grid] == list(itertools.product((0, 0.4), (3, 5, 7)))
-        assert all(point.arguments.act_profile == "all" for point in grid)
+        assert all(point.arguments.profile == "all" for point in grid)
         assert [point.arguments.act_alpha for point in grid[:3]] == [3, 5, 7]
         assert grid[1].label == "beta 0, alpha 5"
 
@@ -221,7 +221,7 @@ class TestRun:
         new = cells(output)
         assert len(new) == len(done) + 2 * len(TASKS)
         assert sum(cell["model_args"]["act_profile"] == "none" for cell in new) == len(TASKS)
-        assert f"{3 * len(TASKS)} of {5 * len(TASKS)} cells are finished" in result.output
+        assert f"{3 * len(TASKS)} of {5 * len(TASKS)} runs are finished" in result.output
         assert all(f"{task}, beta 0.25, act" in result.output for task in TASKS)
         table = pd.read_csv(output / "sweep.csv")
         assert set(table["method"]) == {"act", "temperature"}

@@ -1,0 +1,25 @@
+"""`act-eval compare`: baseline and ACT in one go, then the report."""
+
+from __future__ import annotations
+
+from act_eval.cli.options import Output, Seeds, Verbose, whole_numbers, with_settings
+from act_eval.cli.report import report_on
+from act_eval.cli.terminal import console, quiet
+from act_eval.harness.settings import ModelSettings, PromptSettings
+
+
+@with_settings(without=("seed",))
+def compare(
+    *, prompts: PromptSettings, output: Output, model: ModelSettings, seeds: Seeds = "1234", verbose: Verbose = False
+) -> None:
+    """Run baseline and ACT on the same tasks, the model loaded once, then report. Finished parts are not run again.
+
+    Example: act-eval compare --tasks demo_choice --model-args act_profile=all,act_alpha=5 --device cpu --output results-of-mine
+    """
+    quiet(verbose)
+
+    from act_eval.compare import ComparisonSettings, run_comparison
+
+    settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
+    if run_comparison(settings, output, console):
+        report_on([output], output)

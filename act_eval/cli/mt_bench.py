@@ -1,0 +1,101 @@
+"""`act-eval mt-bench`: answers, a judge, scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from act_eval.cli.options import Verbose, model_arguments, names, with_settings
+from act_eval.cli.terminal import console, quiet, say, say_written
+from act_eval.harness.settings import ModelSettings
+
+app = typer.Typer(
+    help="MT-Bench: two-turn answers with and without ACT, a judge, and paired scores.",
+    no_args_is_help=True,
+)
+
+AnswersFolder = Annotated[Path, typer.Argument(help="Folder that act-eval mt-bench answer wrote.")]
+
+
+@app.command()
+@with_settings(batch_size="8")
+def answer(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison, laid out as FastChat's.")],
+    model: ModelSettings,
+    questions: Annotated[
+        str, typer.Option(help="FastChat's question.jsonl, or the id of a dataset on the hub.")
+    ] = "HuggingFaceH4/mt_bench_prompts",
+    limit: Annotated[int | None, typer.Option(help="Questions of each category; all by default.")] = None,
+    temperatures: Annotated[str, typer.Option(help="greedy, or category: FastChat's temperature of each category.")] = "greedy",
+    max_new_tokens: Annotated[int, typer.Option(help="Where each reply ends at the latest.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of sampled replies; each question and turn has random numbers of its own.")] = 1234,
+    chat_template: Annotated[Path | None, typer.Option(help="A Jinja file in place of the tokenizer's chat template.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Answer the questions with baseline and ACT, the model loaded once. Answers that are there are not made again."""
+    quiet(verbose)
+
+    from act_eval.mt_bench.answers import AnswerSettings, write_answers
+    from act_eval.mt_bench.questions import load_questions
+
+    settings = AnswerSettings(model, temperatures, max_new_tokens, seed, chat_template)  # type: ignore[arg-type]
+    say(write_answers(settings, load_questions(questions), limit, output))
+
+
+@app.command()
+@with_settings()
+def judge(
+    folder: AnswersFolder,
+    judge_model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
+    judge_base_url: Annotated[
+        str, typer.Option(help="Of an OpenAI-compatible endpoint, up to /v1.")
+    ] = "https://api.openai.com/v1",
+    judge_key_variable: Annotated[
+        str, typer.Option(help="The environment variable that holds the API key, if the endpoint needs one.")
+    ] = "OPENAI_API_KEY",
+    judge_args: Annotated[str, typer.Option(help="What else goes into each request.")] = "temperature=0,max_tokens=2048",
+    mode: Annotated[
+        str, typer.Option(help="single (a grade from 1 to 10 for each reply), pair (ACT against baseline), or both.")
+    ] = "single,pair",
+    concurrency: Annotated[int, typer.Option(help="Requests that are under way at once.")] = 8,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 120,
+    retries: Annotated[int, typer.Option(help="How often a request that failed on the way is sent again.")] = 6,
+    retry_missing: Annotated[bool, typer.Option(help="Ask again where an earlier run got no judgement.")] = False,
+) -> None:
+    """Have the answers judged. Judgements that are there are not asked for again."""
+    from act_eval.mt_bench.folder import Folder
+    from act_eval.mt_bench.judge import JudgeSettings, judge_answers
+
+    settings = JudgeSettings(
+        judge_model,
+        judge_base_url,
+        judge_key_variable,
+        model_arguments(judge_args),
+        concurrency,
+        timeout,
+        retries,
+        retry_missing,
+    )
+    say(judge_answers(settings, names(mode), Folder(folder)))  # type: ignore[arg-type]
+
+
+@app.command()
+@with_settings()
+def report(
+    folder: AnswersFolder,
+    judge_model: Annotated[str | None, typer.Option(help="Whose judgements, where several judges were asked.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the report; the folder itself by default.")
+    ] = None,
+) -> None:
+    """Tables and plots of what ACT changed, paired by question."""
+    from act_eval.mt_bench.folder import Folder
+    from act_eval.mt_bench.report import print_scores, write_scores
+    from act_eval.mt_bench.scores import make_scores
+
+    scores = make_scores(Folder(folder), judge_model)
+    print_scores(scores, console)
+    say_written(write_scores(scores, output or folder))

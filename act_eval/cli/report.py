@@ -1,0 +1,67 @@
+"""`act-eval report`: tables, plots and a page from results that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from act_eval.cli.options import names, with_settings
+from act_eval.cli.terminal import console, say, say_written
+from act_eval.errors import SettingError
+
+if TYPE_CHECKING:
+    from act_eval.report.build import ReportOptions
+
+
+@with_settings()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with lm-eval's results, searched recursively.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the report; the first folder by default.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="Only these metrics, separated by commas.")] = "",
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Only rows where a column matches a pattern: task=mmlu_*, filter=strict-match. Repeat."),
+    ] = None,
+    group_by: Annotated[str, typer.Option(help="What is averaged: tasks of each group, tag, all or none.")] = "group",
+    style: Annotated[str | None, typer.Option(help="A matplotlib style, by name or as a file, for the plots.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON and nothing else; no file is written.")
+    ] = False,
+) -> None:
+    """Tables, plots and a page of what ACT changed, from results that are there.
+
+    Example: act-eval report results-of-mine --metric acc --filter 'task=demo_*' --output report-of-mine
+    """
+    from act_eval.report.build import ReportOptions, make_report
+    from act_eval.report.machine_readable import to_json
+
+    patterns = dict(_column_pattern(text) for text in filters or [])
+    options = ReportOptions(names(metric), patterns, group_by)  # type: ignore[arg-type]
+    if json:
+        print(to_json(make_report(folders, options)), end="")
+    else:
+        report_on(folders, output or folders[0], options, style)
+
+
+def report_on(folders: Sequence[Path], output: Path, options: ReportOptions | None = None, style: str | None = None) -> None:
+    """Show the comparison of all results below some folders, and write the report."""
+    from act_eval.report.build import make_report
+    from act_eval.report.tables import print_tables
+    from act_eval.report.write import write_report
+
+    made = make_report(folders, options)
+    print_tables(made, console)
+    say(f"not compared: {note}" for note in made.notes)
+    say_written(write_report(made, output, style))
+
+
+def _column_pattern(text: str) -> tuple[str, str]:
+    column, equals, pattern = text.partition("=")
+    if not equals:
+        raise SettingError("filter", f"{text!r} is not COLUMN=PATTERN: write it as task=mmlu_*.")
+    return column, pattern

@@ -1,0 +1,42 @@
+"""`act-eval search`: find the heads to calibrate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from act_eval.cli.options import Layers, Output, Verbose, with_settings
+from act_eval.cli.terminal import quiet, say
+from act_eval.harness.settings import ModelSettings, PromptSettings
+
+
+@with_settings(limit=100, batch_size="8")
+def search(
+    *,
+    prompts: PromptSettings,
+    output: Output,
+    model: ModelSettings,
+    layers: Layers = None,
+    mode: Annotated[str, typer.Option(help="exact, screened, or auto: exact up to 64 heads.")] = "auto",
+    budget: Annotated[
+        float, typer.Option(help="Of screened mode: exact scores cost at most this share of a full pass for each head.")
+    ] = 0.12,
+    selection: Annotated[str, typer.Option(help="validated, improving or top-k.")] = "validated",
+    k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find the heads whose calibration helps, on training documents. A search that was stopped goes on where it was.
+
+    By default all layers but the first two and the last are searched.
+
+    Example: act-eval search --tasks demo_topic,demo_choice --layers all --model-args act_alpha=5 --output heads-of-mine
+    """
+    quiet(verbose)
+
+    from act_eval.search.run import run_search
+    from act_eval.search.settings import SearchSettings
+
+    settings = SearchSettings(model, prompts, layers, mode, budget, selection, k)  # type: ignore[arg-type]
+    result = run_search(settings, output)
+    say([*result.summary(), f"wrote {result.profile.size} heads to {output / 'profile.json'}"])

@@ -1,0 +1,48 @@
+"""`act-eval sweep`: a grid of settings against one baseline."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from act_eval.cli.options import Output, Seeds, Verbose, whole_numbers, with_settings
+from act_eval.cli.terminal import console, quiet, say_written
+from act_eval.harness.settings import ModelSettings, PromptSettings
+
+
+@with_settings(without=("seed",))
+def sweep(
+    *,
+    prompts: PromptSettings,
+    output: Output,
+    vary: Annotated[
+        list[str],
+        typer.Option(help="What varies, an argument of act-hf without act_: beta=0,0.2,0.4 or method=act,boost. Repeat."),
+    ],
+    model: ModelSettings,
+    metric: Annotated[
+        str | None, typer.Option(help="What tables and plots show; by default the metric that most tasks have.")
+    ] = None,
+    seeds: Seeds = "1234",
+    verbose: Verbose = False,
+) -> None:
+    """Compare ACT with the baseline over a grid of settings, the baseline run once. Finished parts are not run again.
+
+    Example: act-eval sweep --tasks demo_topic --vary beta=0,0.4 --model-args act_profile=all,act_alpha=5 --output sweep-of-mine
+    """
+    quiet(verbose)
+
+    from act_eval.compare import ComparisonSettings
+    from act_eval.sweep.grid import Axis
+    from act_eval.sweep.run import run_sweep
+    from act_eval.sweep.tables import main_metric, print_tables
+    from act_eval.sweep.write import write_sweep
+
+    axes = [Axis.parse(text) for text in vary]
+    settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
+    results = run_sweep(settings, axes, output, console)
+    if results is not None:
+        shown = main_metric(results, metric)
+        print_tables(results, shown, console)
+        say_written(write_sweep(results, shown, output))
