@@ -11,6 +11,7 @@ from lm_eval.api.instance import Instance
 from act_eval.harness.lm import ACTLM, holds
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.search import run
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks import run as sinks

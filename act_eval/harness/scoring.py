@@ -118,14 +118,19 @@ class Scorer:
         for start in range(0, len(longer), batch_size):
             chunk = longer[start : start + batch_size]
             places = torch.tensor([place[index] for _, index, _ in chunk], device=self.device)
-            rest_totals, rest_greedy = self.score_rest(prefill, rows[places], [tokens for _, _, tokens in chunk])
-            totals[places] += rest_totals
-            greedy[places] &= rest_greedy
+            more, all_greedy = self.score_remaining_tokens(prefill, rows[places], [tokens for _, _, tokens in chunk])
+            totals[places] += more
+            greedy[places] &= all_greedy
         answers = zip(totals.tolist(), greedy.tolist(), strict=True)
         return {index: answer for (_, index, _), answer in zip(flat, answers, strict=True)}
 
     def prefill(self, contexts: Sequence[Tokens], use_cache: bool) -> Prefill:
-        """Run contexts in one batch, without continuations; gradients are kept where they are switched on."""
+        """Run contexts in one batch, without continuations; gradients are kept where they are switched on.
+
+        Args:
+            contexts: token ids, at least one each.
+            use_cache: whether continuations will run on the cache.
+        """
         ids, mask = self._pad(contexts, side="left")
         output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=1, use_cache=use_cache)
         return Prefill(mask, self._log_softmax(output.logits[:, -1]), output.past_key_values if use_cache else None)
@@ -141,13 +146,20 @@ class Scorer:
         Returns:
             Log-probability, float64 `[continuations]`, and whether the token is greedy, bool `[continuations]`.
         """
-        first = torch.tensor([tokens[0] for tokens in continuations], device=self.device)
-        return prefill.log_probs[rows, first].double(), prefill.log_probs.argmax(-1)[rows] == first
+        first_tokens = torch.tensor([tokens[0] for tokens in continuations], device=self.device)
+        return prefill.log_probs[rows, first_tokens].double(), prefill.log_probs.argmax(-1)[rows] == first_tokens
 
-    def score_rest(self, prefill: Prefill, rows: Tensor, continuations: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
+    def score_remaining_tokens(self, prefill: Prefill, rows: Tensor, continuations: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
         """Score all but the first token of continuations, as decode rows.
 
-        Args and returns: as `score_first_tokens`, with at least two tokens each, and sums of log-probabilities.
+        Args:
+            prefill: of the contexts, with its cache.
+            rows: int64 `[continuations]`, the context of each continuation.
+            continuations: token ids, at least two each.
+
+        Returns:
+            The sum of log-probabilities, float64 `[continuations]`, and whether all of these tokens are greedy, bool
+            `[continuations]`.
         """
         ids, mask = self._pad([tokens[:-1] for tokens in continuations], side="right")
         targets, _ = self._pad([tokens[1:] for tokens in continuations], side="right")
@@ -165,7 +177,14 @@ class Scorer:
 
     @torch.no_grad()
     def score_blocks(self, blocks: Sequence[tuple[Tokens, Tokens]]) -> list[Answer]:
-        """Score (context, continuation) pairs each as one block of prefill, in one batch: for perplexity windows."""
+        """Score contexts with their continuations, each as one block of prefill, in one batch: for perplexity windows.
+
+        Args:
+            blocks: token ids of a context and of its continuation.
+
+        Returns:
+            For each block the sum of the continuation's log-probabilities, and whether all its tokens are greedy.
+        """
         ids, mask = self._pad([(context + continuation)[:-1] for context, continuation in blocks], side="left")
         targets, target_mask = self._pad([continuation for _, continuation in blocks], side="left")
         output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=targets.shape[1], use_cache=False)

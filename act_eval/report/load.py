@@ -197,6 +197,8 @@ def describe_settings(act: Mapping[str, Any] | None) -> str:
     """
     if act is None or _changes_nothing(act):
         return "baseline"
+    if "text" in act:
+        return act["text"]
     profile = str(act["profile"])
     if profile.endswith(".json"):
         profile = f"{'/'.join(Path(profile).parts[-2:])} {act['profile_hash'][:8]}"
@@ -215,6 +217,8 @@ def describe_settings(act: Mapping[str, Any] | None) -> str:
 
 def method_parameters(act: Mapping[str, Any]) -> dict[str, float]:
     """The parameters of the method among the ACT settings of a run."""
+    if "parameters" in act:
+        return act["parameters"]
     return {name: value for name, value in act.items() if name not in (*_ACT_KEYS, *_OTHER_ACT_KEYS)}
 
 

@@ -303,7 +303,7 @@ class HeadEvaluator:
             # The sinks of a prefill remember the profiles that they were found with; without them, each row needs its own.
             of_rows = profiles if self._act.decode == "prefill" else [profiles[variation] for variation, _ in rest]
             with self._act_with(of_rows)(self._lm.model), self._decoder.resume_at(first, hidden, plain.rest):
-                rest_totals, rest_greedy = self._scorer.score_rest(
+                rest_totals, rest_greedy = self._scorer.score_remaining_tokens(
                     prefill, self._index(variation for variation, _ in rest), continuations
                 )
             heads_at, requests_at = [places[variation] for variation, _ in rest], [request for _, request in rest]
@@ -415,7 +415,9 @@ class HeadEvaluator:
     def _add_rest(self, batch: _Batch, prefill: Prefill, totals: Tensor, greedy: Tensor) -> tuple[Tensor, Tensor]:
         longer = self._index(batch.longer)
         continuations = [batch.continuations[request] for request in batch.longer]
-        rest_totals, rest_greedy = self._scorer.score_rest(prefill, self._index(batch.rows[batch.longer]), continuations)
+        rest_totals, rest_greedy = self._scorer.score_remaining_tokens(
+            prefill, self._index(batch.rows[batch.longer]), continuations
+        )
         return totals.index_add(0, longer, rest_totals), greedy.index_put((longer,), greedy[longer] & rest_greedy)
 
     def _refuse_non_finite(self, batch: _Batch, totals: np.ndarray) -> None:

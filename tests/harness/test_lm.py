@@ -190,7 +190,7 @@ class TestSettings:
     def test_model_info_says_what_ran(self, calibrated):
         info = json.loads(json.dumps(calibrated.get_model_info(), default=str))
         act = info["act"]
-        assert (act["beta"], act["alpha"], act["threshold"]) == (0.1, 3, None)
+        assert (act["parameters"]["beta"], act["alpha"], act["threshold"]) == (0.1, 3, None)
         assert (act["profile"], act["num_heads"]) == ("all", 32)
         assert act["profile_hash"] == HeadProfile.of_layers(range(4), 4, 8).content_hash
         assert info["versions"]["torch"] == torch.__version__.split("+")[0] or info["versions"]["torch"] == torch.__version__

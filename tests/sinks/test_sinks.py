@@ -22,6 +22,7 @@ from act_eval.attention.layer import MODULE_ATTRIBUTE
 from act_eval.cli import app as cli
 from act_eval.demo import MODEL_PATH, corpus
 from act_eval.errors import InputError
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.methods.temperature import Temperature
 from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile, ProfileError

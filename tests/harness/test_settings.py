@@ -1,0 +1,61 @@
+"""The settings that all features share: what is refused, what files record, and what a model is asked."""
+
+import pytest
+from lm_eval import simple_evaluate
+
+from act_eval.errors import SettingError
+from act_eval.harness.documents import draw_evaluation_documents, render
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.tasks import load_tasks
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, "0", "auto", "auto:4", "two"])
+def test_a_batch_size_that_is_no_number_of_rows(batch_size):
+    with pytest.raises(SettingError, match="batch_size"):
+        ModelSettings(batch_size=batch_size).whole_batch_size()
+
+
+@pytest.mark.parametrize("limit", [0, 0.5, -3, 1.5])
+def test_a_limit_that_is_no_number_of_documents(limit):
+    with pytest.raises(SettingError, match=f"limit must be at least 1 document, and a whole number, not {limit}"):
+        PromptSettings(("demo_topic",), limit=limit).with_whole_limit()
+
+
+def test_whole_numbers_stay():
+    assert ModelSettings(batch_size="8").whole_batch_size() == 8
+    assert type(PromptSettings((), limit=3.0).with_whole_limit().limit) is int
+    assert PromptSettings(()).with_whole_limit().limit is None
+
+
+def test_what_files_record():
+    """Always the same entries, so that files of earlier versions stay as they are; later settings where they are given."""
+    always = {"limit": None, "seed": 1234, "num_fewshot": None, "apply_chat_template": False}
+    assert PromptSettings(("a",), include_path="x").recorded == always
+    assert PromptSettings(("a",), system_instruction="Hi.").recorded == {**always, "system_instruction": "Hi."}
+
+
+def test_baseline_and_act_share_what_is_not_about_act():
+    model = ModelSettings({"pretrained": "m", "act_beta": 0.1}, device="cpu")
+    assert model.without_act == {"pretrained": "m"}
+    assert model.lm_arguments(act_beta=0.2) == {"pretrained": "m", "device": "cpu", "act_beta": 0.2}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_fewshot": 2, "seed": 7}, {"system_instruction": "Think first."}],
+    ids=["as the task says", "few-shot", "system instruction"],
+)
+def test_documents_are_rendered_as_lm_eval_asks_them(demo_tasks, settings):
+    lm = ACTLM(act_profile="none", device="cpu")
+    prompts = PromptSettings(("demo_topic",), limit=3, **settings)
+    (task,) = load_tasks("demo_topic", demo_tasks).values()
+    results = simple_evaluate(
+        model=lm, tasks=["demo_topic"], task_manager=demo_tasks, log_samples=True, **prompts.evaluation_arguments()
+    )
+    asked = [sample["arguments"][0][0] for sample in results["samples"]["demo_topic"]]
+    draw_evaluation_documents(task, prompts)
+    rendered = [instances[0].args[0] for instances in render(lm, task, range(3), prompts)]
+    assert rendered == asked
+    instruction = settings.get("system_instruction")
+    assert instruction is None or all(prompt.startswith(instruction) for prompt in rendered)
