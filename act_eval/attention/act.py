@@ -7,24 +7,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import transformers
 from torch import nn
 
 from act_eval.attention import gptj
-from act_eval.attention.backends import base_attention, check_base, register
+from act_eval.attention.backends import base_attention, check_adapted_base, check_base, register_act_attention
 from act_eval.attention.calibration import CalibrationSettings, Decode, Keep
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration, act_attention
+from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 from act_eval.attention.masks import LastVisibility
 from act_eval.attention.model_structure import (
     UnsupportedModelError,
     attention_modules,
+    check_profile_layers,
     check_supported,
+    compute_all_queries,
     pretrained_model,
     resolve_for_model,
 )
 from act_eval.methods import make_method
 from act_eval.methods.base import Method
-from act_eval.profiles import HeadProfile, ProfileError
+from act_eval.profiles import HeadProfile
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class ACT:
         method: what is done with the attention: `"act"`, or another method of `act_eval.methods`, by name or as an object
             (`Temperature(theta=1.2)`).
         sink_share: share of the sinks that are calibrated, those that receive most; in [0, 1].
+        limits: how much is computed at once; no setting of ACT, since results agree whatever it is.
 
     Raises:
         InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.
@@ -72,6 +75,7 @@ class ACT:
     sink_share: float = 1.0
     layer_class: ClassVar[type[LayerCalibration]] = LayerCalibration
     calibration: CalibrationSettings = field(init=False, repr=False, compare=False)
+    limits: ComputeLimits = field(default=DEFAULT_LIMITS, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
@@ -109,10 +113,12 @@ class ACT:
         if any(hasattr(module, MODULE_ATTRIBUTE) for module in modules):
             raise UnsupportedModelError("the model is inside an ACT context already: leave it before entering another one.")
         heads = self._heads_of_rows(text_config, pretrained.name_or_path)
-        check_layers(heads, {module.layer_idx for module in modules})
+        check_profile_layers(heads, {module.layer_idx for module in modules})
         base: str = self.base or text_config._attn_implementation
         adapted = gptj.is_adapted(type(pretrained))
-        name = check_adapted(text_config, base) if adapted else register(base, act_attention)
+        if adapted:
+            check_adapted_base(text_config, base)
+        name = base if adapted else register_act_attention(base, act_attention)
         with ExitStack() as stack:
             if self.calibration.changes_nothing or not any(profile.size for profile in heads):
                 name = base
@@ -128,7 +134,7 @@ class ACT:
         self, modules: list[Any], heads: Sequence[HeadProfile], base: str, adapted: bool, stack: ExitStack
     ) -> None:
         """Put onto attention modules what they need, until the stack is left."""
-        visibility = LastVisibility()
+        visibility = LastVisibility(self.limits)
         for module in modules:
             layer = self.layer_class(
                 layer=module.layer_idx,
@@ -137,6 +143,7 @@ class ACT:
                 settings=self.calibration,
                 heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
                 visibility=visibility,
+                limits=self.limits,
             )
             setattr(module, MODULE_ATTRIBUTE, layer)
             stack.callback(delattr, module, MODULE_ATTRIBUTE)
@@ -149,34 +156,3 @@ class ACT:
     def _heads_of_rows(self, text_config: Any, checkpoint: str) -> list[HeadProfile]:
         profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
         return [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
-
-
-def check_layers(profiles: Sequence[HeadProfile], layers: set[int]) -> None:
-    """Raise ProfileError unless all layers that profiles name have attention heads."""
-    named = {layer for profile in profiles for layer, heads in profile.heads.items() if heads}
-    if named - layers:
-        raise ProfileError(
-            f"the profile names heads of layers {sorted(named - layers)}, but this model has attention in layers "
-            f"{sorted(layers)} only."
-        )
-
-
-def check_adapted(config: transformers.PretrainedConfig, base: str) -> str:
-    """The base of a model with a GPT-J adapter, which is "eager". Raises UnsupportedModelError for another one."""
-    if base != "eager":
-        raise UnsupportedModelError(
-            f"ACT runs {config.model_type} models with eager attention only, but the base is {base!r}: "
-            "load the model with attn_implementation=eager."
-        )
-    return base
-
-
-def compute_all_queries(model: transformers.PreTrainedModel, stack: ExitStack) -> None:
-    """Keep Gemma 4 from dropping the queries of a prefill whose logits nobody asked for, until the stack is left.
-
-    Its last layers share the keys of earlier ones, and compute only the last queries; but a sink is found from all of them.
-    """
-    for module in model.modules():
-        if hasattr(module, "_maybe_slice_kv_shared_inputs"):
-            module._maybe_slice_kv_shared_inputs = lambda *inputs, **_: inputs[:4]
-            stack.callback(delattr, module, "_maybe_slice_kv_shared_inputs")

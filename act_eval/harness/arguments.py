@@ -10,7 +10,7 @@ from typing import Any
 from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError
-from act_eval.methods import make_method, methods
+from act_eval.methods import available_methods, make_method
 from act_eval.methods.base import Method
 from act_eval.profiles import HeadProfile
 
@@ -54,7 +54,7 @@ class ACTArguments:
         names = [name for name in cls.__dataclass_fields__ if name.startswith("act_")]
         given = {key: value for key, value in model_args.items() if key.startswith("act_")}
         parameters = {key.removeprefix("act_"): given.pop(key) for key in list(given) if key not in names}
-        of_methods = {field.name for method in methods().values() for field in fields(method)}
+        of_methods = {field.name for method in available_methods().values() for field in fields(method)}
         unknown = [name for name in parameters if name not in of_methods]
         if unknown:
             names += sorted(f"act_{name}" for name in of_methods)

@@ -11,7 +11,7 @@ from lm_eval.utils import handle_arg_string
 
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.methods import methods
+from act_eval.methods import available_methods
 
 # What a method that does not use sinks does without.
 _OF_SINKS = ("threshold", "alpha", "keep", "sink_share")
@@ -125,7 +125,7 @@ def _unknown_arguments(names: set[str]) -> dict[str, set[str]]:
 
 
 def _taken_by(name: str) -> set[str]:
-    method = methods().get(name)
+    method = available_methods().get(name)
     if method is None:
         return set()  # `ACTArguments` says what is wrong with it
     return {field.name for field in fields(method)} | (set(_OF_SINKS) if method.uses_sinks else set())

@@ -14,7 +14,7 @@ from act_eval.methods.act import ToOtherTokens
 from helpers.families import VOCABULARY
 
 LENGTH, SHORTER = 24, 15
-SETTINGS = CalibrationSettings(ToOtherTokens(0.1), threshold=0.1)
+SETTINGS = CalibrationSettings(method=ToOtherTokens(0.1), threshold=0.1)
 
 
 def ids_of(length: int, seed: int) -> torch.Tensor:
