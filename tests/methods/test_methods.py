@@ -298,7 +298,7 @@ def test_a_method_of_somebody_else(gqa_model):
     ids = random_ids(30, seed=6, rows=2)
     settings = act.calibration
 
-    def naive(row, sinks, first, share):
+    def naive(row, sinks, first_token, share):
         new = [weight * (1 - share if key in sinks else 1) for key, weight in enumerate(row)]
         last = max(key for key, weight in enumerate(row) if weight > 0)
         new[last] += share * sum(row[key] for key in sinks)
