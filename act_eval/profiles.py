@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class HeadProfile:
         return cls.from_json(text, str(path))
 
     @classmethod
-    def of_layers(cls, layers: Iterable[int], num_layers: int, num_heads: int) -> HeadProfile:
+    def from_layers(cls, layers: Iterable[int], num_layers: int, num_heads: int) -> HeadProfile:
         """Every head of some layers of a model of this shape."""
         return cls({layer: tuple(range(num_heads)) for layer in layers}, num_layers=num_layers, num_heads=num_heads)
 
@@ -267,35 +267,35 @@ def resolve_profile(
     return profile
 
 
-def check_layers(text: str) -> None:
-    """Raise InputError unless a text names layers: `all`, or numbers and ranges such as `2-30,33`."""
+def check_layer_list(text: str) -> None:
+    """Raise SettingError unless a text names layers: `all`, or numbers and ranges such as `2-30,33`."""
     if text != "all" and not _LAYERS.fullmatch(text):
-        raise InputError(f"--layers {text!r} is not a list of layers: write all, or such as 2-30,33.")
+        raise SettingError("layers", f"{text!r} is not a list of layers: write all, or such as 2-30,33.")
 
 
 def resolve_layers(text: str, layers: Sequence[int]) -> tuple[int, ...]:
-    """The layers that a text names, ascending.
+    """Read the layers that a text names, in ascending order.
 
     Args:
-        text: see `check_layers`.
+        text: `all`, or numbers and ranges such as `2-30,33`.
         layers: those of the model that have attention heads, ascending.
 
     Raises:
-        InputError: the text names none, or one that is not among the model's.
+        SettingError: the text names none, or one that is not among the model's.
     """
-    check_layers(text)
+    check_layer_list(text)
     if text == "all":
         return tuple(layers)
     named: set[int] = set()
-    for first, _, last in (part.partition("-") for part in text.split(",")):
-        named.update(range(int(first), min(int(last or first), layers[-1] + 1) + 1))
+    for start, _, end in (part.partition("-") for part in text.split(",")):
+        named.update(range(int(start), min(int(end or start), layers[-1] + 1) + 1))
     if not named:
-        raise InputError(f"--layers {text!r} names no layer: write ranges from the lower layer to the higher one.")
+        raise SettingError("layers", f"{text!r} names no layer: write ranges from the lower layer to the higher one.")
     wrong = sorted(named - set(layers))
     if wrong:
         every = len(layers) == layers[-1] + 1
         there = f"layers 0 to {layers[-1]}" if every else f"attention in layers {', '.join(map(str, layers))} alone"
-        raise InputError(f"--layers names layer {wrong[0]}, but the model has {there}.")
+        raise SettingError("layers", f"names layer {wrong[0]}, but the model has {there}.")
     return tuple(sorted(named))
 
 
@@ -303,7 +303,7 @@ def _find_profile(spec: str, layers: Sequence[int], num_layers: int, num_heads: 
     if spec == "none":
         return HeadProfile({}, num_layers=num_layers, num_heads=num_heads)
     if spec == "all":
-        return HeadProfile.of_layers(layers, num_layers, num_heads)
+        return HeadProfile.from_layers(layers, num_layers, num_heads)
     if spec == "auto":
         return _automatic_profile(layers, num_layers, num_heads, checkpoint)
     if _INLINE.fullmatch(spec):
@@ -331,4 +331,4 @@ def _automatic_profile(attention_layers: Sequence[int], num_layers: int, num_hea
         "`act-eval search` finds the heads that help.",
         f"{layers[0]} to {layers[-1]}" if layers else "(none: the model has too few)",
     )
-    return HeadProfile.of_layers(layers, num_layers, num_heads)
+    return HeadProfile.from_layers(layers, num_layers, num_heads)

@@ -1,4 +1,4 @@
-"""One attention layer, and one whole forward pass: plain sdpa and eager against act with 0, 30 and 100% of heads, in turn.
+"""Time one attention layer and one forward pass: sdpa and eager attention against ACT with 0, 30 and 100% of heads, in turn.
 
 python benchmarks/forward.py --help
 """
@@ -40,7 +40,7 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure; see `main`."""
+    """What to measure: the options of `main`."""
 
     shape: str
     repetitions: int
@@ -59,7 +59,7 @@ def profile(share: float, layers: int, heads: int) -> HeadProfile:
 def systems(model: PreTrainedModel, run: Callable[[], object], alpha: float) -> dict[str, Callable[[], object]]:
     """What is compared, by name; the first is the reference."""
 
-    def plain(attention: str) -> object:
+    def baseline(attention: str) -> object:
         model.set_attn_implementation(attention)
         return run()
 
@@ -71,8 +71,8 @@ def systems(model: PreTrainedModel, run: Callable[[], object], alpha: float) -> 
     config = model.config
     acts = {share: ACT(profile(share, config.num_hidden_layers, config.num_attention_heads), alpha=alpha) for share in SHARES}
     return {
-        "sdpa": lambda: plain("sdpa"),
-        "eager": lambda: plain("eager"),
+        "sdpa": lambda: baseline("sdpa"),
+        "eager": lambda: baseline("eager"),
         **{f"act {share:.0%}": (lambda act=act: calibrated(act)) for share, act in acts.items()},
     }
 
@@ -150,16 +150,18 @@ def measure(run: Callable[[], object], model: PreTrainedModel, n: int, part: str
         one_map = model.config.num_attention_heads * n * n * model.dtype.itemsize
         peaks = {name: peak_memory(system, settings.device) for name, system in compared.items()}
         extra = {name: (peak - peaks["sdpa"]) / one_map for name, peak in peaks.items()}
-        cells = [f"{share:+.1%}" for share in extra.values()]
+        texts = [f"{share:+.1%}" for share in extra.values()]
         row |= {"extra_memory": extra, "sdpa_bytes": peaks["sdpa"]}
     else:
         times = alternate(compared, settings.repetitions, settings.device)
         ratios = {name: ratio(seconds, times["sdpa"]) for name, seconds in times.items()}
-        plain = median(times["sdpa"])
-        own = {name: calibration_seconds(compared[name], settings.repetitions, settings.device) / plain for name in CALIBRATED}
-        cells = [*map(str, ratios.values()), *(f"{share:.1%}" for share in own.values())]
-        row |= {"ratios": {name: asdict(value) for name, value in ratios.items()}, "sdpa_seconds": plain, "calibration": own}
-    print(f"| {part} | {n} | {' | '.join(cells[1:])} |", flush=True)
+        baseline = median(times["sdpa"])
+        own = {
+            name: calibration_seconds(compared[name], settings.repetitions, settings.device) / baseline for name in CALIBRATED
+        }
+        texts = [*map(str, ratios.values()), *(f"{share:.1%}" for share in own.values())]
+        row |= {"ratios": {name: asdict(value) for name, value in ratios.items()}, "sdpa_seconds": baseline, "calibration": own}
+    print(f"| {part} | {n} | {' | '.join(texts[1:])} |", flush=True)
     return row
 
 
@@ -173,9 +175,9 @@ def main(
     device: str = "cpu",
     write: Annotated[bool, typer.Option(help="Save the table to benchmarks/results.")] = False,
 ) -> None:
-    """Print times as ratios to plain sdpa (median, least-most), or extra peak memory as a share of one eager attention map.
+    """Print times as ratios to sdpa (median, least-most), or extra peak memory as a share of one eager attention map.
 
-    With the times comes what calibration itself takes in the calibrated runs, as a share of the plain run.
+    With the times comes what calibration itself takes in the calibrated runs, as a share of the sdpa run.
     """
     settings = Settings(shape, repetitions, memory, alpha, dtype, device)
     model = llama(**SHAPES[shape], dtype=getattr(torch, dtype), device=device)

@@ -1,4 +1,4 @@
-"""What each method costs: one forward pass with all heads calibrated, against plain sdpa and eager attention, in turn.
+"""What each method costs: one forward pass with all heads calibrated, against sdpa and eager attention without ACT, in turn.
 
 python benchmarks/methods.py --help
 """
@@ -18,7 +18,7 @@ from timing import alternate, machine, ratio, save
 from transformers import PreTrainedModel
 
 from act_eval import ACT
-from act_eval.methods import make_method, methods
+from act_eval.methods import available_methods, make_method
 
 PARAMETERS = {"scale-first-token": {"gamma": 1.5}}
 
@@ -26,7 +26,7 @@ PARAMETERS = {"scale-first-token": {"gamma": 1.5}}
 def systems(model: PreTrainedModel, ids: torch.Tensor, alpha: float) -> dict[str, Callable[[], object]]:
     """What is compared, by name; the first is the reference."""
 
-    def plain(attention: str) -> object:
+    def baseline(attention: str) -> object:
         model.set_attn_implementation(attention)
         return model(ids, use_cache=False, logits_to_keep=1)
 
@@ -36,12 +36,12 @@ def systems(model: PreTrainedModel, ids: torch.Tensor, alpha: float) -> dict[str
             return model(ids, use_cache=False, logits_to_keep=1)
 
     acts = {}
-    for name, method in methods().items():
+    for name, method in available_methods().items():
         detection = {"alpha": alpha} if method.uses_sinks else {}
         acts[name] = ACT("all", method=make_method(name, PARAMETERS.get(name, {})), **detection)
     return {
-        "sdpa": lambda: plain("sdpa"),
-        "eager": lambda: plain("eager"),
+        "sdpa": lambda: baseline("sdpa"),
+        "eager": lambda: baseline("eager"),
         **{name: (lambda act=act: calibrated(act)) for name, act in acts.items()},
     }
 
@@ -55,9 +55,9 @@ def main(
     device: str = "cpu",
     write: Annotated[bool, typer.Option(help="Save the table to benchmarks/results.")] = False,
 ) -> None:
-    """Print times as ratios to plain sdpa: median, least-most."""
+    """Print times as ratios to sdpa without ACT: median, least-most."""
     model = llama(**SHAPES[shape], dtype=torch.float32, device=device)
-    names = ["eager", *methods()]
+    names = ["eager", *available_methods()]
     print(f"| n | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     rows = []
     for n in map(int, lengths.split(",")):

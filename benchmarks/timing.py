@@ -30,7 +30,7 @@ class Ratio:
 
 
 def alternate(systems: Mapping[str, Callable[[], object]], repetitions: int, device: str = "cpu") -> dict[str, list[float]]:
-    """Seconds of each system in each repetition.
+    """Time each system in each repetition, in seconds.
 
     All systems run once before the clock starts, then in turn; each repetition starts with another system.
 
@@ -61,13 +61,13 @@ def wait(device: str) -> None:
 
 
 def ratio(times: list[float], reference: list[float]) -> Ratio:
-    """Compare two systems of one `alternate`."""
+    """Divide the times of a system by those of the reference, both from one call of `alternate`."""
     values = [mine / theirs for mine, theirs in zip(times, reference, strict=True)]
     return Ratio(statistics.median(values), min(values), max(values))
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the times depend on."""
+    """Describe what the times depend on: device, threads and versions."""
     name = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name()
     packages = {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
     return {"device": name, "threads": torch.get_num_threads(), "python": platform.python_version(), **packages}

@@ -12,7 +12,7 @@ from lm_eval.utils import simple_parse_args_string
 
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.methods import methods
+from act_eval.methods import available_methods
 from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
 from act_eval.report.build import make_report
 from act_eval.report.machine_readable import to_json
@@ -153,7 +153,7 @@ class TestProfiles:
 class TestModelArguments:
     names = st.sampled_from(
         sorted(name for name in ACTArguments.__dataclass_fields__ if name.startswith("act_"))
-        + sorted({f"act_{field.name}" for method in methods().values() for field in fields(method)})
+        + sorted({f"act_{field.name}" for method in available_methods().values() for field in fields(method)})
     )
 
     @given(values=st.dictionaries(names, json_values))

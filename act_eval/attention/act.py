@@ -8,22 +8,24 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
-import transformers
 from torch import nn
 
 from act_eval.attention import gptj
-from act_eval.attention.backends import base_attention, check_base, register
+from act_eval.attention.backends import base_attention, check_adapted_base, check_base, register_act_attention
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration, act_attention
+from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 from act_eval.attention.masks import LastVisibility
 from act_eval.attention.model_structure import (
     UnsupportedModelError,
     attention_modules,
+    check_profile_layers,
     check_supported,
+    compute_all_queries,
     pretrained_model,
     resolve_for_model,
 )
-from act_eval.profiles import HeadProfile, ProfileError
+from act_eval.profiles import HeadProfile
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class ACT(CalibrationSettings):
         profile: the heads to calibrate: a `HeadProfile`, anything that `resolve_profile` understands (`"all"`,
             `"2:8+13;5:1"`, a path, a published name, `"auto"`), or a sequence of head profiles, one for each row of the batch.
         base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
-        method, beta, alpha, threshold, sink_share, keep, decode: when a key is a sink, and what becomes of its attention, see
-            `CalibrationSettings`; by keyword.
+        limits: how much is computed at once; no setting of ACT, since results agree whatever it is.
+        method, beta, threshold, alpha, keep, decode, sink_share: when a key is a sink, and what becomes of its attention, as
+            fields of `CalibrationSettings`; by keyword.
 
     Raises:
         InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.
@@ -55,6 +58,7 @@ class ACT(CalibrationSettings):
     profile: HeadProfile | str | Sequence[HeadProfile]
     base: str | None = field(default=None, kw_only=True)
     layer_class: ClassVar[type[LayerCalibration]] = LayerCalibration
+    limits: ComputeLimits = field(default=DEFAULT_LIMITS, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,10 +100,12 @@ class ACT(CalibrationSettings):
         if any(hasattr(module, MODULE_ATTRIBUTE) for module in modules):
             raise UnsupportedModelError("the model is inside an ACT context already: leave it before entering another one.")
         heads = self._heads_of_rows(text_config, pretrained.name_or_path)
-        check_layers(heads, {module.layer_idx for module in modules})
+        check_profile_layers(heads, {module.layer_idx for module in modules})
         base: str = self.base or text_config._attn_implementation
         adapted = gptj.is_adapted(type(pretrained))
-        name = check_adapted(text_config, base) if adapted else register(base, act_attention)
+        if adapted:
+            check_adapted_base(text_config, base)
+        name = base if adapted else register_act_attention(base, act_attention)
         with ExitStack() as stack:
             if self.changes_nothing or not any(profile.size for profile in heads):
                 name = base
@@ -115,7 +121,7 @@ class ACT(CalibrationSettings):
         self, modules: list[Any], heads: Sequence[HeadProfile], base: str, adapted: bool, stack: ExitStack
     ) -> None:
         """Put onto attention modules what they need, until the stack is left."""
-        visibility = LastVisibility()
+        visibility = LastVisibility(self.limits)
         for module in modules:
             layer = self.layer_class(
                 layer=module.layer_idx,
@@ -124,6 +130,7 @@ class ACT(CalibrationSettings):
                 settings=self.calibration,
                 heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
                 visibility=visibility,
+                limits=self.limits,
             )
             setattr(module, MODULE_ATTRIBUTE, layer)
             stack.callback(delattr, module, MODULE_ATTRIBUTE)
@@ -136,34 +143,3 @@ class ACT(CalibrationSettings):
     def _heads_of_rows(self, text_config: Any, checkpoint: str) -> list[HeadProfile]:
         profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
         return [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
-
-
-def check_layers(profiles: Sequence[HeadProfile], layers: set[int]) -> None:
-    """Raise ProfileError unless all layers that profiles name have attention heads."""
-    named = {layer for profile in profiles for layer, heads in profile.heads.items() if heads}
-    if named - layers:
-        raise ProfileError(
-            f"the profile names heads of layers {sorted(named - layers)}, but this model has attention in layers "
-            f"{sorted(layers)} only."
-        )
-
-
-def check_adapted(config: transformers.PretrainedConfig, base: str) -> str:
-    """The base of a model with a GPT-J adapter, which is "eager". Raises UnsupportedModelError for another one."""
-    if base != "eager":
-        raise UnsupportedModelError(
-            f"ACT runs {config.model_type} models with eager attention only, but the base is {base!r}: "
-            "load the model with attn_implementation=eager."
-        )
-    return base
-
-
-def compute_all_queries(model: transformers.PreTrainedModel, stack: ExitStack) -> None:
-    """Keep Gemma 4 from dropping the queries of a prefill whose logits nobody asked for, until the stack is left.
-
-    Its last layers share the keys of earlier ones, and compute only the last queries; but a sink is found from all of them.
-    """
-    for module in model.modules():
-        if hasattr(module, "_maybe_slice_kv_shared_inputs"):
-            module._maybe_slice_kv_shared_inputs = lambda *inputs, **_: inputs[:4]
-            stack.callback(delattr, module, "_maybe_slice_kv_shared_inputs")

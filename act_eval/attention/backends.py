@@ -1,4 +1,4 @@
-"""The attention backends below the "act" attention function: what transformers knows, registered with its masks."""
+"""The attention backends below the act attention function: which there are, and how it is put above one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import transformers
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.errors import InputError
 
 NAME_PREFIX = "act_"
@@ -25,10 +27,10 @@ def check_base(base: str) -> None:
         raise InputError(f"there is no base attention {base!r}: choose one of {', '.join(known)}.")
 
 
-def register(base: str, function: Callable[..., tuple[Tensor, Tensor | None]]) -> str:
-    """Make the act attention function over a base backend known to transformers, with the backend's own masks.
+def register_act_attention(base: str, function: Callable[..., tuple[Tensor, Tensor | None]]) -> str:
+    """Let transformers find the act attention function under a name of its own, with the masks of a base backend.
 
-    Registering the function without a mask function of the same name would give it no mask at all.
+    A function that is registered without a mask function of the same name would get no mask at all.
 
     Args:
         base: "eager", or a name that `AttentionInterface` knows, such as "sdpa".
@@ -47,10 +49,23 @@ def register(base: str, function: Callable[..., tuple[Tensor, Tensor | None]]) -
     return name
 
 
+def check_adapted_base(config: transformers.PretrainedConfig, base: str) -> None:
+    """Raise UnsupportedModelError unless a model with the GPT-J adapter has "eager" as its base."""
+    if base != "eager":
+        raise UnsupportedModelError(
+            f"ACT runs {config.model_type} models with eager attention only, but the base is {base!r}: "
+            "load the model with attn_implementation=eager."
+        )
+
+
 def base_attention(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """The base backend's attention function for a module.
 
     "eager" is in no registry: every modelling file has its own `eager_attention_forward`.
+
+    Args:
+        module: an attention module.
+        base: name of the backend.
 
     Raises:
         InputError: the module's file has no eager attention function.

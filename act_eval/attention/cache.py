@@ -1,4 +1,4 @@
-"""The sinks that a prefill found, kept on the cache that it filled."""
+"""The sinks that a prefill found, kept on the cache that it filled, for the decode steps that follow."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from torch import Tensor
 from transformers import Cache
 
 from act_eval.attention.calibration import CalibrationSettings
-from act_eval.attention.pairs import ChosenPairs
+from act_eval.attention.limits import ComputeLimits
+from act_eval.attention.pairs import ChosenHeads
 from act_eval.errors import InputError
 
 CACHE_ATTRIBUTE = "act_sinks"
 
 
-_FEW_PAIRS = 0.1
-
-
 @dataclass(frozen=True)
 class LayerSinks:
-    """What a prefill found in one layer, kept on the cache that it filled.
+    """What a prefill found in one layer.
 
     Attributes:
         sinks: bool `[batch, heads, k]` by key index of the prefill; False in heads that are not calibrated.
         first_token: bool `[batch, k]`, True for the first token of each row.
         calibrated: bool `[batch, heads]`.
         settings, heads: what they were found with.
+        limits: how much is computed at once.
     """
 
     sinks: Tensor
@@ -37,29 +36,30 @@ class LayerSinks:
     calibrated: Tensor
     settings: CalibrationSettings
     heads: tuple[tuple[int, ...], ...]
+    limits: ComputeLimits
 
     @cached_property
-    def pairs(self) -> ChosenPairs:
-        """The pairs that decode steps compute anew: those with sinks, or all that are calibrated by a method without sinks.
+    def to_compute(self) -> ChosenHeads:
+        """The heads that decode steps compute anew: those with sinks, or all that a method without sinks calibrates.
 
-        Where pairs with sinks are not few, it is all pairs: that saves the base backend's work, and costs less than picking
+        Where heads with sinks are not few, it is all heads: that saves the base backend's work, and costs less than picking
         them out of the cache at every step.
         """
         if not self.settings.method.uses_sinks:
-            return ChosenPairs(self.calibrated)
+            return ChosenHeads(self.calibrated)
         have_sinks = self.sinks.any(-1)
-        if float(have_sinks.float().mean()) >= _FEW_PAIRS:
-            return ChosenPairs(torch.ones_like(have_sinks))
-        return ChosenPairs(have_sinks)
+        if float(have_sinks.float().mean()) >= self.limits.share_of_heads_to_pick:
+            return ChosenHeads(torch.ones_like(have_sinks))
+        return ChosenHeads(have_sinks)
 
     def select(self, rows: Tensor) -> LayerSinks:
-        """Some rows, int64 `[new batch]`, in any order and number."""
+        """Take some rows, int64 `[new batch]`, in any order and number."""
         rows = rows.to(self.sinks.device)
         tensors = {name: getattr(self, name)[rows] for name in ("sinks", "first_token", "calibrated")}
         return replace(self, **tensors)
 
     def on_cache(self, heads: Tensor | None, dropped: int, keys: int) -> tuple[Tensor, Tensor]:
-        """Sinks and first token by key index of the cache: bool `[batch, some heads, keys]` and `[batch, 1, keys]`.
+        """Find sinks and first token by key index of the cache: bool `[batch, some heads, keys]` and `[batch, 1, keys]`.
 
         Args:
             heads: int64 `[some heads]`, or None for all.
@@ -72,8 +72,47 @@ class LayerSinks:
         return on_cache, first_token
 
 
+def keep_sinks(cache: Cache, layer: int, sinks: LayerSinks) -> None:
+    """Keep what a prefill found in a layer on the cache that it filled."""
+    cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})[layer] = sinks
+
+
+def kept_sinks(
+    cache: Cache | None, layer: int, batch: int, settings: CalibrationSettings, heads: tuple[tuple[int, ...], ...]
+) -> LayerSinks:
+    """What the prefill of a cache found in a layer, for a batch that continues it.
+
+    A batch that is a multiple of the prefill's holds several continuations of each prompt (choices, beams), side by side.
+
+    Args:
+        cache: the cache of a decode step.
+        layer: layer index.
+        batch: number of rows.
+        settings, heads: what the step is calibrated with.
+
+    Raises:
+        RuntimeError: the cache holds no sinks of this layer, or they were found with other settings or heads, or the batch is
+            no multiple of the prefill's.
+    """
+    kept: LayerSinks | None = getattr(cache, CACHE_ATTRIBUTE, {}).get(layer)
+    if kept is None:
+        raise RuntimeError(
+            "the cache was filled outside this ACT context, so the sinks of its prompt are unknown: "
+            'run the prompt inside the context too, or use decode="row".'
+        )
+    if kept.settings != settings or kept.heads != heads:
+        raise RuntimeError("the cache was filled with other ACT settings or heads: run the prompt in this context too.")
+    repeats, remainder = divmod(batch, kept.sinks.shape[0])
+    if remainder:
+        raise RuntimeError(
+            f"the cache was filled by {kept.sinks.shape[0]} rows and now has {batch}: "
+            "select its rows with `select_cache_rows`, which selects their sinks too."
+        )
+    return kept if repeats == 1 else kept.select(torch.arange(batch) // repeats)
+
+
 def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
-    """A cache that holds some rows of another one, in any order and number, with the sinks that the prefill found.
+    """Make a cache that holds some rows of another one, in any order and number, with the sinks that the prefill found.
 
     Args:
         cache: left as it is.

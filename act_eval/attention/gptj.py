@@ -36,7 +36,7 @@ def base_attention(
 
 
 def route_through(module: nn.Module, attention: Any) -> None:
-    """Let a module call another attention function until its attribute `_attn` is deleted.
+    """Let a module call another attention function in place of its own, until its attribute `_attn` is deleted.
 
     Args:
         module: an attention module.
@@ -54,6 +54,6 @@ def _call_attention_function(
     attention_mask: Tensor | None,
     head_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `_attn`, which has a `head_mask` up to transformers 4.57."""
+    """Call an attention function with the arguments of `_attn`, which has a `head_mask` up to transformers 4.57."""
     output, weights = attention(module, query, key, value, attention_mask, head_mask=head_mask)
     return output.transpose(1, 2), weights

@@ -10,96 +10,102 @@ import torch
 from torch import Tensor
 
 from act_eval.attention.calibration import at_least_float32
+from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 
-_MASK_ELEMENTS = 2**22
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Visibility:
     """Which keys the queries of one forward pass see.
 
     Attributes:
-        hidden: bool `[batch, 1 or heads, n, k]`, True for keys that a query does not see, or None for "every key up to the
-            query's own that is not padding".
-        padding: bool `[batch, k]`, True for keys that are padding, where `hidden` is None; None if there are none.
-        additive: float mask of the same shape that is added to the scores, or None.
-        first: key index of the first query; query `i` stands at key `first + i`.
-        keys: number of keys.
-        causal: no query sees a key after itself.
+        query_offset: key index of the first query; query `i` stands at key `query_offset + i`.
+        keys: number of keys, `k`.
         real: bool `[batch or 1, n]`, False for queries that are padding.
         all_real: whether no query is padding.
-        dtype: of the arithmetic.
+        dtype: of the arithmetic, float32 or float64.
+        causal: whether no query sees a key after itself.
+        hidden: bool `[batch or 1, 1 or heads, n, k]`, True for keys that a query does not see, or None for "every key up to
+            the query's own that is not padding".
+        padding: bool `[batch, k]`, True for keys that are padding, where `hidden` is None; None if there are none.
+        additive: float mask `[batch, 1 or heads, n, k]` that is added to the scores, or None.
     """
 
-    hidden: Tensor | None
-    padding: Tensor | None
-    additive: Tensor | None
-    first: int
+    query_offset: int
     keys: int
-    causal: bool
     real: Tensor
     all_real: bool
     dtype: torch.dtype
+    causal: bool = True
+    hidden: Tensor | None = None
+    padding: Tensor | None = None
+    additive: Tensor | None = None
 
     @classmethod
-    def of(cls, attention_mask: Tensor | None, query: Tensor, key: Tensor, first: int, window: int | None) -> Visibility:
+    def from_mask(
+        cls,
+        attention_mask: Tensor | None,
+        query: Tensor,
+        key: Tensor,
+        query_offset: int = 0,
+        window: int | None = None,
+        limits: ComputeLimits = DEFAULT_LIMITS,
+    ) -> Visibility:
         """Read off the mask that the base backend gets.
 
         Args:
-            attention_mask: as `act_attention` gets it.
-            query, key: as `act_attention` gets them.
-            first: key index of the first query.
+            attention_mask: None (causal), bool or additive float `[batch, 1 or heads, n, k]`, or bool `[batch, k]`.
+            query: `[batch, heads, n, head_dim]`.
+            key: `[batch, key/value heads, k, head_dim]`.
+            query_offset: key index of the first query.
             window: sliding window length for backends whose mask does not hold it, or None.
+            limits: how much of the mask is compared at once.
         """
         n, k = query.shape[-2], key.shape[-2]
-        dtype = at_least_float32(query[..., :0]).dtype
-        own = torch.arange(first, first + n, device=query.device)
+        own = torch.arange(query_offset, query_offset + n, device=query.device)
         keys = torch.arange(k, device=query.device)
-        if attention_mask is None or attention_mask.ndim == 2:
-            if attention_mask is None and (window is None or window >= k):
-                real = torch.ones(1, n, dtype=torch.bool, device=query.device)
-                return cls(None, None, None, first, k, True, real, True, dtype)
-            visible = keys <= own[:, None]
-            if window is not None:
-                visible &= keys > own[:, None] - window
-            if attention_mask is None:
-                real = torch.ones(1, n, dtype=torch.bool, device=query.device)
-                return cls(~visible[None, None], None, None, first, k, True, real, True, dtype)
-            attention_mask = (visible & attention_mask[:, None, :].bool())[:, None]
+        shape: dict[str, Any] = {"query_offset": query_offset, "keys": k, "dtype": at_least_float32(query[..., :0]).dtype}
+        if attention_mask is None:
+            real = torch.ones(1, n, dtype=torch.bool, device=query.device)
+            hidden = None if window is None or window >= k else ~_in_window(own, keys, window)[None, None]
+            return cls(**shape, real=real, all_real=True, hidden=hidden)
+        if attention_mask.ndim == 2:
+            attention_mask = (_in_window(own, keys, window) & attention_mask[:, None, :].bool())[:, None]
         attention_mask = attention_mask[..., :k]
+        additive = None
         if attention_mask.dtype == torch.bool:
-            visible, additive = attention_mask, None
+            visible = attention_mask
         else:
             visible = attention_mask > torch.finfo(attention_mask.dtype).min / 2
             adds_nothing = bool(((attention_mask == 0) | ~visible).all())
             additive = None if adds_nothing else attention_mask.expand(query.shape[0], -1, -1, -1)
         visible = visible.expand(query.shape[0], -1, -1, -1)
         real = visible[:, :, torch.arange(n, device=query.device), own].any(1)
-        padding = None if additive is not None else _key_padding(visible, real, first)
+        shape |= {"real": real, "all_real": bool(real.all())}
+        padding = None if additive is not None else _key_padding(visible, real, query_offset, limits)
         if padding is not None:
-            return cls(None, padding, None, first, k, True, real, bool(real.all()), dtype)
+            return cls(**shape, padding=padding)
         causal = not bool((visible & (keys > own[:, None])).any())
-        return cls(~visible, None, additive, first, k, causal, real, bool(real.all()), dtype)
+        return cls(**shape, causal=causal, hidden=~visible, additive=additive)
 
     @cached_property
     def padding_bias(self) -> Tensor:
         """What to add to the scores of keys so that padding gets no weight: `[batch, k]`."""
         assert self.padding is not None
-        return self.padding.to(self.dtype) * _least(self.dtype)
+        return self.padding.to(self.dtype) * lowest_score(self.dtype)
 
     @cached_property
     def hidden_keys(self) -> Tensor:
         """As `hidden`, but never None: bool `[batch or 1, 1 or heads, n, k]`. For decode steps, where n is small."""
         if self.hidden is not None:
             return self.hidden
-        own = torch.arange(self.first, self.first + self.real.shape[-1], device=self.real.device)
+        own = torch.arange(self.query_offset, self.query_offset + self.real.shape[-1], device=self.real.device)
         later = (torch.arange(self.keys, device=own.device) > own[:, None])[None, None]
         return later if self.padding is None else later | self.padding[:, None, None]
 
     @cached_property
     def bias(self) -> Tensor:
         """What to add to scores so that keys that are not seen get no weight, of the shape of `hidden_keys`."""
-        bias = self.hidden_keys.to(self.dtype) * _least(self.dtype)
+        bias = self.hidden_keys.to(self.dtype) * lowest_score(self.dtype)
         return bias if self.additive is None else torch.where(self.hidden_keys, bias, self.additive.to(self.dtype))
 
     @cached_property
@@ -107,7 +113,7 @@ class Visibility:
         """True for the first token of a prefill: bool `[batch or 1, k]`."""
         mask = torch.zeros(len(self.real), self.keys, dtype=torch.bool, device=self.real.device)
         is_first = self.real & (self.real.cumsum(-1) == 1)
-        mask[:, self.first : self.first + is_first.shape[-1]] = is_first
+        mask[:, self.query_offset : self.query_offset + is_first.shape[-1]] = is_first
         return mask
 
     @cached_property
@@ -118,56 +124,71 @@ class Visibility:
         # Of the real queries, those from the key's own on.
         earlier = self.real.cumsum(-1) - self.real.long()
         seen_by = self.real.sum(-1, keepdim=True).expand(-1, self.keys).clone()
-        seen_by[:, self.first : self.first + self.real.shape[-1]] -= earlier
+        seen_by[:, self.query_offset : self.query_offset + self.real.shape[-1]] -= earlier
         if self.padding is not None:
             seen_by.masked_fill_(self.padding, 0)
         return seen_by[:, None]
 
+    def places_of_rows(self, rows: Tensor) -> Tensor:
+        """Where the entries of batch rows are in `real`, `first_token` and `seen_by`: int64, of the shape of `rows`."""
+        return rows if self.real.shape[0] > 1 else torch.zeros_like(rows)
 
-def _key_padding(visible: Tensor, real: Tensor, first: int) -> Tensor | None:
+
+class LastVisibility:
+    """The visibility of the last mask, remembered, since all layers of a forward pass get the same mask object."""
+
+    def __init__(self, limits: ComputeLimits) -> None:
+        self._limits = limits
+        self._shape: tuple[Any, ...] | None = None
+        self._mask: Any = None
+        self._visibility: Visibility | None = None
+
+    def __call__(self, attention_mask: Any, query: Tensor, key: Tensor, query_offset: int, window: int | None) -> Visibility:
+        """The visibility of a mask, which may be a block mask of flex_attention; see `Visibility.from_mask`."""
+        shape = (query.shape[0], query.shape[-2], key.shape[-2], query_offset, window, query.device)
+        if self._visibility is None or self._mask is not attention_mask or self._shape != shape:
+            mask = _dense_mask(attention_mask, query, key)
+            self._visibility = Visibility.from_mask(mask, query, key, query_offset, window, self._limits)
+            self._mask, self._shape = attention_mask, shape
+        return self._visibility
+
+
+def lowest_score(dtype: torch.dtype) -> float:
+    """A score so low that a softmax gives it 0, and that two of them still have a finite sum."""
+    return torch.finfo(dtype).min / 2
+
+
+def _in_window(own: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which keys lie up to a query's own and within its window, if there is one: bool `[n, k]`."""
+    visible = keys <= own[:, None]
+    return visible if window is None else visible & (keys > own[:, None] - window)
+
+
+def _key_padding(visible: Tensor, real: Tensor, query_offset: int, limits: ComputeLimits) -> Tensor | None:
     """Which keys are padding, bool `[batch, k]`, if a mask is nothing but causality and padding, and else None.
 
     Args:
         visible: bool `[batch, 1 or heads, n, k]`.
         real: bool `[batch, n]`, False for queries that are padding.
-        first: key index of the first query.
+        query_offset: key index of the first query.
+        limits: how much of the mask is compared at once.
     """
     batch, heads, n, k = visible.shape
     padding = ~visible[:, 0, -1]
     keys = torch.arange(k, device=visible.device)
-    for rows in torch.arange(first, first + n, device=visible.device).split(max(1, _MASK_ELEMENTS // (batch * heads * k))):
-        block = visible[:, :, rows - first]
+    own = torch.arange(query_offset, query_offset + n, device=visible.device)
+    for rows in own.split(max(1, limits.mask_elements // (batch * heads * k))):
+        block = visible[:, :, rows - query_offset]
         expected = (keys <= rows[:, None]) & ~padding[:, None, None]
-        if bool(((block != expected) & real[:, None, rows - first, None]).any()):
+        if bool(((block != expected) & real[:, None, rows - query_offset, None]).any()):
             return None
     return padding
 
 
-def _least(dtype: torch.dtype) -> float:
-    """A score so low that a softmax gives it 0, and that two of them still have a finite sum."""
-    return torch.finfo(dtype).min / 2
-
-
-def dense_mask(attention_mask: Any, query: Tensor, key: Tensor) -> Tensor | None:
+def _dense_mask(attention_mask: Any, query: Tensor, key: Tensor) -> Tensor | None:
     """The mask that a backend got, read out where it is a block mask of flex_attention: bool `[batch, 1, n, k]`."""
     if attention_mask is None or isinstance(attention_mask, Tensor):
         return attention_mask
     from torch.nn.attention.flex_attention import create_mask
 
     return create_mask(attention_mask.mask_mod, query.shape[0], 1, query.shape[-2], key.shape[-2], device=str(query.device))
-
-
-class LastVisibility:
-    """Remembers the visibility of the last mask, since all layers of a forward pass get the same mask object."""
-
-    def __init__(self) -> None:
-        self._key: tuple[Any, ...] | None = None
-        self._mask: Any = None
-        self._visibility: Visibility | None = None
-
-    def __call__(self, attention_mask: Any, query: Tensor, key: Tensor, first: int, window: int | None) -> Visibility:
-        shape = (query.shape[0], query.shape[-2], key.shape[-2], first, window, query.device)
-        if self._visibility is None or self._mask is not attention_mask or self._key != shape:
-            self._visibility = Visibility.of(dense_mask(attention_mask, query, key), query, key, first, window)
-            self._mask, self._key = attention_mask, shape
-        return self._visibility

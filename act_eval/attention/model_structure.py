@@ -1,7 +1,9 @@
-"""The layers, attention modules and heads of a model, and which models ACT cannot be applied to."""
+"""The attention layers and heads of a model, and which models ACT cannot be applied to."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import transformers
@@ -9,9 +11,9 @@ from torch import nn
 
 from act_eval.attention import gptj
 from act_eval.errors import InputError
-from act_eval.profiles import HeadProfile, resolve_profile
+from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
 
-# How configs (`layer_types`) call layers of hybrid models that have no attention map.
+# What configs (`layer_types`) call the layers of hybrid models that have no attention map.
 _LAYERS_WITHOUT_ATTENTION = {"linear_attention", "mamba", "mamba2", "recurrent", "conv", "moe"}
 
 
@@ -19,31 +21,12 @@ class UnsupportedModelError(InputError):
     """A model that ACT cannot be applied to."""
 
 
-def resolve_for_model(profile: str | HeadProfile, config: transformers.PretrainedConfig, checkpoint: str = "") -> HeadProfile:
-    """`resolve_profile` for a model with this config: `all` and `auto` leave out the layers that have no attention."""
-    return resolve_profile(profile, *model_shape(config), checkpoint, attention_layers(config))
-
-
-def attention_layers(config: transformers.PretrainedConfig) -> tuple[int, ...]:
-    """The decoder layers that have attention heads: all of them, but for hybrid models with linear attention or the like."""
-    text_config = config.get_text_config()
-    num_layers, _ = model_shape(config)
-    types = getattr(text_config, "layer_types", None) or getattr(text_config, "layers_block_type", None)
-    types = types or ["attention"] * num_layers
-    return tuple(layer for layer in range(num_layers) if types[layer] not in _LAYERS_WITHOUT_ATTENTION)
-
-
-def model_shape(config: transformers.PretrainedConfig) -> tuple[int, int]:
-    """Number of decoder layers and of query heads per layer of a model. Raises UnsupportedModelError where it has none."""
-    text_config = config.get_text_config()
-    try:
-        return text_config.num_hidden_layers, text_config.num_attention_heads
-    except AttributeError:
-        raise UnsupportedModelError(f"a {config.model_type} model has no attention heads that ACT could calibrate.") from None
-
-
 def pretrained_model(model: nn.Module) -> transformers.PreTrainedModel:
-    """The transformers model inside wrappers such as PEFT's. Raises UnsupportedModelError when there is none."""
+    """The transformers model inside wrappers such as PEFT's.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
     for module in model.modules():
         if isinstance(module, transformers.PreTrainedModel):
             return module
@@ -51,7 +34,7 @@ def pretrained_model(model: nn.Module) -> transformers.PreTrainedModel:
 
 
 def check_supported(config: transformers.PretrainedConfig, model_class: type[transformers.PreTrainedModel]) -> None:
-    """Raise UnsupportedModelError for a kind of model that ACT cannot be applied to. Needs no weights."""
+    """Raise UnsupportedModelError for a kind of model that ACT cannot be applied to; its weights are not needed."""
     if config.is_encoder_decoder:
         raise UnsupportedModelError(
             f"{model_class.__name__} is an encoder-decoder, but ACT is defined for decoder-only (causal) language models."
@@ -70,23 +53,49 @@ def check_supported(config: transformers.PretrainedConfig, model_class: type[tra
         )
 
 
-def decoder_layers(model: transformers.PreTrainedModel) -> tuple[nn.Module, ...]:
-    """The layers of the text decoder, in order: the list of modules that hold the attention modules at their layer indices.
+def model_shape(config: transformers.PretrainedConfig) -> tuple[int, int]:
+    """Number of decoder layers, and of query heads in each.
 
-    None where the layers cannot be told from the model's other modules. Raises UnsupportedModelError: see `attention_modules`.
+    Raises:
+        UnsupportedModelError: the model has no attention heads.
     """
-    num_layers, _ = model_shape(model.config)
-    attention = attention_modules(model)
-    for modules in model.modules():
-        if isinstance(modules, nn.ModuleList) and len(modules) == num_layers:
-            layers = tuple(modules)
-            if all(any(inner is module for inner in layers[module.layer_idx].modules()) for module in attention):
-                return layers
-    return ()
+    text_config = config.get_text_config()
+    try:
+        return text_config.num_hidden_layers, text_config.num_attention_heads
+    except AttributeError:
+        raise UnsupportedModelError(f"a {config.model_type} model has no attention heads that ACT could calibrate.") from None
+
+
+def attention_layers(config: transformers.PretrainedConfig) -> tuple[int, ...]:
+    """Indices of the decoder layers that have attention heads: all, but for hybrid models with linear attention or the like."""
+    text_config = config.get_text_config()
+    num_layers, _ = model_shape(config)
+    types = getattr(text_config, "layer_types", None) or getattr(text_config, "layers_block_type", None)
+    types = types or ["attention"] * num_layers
+    return tuple(layer for layer in range(num_layers) if types[layer] not in _LAYERS_WITHOUT_ATTENTION)
+
+
+def resolve_for_model(profile: str | HeadProfile, config: transformers.PretrainedConfig, checkpoint: str = "") -> HeadProfile:
+    """Turn whatever names a profile into one that fits the model; `all` and `auto` leave out layers without attention.
+
+    Args:
+        profile: as `resolve_profile` gets it.
+        config: of the model.
+        checkpoint: name or path of the model, for `auto`.
+
+    Raises:
+        ProfileError: nothing goes by that name, or the profile does not fit the model.
+        UnsupportedModelError: the model has no attention heads.
+    """
+    return resolve_profile(profile, *model_shape(config), checkpoint, attention_layers(config))
 
 
 def attention_modules(model: transformers.PreTrainedModel) -> list[Any]:
-    """The self-attention modules of the text decoder, in the order of its layers. Raises UnsupportedModelError for none."""
+    """The self-attention modules of the text decoder, in the order of its layers.
+
+    Raises:
+        UnsupportedModelError: there are none.
+    """
     text_config = model.config.get_text_config()
     modules = [
         module
@@ -101,3 +110,42 @@ def attention_modules(model: transformers.PreTrainedModel) -> list[Any]:
             f"no attention layers were found in {type(model).__name__}, so ACT cannot be applied to it."
         )
     return modules
+
+
+def check_profile_layers(profiles: Sequence[HeadProfile], layers: set[int]) -> None:
+    """Raise ProfileError unless all layers that profiles name heads of are among these, which have attention."""
+    named = {layer for profile in profiles for layer, heads in profile.heads.items() if heads}
+    if named - layers:
+        raise ProfileError(
+            f"the profile names heads of layers {sorted(named - layers)}, but this model has attention in layers "
+            f"{sorted(layers)} only."
+        )
+
+
+def decoder_layers(model: transformers.PreTrainedModel) -> tuple[nn.Module, ...]:
+    """The layers of the text decoder, in order: the list of modules that hold the attention modules at their layer indices.
+
+    Empty where the layers cannot be told from the model's other modules.
+
+    Raises:
+        UnsupportedModelError: the model has no attention modules.
+    """
+    num_layers, _ = model_shape(model.config)
+    attention = attention_modules(model)
+    for modules in model.modules():
+        if isinstance(modules, nn.ModuleList) and len(modules) == num_layers:
+            layers = tuple(modules)
+            if all(any(inner is module for inner in layers[module.layer_idx].modules()) for module in attention):
+                return layers
+    return ()
+
+
+def compute_all_queries(model: transformers.PreTrainedModel, stack: ExitStack) -> None:
+    """Keep Gemma 4 from dropping the queries of a prefill whose logits nobody asked for, until the stack is left.
+
+    Its last layers share the keys of earlier ones, and compute only the last queries; but a sink is found from all of them.
+    """
+    for module in model.modules():
+        if hasattr(module, "_maybe_slice_kv_shared_inputs"):
+            module._maybe_slice_kv_shared_inputs = lambda *inputs, **_: inputs[:4]
+            stack.callback(delattr, module, "_maybe_slice_kv_shared_inputs")

@@ -1,12 +1,12 @@
 """The two passes of a prefill's calibration as Triton kernels, for CUDA devices: no map, no copies of queries and keys.
 
-They compute what `blockwise` computes in torch, for the masks that are causality and padding. Scores are accumulated in
-float32 from the model's own dtype, whose products are exact in float32 (float32 models: without TF32).
+They compute what the functions of the same names in `blockwise` compute in torch, for masks that are causality and padding.
+Scores are accumulated in float32 from the model's own dtype, whose products are exact in float32 (float32 models: no TF32).
 
 1. `attention_statistics`: each query's log-sum-exp (one program per block of queries), then each key's mean attention (one
    program per block of keys, over the queries from it on). No atomics: the result does not depend on timing.
-2. `calibrate_prefill`: outputs from the base backend's in O(n * sinks); blocks that hold a row with nearly all its mass on
-   sinks go over all keys once more, without the sinks.
+2. `calibrate_prefill`: these statistics, the sinks, and outputs from the base backend's in O(n * sinks); blocks that hold a row
+   with nearly all its mass on sinks go over all keys once more, without the sinks.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from act_eval.attention.blockwise import SelectedKeys, sinks_of_means
+from act_eval.attention.blockwise import SelectedKeys, find_prefill_sinks
 from act_eval.attention.calibration import CalibrationSettings
-from act_eval.attention.pairs import AttentionCall, largest_safe_factor
+from act_eval.attention.call import AttentionCall
 from act_eval.methods.base import Method
 
 _BLOCK = 64
@@ -75,9 +75,9 @@ def _log_normalizer_kernel(
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    pair = tl.program_id(1)
-    row = tl.load(rows_ptr + pair)
-    head = tl.load(heads_ptr + pair)
+    row_head = tl.program_id(1)
+    row = tl.load(rows_ptr + row_head)
+    head = tl.load(heads_ptr + row_head)
     queries = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     dims = tl.arange(0, DIM_BLOCK)
     query_base = query_ptr + row * query_batch + head * query_head
@@ -99,7 +99,7 @@ def _log_normalizer_kernel(
         largest = new_largest
     # Queries that see nothing are padding.
     log_normalizer = tl.where(total > 0, largest + tl.log(total), 0.0)
-    tl.store(log_normalizer_ptr + pair * n + queries, log_normalizer, mask=queries < n)
+    tl.store(log_normalizer_ptr + row_head * n + queries, log_normalizer, mask=queries < n)
 
 
 @triton.jit
@@ -129,9 +129,9 @@ def _received_kernel(
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    pair = tl.program_id(1)
-    row = tl.load(rows_ptr + pair)
-    head = tl.load(heads_ptr + pair)
+    row_head = tl.program_id(1)
+    row = tl.load(rows_ptr + row_head)
+    head = tl.load(heads_ptr + row_head)
     columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     dims = tl.arange(0, DIM_BLOCK)
     query_base = query_ptr + row * query_batch + head * query_head
@@ -145,13 +145,13 @@ def _received_kernel(
         query_mask = (queries < n)[:, None] & (dims < DIM)[None, :]
         query = tl.load(query_base + queries[:, None] * query_stride + dims[None, :], mask=query_mask, other=0.0)
         scores = _scores(query, key_base, key_stride, columns, k, scale, softcap, dims, HAS_SOFTCAP, DIM, PRECISION)
-        log_normalizer = tl.load(log_normalizer_ptr + pair * n + queries, mask=queries < n, other=0.0)
+        log_normalizer = tl.load(log_normalizer_ptr + row_head * n + queries, mask=queries < n, other=0.0)
         query_is_real = queries < n
         if HAS_PADDING:
             query_is_real &= tl.load(padding_ptr + row * k + queries, mask=queries < n, other=1) == 0
         seen = (columns[None, :] <= queries[:, None]) & query_is_real[:, None] & key_is_real[None, :]
         received += tl.sum(tl.where(seen, tl.exp(scores - log_normalizer[:, None]), 0.0), 0)
-    tl.store(received_ptr + pair * k + columns, received, mask=columns < k)
+    tl.store(received_ptr + row_head * k + columns, received, mask=columns < k)
 
 
 @triton.jit
@@ -195,12 +195,12 @@ def _calibrate_kernel(
     SINK_BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    pair = tl.program_id(1)
-    count = tl.load(count_ptr + pair)
+    row_head = tl.program_id(1)
+    count = tl.load(count_ptr + row_head)
     if count == 0:
         return
-    row = tl.load(rows_ptr + pair)
-    head = tl.load(heads_ptr + pair)
+    row = tl.load(rows_ptr + row_head)
+    head = tl.load(heads_ptr + row_head)
     queries = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     dims = tl.arange(0, DIM_BLOCK)
     query_base = query_ptr + row * query_batch + head * query_head
@@ -212,13 +212,13 @@ def _calibrate_kernel(
         query_is_real &= tl.load(padding_ptr + row * k + queries, mask=queries < n, other=1) == 0
     query_mask = (queries < n)[:, None] & (dims < DIM)[None, :]
     query = tl.load(query_base + queries[:, None] * query_stride + dims[None, :], mask=query_mask, other=0.0)
-    log_normalizer = tl.load(log_normalizer_ptr + pair * n + queries, mask=queries < n, other=0.0)
+    log_normalizer = tl.load(log_normalizer_ptr + row_head * n + queries, mask=queries < n, other=0.0)
 
     mass = tl.zeros([BLOCK], tl.float32)
     from_sinks = tl.zeros([BLOCK, DIM_BLOCK], tl.float32)
     for start in range(0, count, SINK_BLOCK):
         places = start + tl.arange(0, SINK_BLOCK)
-        columns = tl.load(index_ptr + pair * most + places, mask=places < count, other=k)
+        columns = tl.load(index_ptr + row_head * most + places, mask=places < count, other=k)
         scores = _scores(query, key_base, key_stride, columns, k, scale, softcap, dims, HAS_SOFTCAP, DIM, PRECISION)
         seen = (columns[None, :] <= queries[:, None]) & (places < count)[None, :]
         weights = tl.where(seen, tl.exp(scores - log_normalizer[:, None]), 0.0)
@@ -230,9 +230,9 @@ def _calibrate_kernel(
     output = tl.load(output_at, mask=query_mask, other=0.0).to(tl.float32)
     factor = 1.0 + (1.0 - beta) * mass / tl.maximum(1.0 - mass, 1.1920929e-07)
     calibrated = factor[:, None] * output + (beta - factor)[:, None] * from_sinks
-    is_heavy = (factor > largest_safe_factor) & query_is_real
+    loses_precision = (factor > largest_safe_factor) & query_is_real
 
-    if tl.max(is_heavy.to(tl.int32), 0) > 0:
+    if tl.max(loses_precision.to(tl.int32), 0) > 0:
         largest = tl.full([BLOCK], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK], tl.float32)
         over_others = tl.zeros([BLOCK, DIM_BLOCK], tl.float32)
@@ -240,7 +240,7 @@ def _calibrate_kernel(
             columns = start + tl.arange(0, BLOCK)
             scores = _scores(query, key_base, key_stride, columns, k, scale, softcap, dims, HAS_SOFTCAP, DIM, PRECISION)
             seen = (columns[None, :] <= queries[:, None]) & (columns < k)[None, :]
-            seen &= tl.load(is_sink_ptr + pair * k + columns, mask=columns < k, other=1)[None, :] == 0
+            seen &= tl.load(is_sink_ptr + row_head * k + columns, mask=columns < k, other=1)[None, :] == 0
             if HAS_PADDING:
                 seen &= tl.load(padding_ptr + row * k + columns, mask=columns < k, other=1)[None, :] == 0
             scores = tl.where(seen, scores, float("-inf"))
@@ -253,64 +253,49 @@ def _calibrate_kernel(
             value = tl.load(value_base + columns[:, None] * value_stride + dims[None, :], mask=value_mask, other=0.0)
             over_others = over_others * decay[:, None] + tl.dot(weights, value.to(tl.float32), input_precision="ieee")
             largest = new_largest
-        rest = tl.where(total > 0, tl.exp(largest + tl.log(total) - log_normalizer), 0.0)
+        other_mass = tl.where(total > 0, tl.exp(largest + tl.log(total) - log_normalizer), 0.0)
         over_others = over_others / tl.where(total > 0, total, 1.0)[:, None]
         exact = (1.0 - beta * mass)[:, None] * over_others + beta * from_sinks
-        exact = tl.where((rest > 0)[:, None], exact, output)
-        calibrated = tl.where(is_heavy[:, None], exact, calibrated)
+        exact = tl.where((other_mass > 0)[:, None], exact, output)
+        calibrated = tl.where(loses_precision[:, None], exact, calibrated)
 
     tl.store(output_at, calibrated.to(output_ptr.dtype.element_ty), mask=query_mask & query_is_real[:, None])
 
 
 def is_supported(call: AttentionCall, method: Method) -> bool:
-    """Whether the kernels can do this: a prefill whose mask is causality and padding, not in float64, without learned sink
-    logits, with values that have the head dimension of the keys; and a method that multiplies sinks by a constant.
+    """Whether the kernels can calibrate a prefill: one whose mask is causality and padding, not in float64, without learned
+    sink logits, with values that have the head dimension of the keys; by a method that multiplies sinks by a constant.
     """
     visibility = call.visibility
-    by_row = all(tensor.stride(-1) == 1 for tensor in (call.query, call.key, call.value, call.output))
-    plain = method.constant_factor is not None and call.learned_sinks is None and call.value.shape[-1] == call.key.shape[-1]
-    return plain and visibility.hidden is None and visibility.first == 0 and call.query.dtype != torch.float64 and by_row
-
-
-def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
-    """As `act_eval.attention.blockwise.attention_statistics`, for the pairs (`rows[i]`, `heads[i]`) of a call."""
-    n, k, pairs = call.query.shape[-2], call.key.shape[-2], len(rows)
-    rows, heads = rows.contiguous(), heads.contiguous()
-    log_normalizer = torch.empty(pairs, n, dtype=torch.float32, device=rows.device)
-    received = torch.empty(pairs, k, dtype=torch.float32, device=rows.device)
-    arguments, options = _common(call)
-    query, key, padding, *rest = arguments
-    _log_normalizer_kernel[(triton.cdiv(n, _BLOCK), pairs)](query, key, rows, heads, padding, log_normalizer, *rest, **options)
-    _received_kernel[(triton.cdiv(k, _BLOCK), pairs)](
-        query, key, rows, heads, padding, log_normalizer, received, *rest, **options
+    return (
+        method.constant_factor is not None
+        and call.learned_sinks is None
+        and visibility.hidden is None
+        and visibility.query_offset == 0
+        and call.query.dtype != torch.float64
+        and call.value.shape[-1] == call.key.shape[-1]
+        and all(tensor.stride(-1) == 1 for tensor in (call.query, call.key, call.value, call.output))
     )
-    shared = call.visibility.seen_by
-    seen_by = shared[rows if shared.shape[0] > 1 else torch.zeros_like(rows), 0]
-    return received / seen_by.clamp(min=1), log_normalizer
 
 
-def calibrate_prefill(
-    call: AttentionCall,
-    rows: Tensor,
-    heads: Tensor,
-    sinks: Tensor,
-    log_normalizer: Tensor,
-    beta: float,
-    largest_safe_factor: float,
-) -> None:
-    """As `act_eval.attention.blockwise.calibrate_prefill` for sinks times `beta`, written over the call's output.
+def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings: CalibrationSettings) -> Tensor:
+    """Find the sinks of a prefill and write the calibrated outputs over the base backend's.
 
     Args:
-        call: with the base backend's output.
-        rows, heads: int64 `[pairs]`.
-        sinks: bool `[pairs, k]`.
-        log_normalizer: float32 `[pairs, n]`.
-        beta: share that a sink keeps.
-        largest_safe_factor: a row whose keys are scaled by at most this may be computed from the base output.
+        call: a prefill that `is_supported`, with the base backend's output.
+        rows, heads: int64 `[row_heads]`, batch row and head of the calibrated pairs, in ascending order.
+        settings: when a key is a sink, and what becomes of the rows.
+
+    Returns:
+        The sinks, bool `[row_heads, k]`.
     """
-    keys = SelectedKeys.of(sinks, torch.zeros_like(sinks))
+    means, log_normalizer = attention_statistics(call, rows, heads)
+    sinks = find_prefill_sinks(means, call.visibility, rows, settings)
+    beta = settings.method.constant_factor
+    assert beta is not None
+    keys = SelectedKeys.from_masks(sinks, torch.zeros_like(sinks))
     if keys is None:
-        return
+        return sinks
     rows, heads = rows.contiguous(), heads.contiguous()
     (query, key, padding, n, k, group, scale, softcap, *strides), options = _common(call)
     by_head = call.output.transpose(1, 2)
@@ -333,17 +318,44 @@ def calibrate_prefill(
         scale,
         softcap,
         beta,
-        largest_safe_factor,
+        call.limits.largest_safe_factor(call.query.dtype),
         *strides,
         *call.value.stride()[:3],
         *by_head.stride()[:3],
         SINK_BLOCK=16,
         **options,
     )
+    return sinks
+
+
+def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
+    """Walk over the scores of a prefill twice: by queries, then by keys.
+
+    Args:
+        call: a prefill whose mask is causality and padding.
+        rows, heads: int64 `[row_heads]`, batch row and head of the pairs to look at.
+
+    Returns:
+        Each key's mean attention over the real queries that see it, float32 `[row_heads, k]`, and each query's log-sum-exp,
+        `[row_heads, n]`; 0 for padding.
+    """
+    n, k = call.query.shape[-2], call.key.shape[-2]
+    rows, heads = rows.contiguous(), heads.contiguous()
+    log_normalizer = torch.empty(len(rows), n, dtype=torch.float32, device=rows.device)
+    received = torch.empty(len(rows), k, dtype=torch.float32, device=rows.device)
+    (query, key, padding, *others), options = _common(call)
+    _log_normalizer_kernel[(triton.cdiv(n, _BLOCK), len(rows))](
+        query, key, rows, heads, padding, log_normalizer, *others, **options
+    )
+    _received_kernel[(triton.cdiv(k, _BLOCK), len(rows))](
+        query, key, rows, heads, padding, log_normalizer, received, *others, **options
+    )
+    seen_by = call.visibility.seen_by[call.visibility.places_of_rows(rows), 0]
+    return received / seen_by.clamp(min=1), log_normalizer
 
 
 def _common(call: AttentionCall) -> tuple[list[Any], dict[str, Any]]:
-    """What the kernels share, in their order, and their compile-time constants."""
+    """The arguments that the kernels share, in their order, and their compile-time constants."""
     query, key, padding = call.query, call.key, call.visibility.padding
     dim = query.shape[-1]
     arguments = [
@@ -367,30 +379,3 @@ def _common(call: AttentionCall) -> tuple[list[Any], dict[str, Any]]:
         "PRECISION": "ieee" if query.dtype == torch.float32 else "tf32",
     }
     return arguments, options
-
-
-def find_and_turn_down_sinks(call: AttentionCall, rows: Tensor, heads: Tensor, settings: CalibrationSettings) -> Tensor:
-    """Find the sinks of a prefill and write the calibrated outputs over the base backend's.
-
-    Args:
-        call: a call that `is_supported`.
-        rows, heads: int64 `[pairs]`, the calibrated pairs.
-        settings: what to do.
-
-    Returns:
-        The sinks, bool `[pairs, k]`.
-    """
-    sinks, log_normalizer = find_prefill_sinks(call, rows, heads, settings)
-    beta = settings.method.constant_factor
-    assert beta is not None
-    calibrate_prefill(call, rows, heads, sinks, log_normalizer, beta, largest_safe_factor(call.query.dtype))
-    return sinks
-
-
-def find_prefill_sinks(
-    call: AttentionCall, rows: Tensor, heads: Tensor, settings: CalibrationSettings
-) -> tuple[Tensor, Tensor]:
-    """As `act_eval.attention.blockwise.find_prefill_sinks`, for the pairs (`rows[i]`, `heads[i]`) of a call."""
-    means, log_normalizer = attention_statistics(call, rows, heads)
-    real = call.visibility.real[rows if call.visibility.real.shape[0] > 1 else torch.zeros_like(rows)]
-    return sinks_of_means(means, real, call.visibility.first, settings), log_normalizer

@@ -11,7 +11,7 @@ from typing import Any
 from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError
-from act_eval.methods import make_method, methods
+from act_eval.methods import available_methods, make_method
 from act_eval.profiles import HeadProfile
 
 _PREFIX = "act_"
@@ -53,7 +53,7 @@ class ACTArguments:
             given["profile"] = "none"
         own = {name: given.pop(name) for name in ("profile", "head_share") if name in given}
         settings = {name: given.pop(name) for name in _SETTINGS if name in given}
-        of_methods = {parameter.name for method in methods().values() for parameter in fields(method)}
+        of_methods = {parameter.name for method in available_methods().values() for parameter in fields(method)}
         unknown = next((name for name in given if name not in of_methods), None)
         if unknown is not None:
             known = ", ".join(f"{_PREFIX}{name}" for name in ("profile", *_SETTINGS, "head_share", *sorted(of_methods)))

@@ -34,25 +34,27 @@ class ToOtherTokens(SelectiveMethod):
 
     @property
     def changes_nothing(self) -> bool:
-        """See `Method`."""
         return self.beta == 1
 
     @property
     def constant_factor(self) -> float | None:
-        """See `Method`."""
         return self.beta
 
-    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """See `SelectiveMethod`."""
-        return scale_sinks(weights, rest, self.beta)
+    def rewrite_selected(self, weights: Tensor, first_token_mask: Tensor, other_mass: Tensor) -> tuple[Tensor, Tensor]:
+        return scale_sinks(weights, other_mass, self.beta)
 
 
-def scale_sinks(weights: Tensor, rest: Tensor, kept: float) -> tuple[Tensor, Tensor]:
-    """Sinks keep a share of their weights `[..., n, sinks]`, and all others, `rest` in sum, take what is freed in proportion.
+def scale_sinks(weights: Tensor, other_mass: Tensor, kept: float) -> tuple[Tensor, Tensor]:
+    """Let sinks keep a share of their weights, and all other keys of a row take what is freed in proportion.
+
+    Args:
+        weights: `[..., n, sinks]`.
+        other_mass: `[..., n, 1]`, the sum over all other keys.
+        kept: the share.
 
     Returns:
-        What `SelectiveMethod.rewrite_selected` does.
+        As `SelectiveMethod.rewrite_selected`.
     """
     mass, least = weights.sum(-1, keepdim=True), tiny(weights)
-    share = torch.where(rest >= least, kept, torch.ones_like(rest))
-    return weights * share, 1 + (1 - share) * mass / rest.clamp(min=least)
+    share = torch.where(other_mass >= least, kept, torch.ones_like(other_mass))
+    return weights * share, 1 + (1 - share) * mass / other_mass.clamp(min=least)

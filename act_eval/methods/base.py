@@ -23,10 +23,12 @@ from act_eval.errors import InputError
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """What becomes of the attention of a calibrated head. The fields of a subclass are its parameters.
+    """What becomes of the attention of a calibrated head.
+
+    A subclass is a frozen dataclass whose fields, numbers, are its parameters.
 
     Attributes:
-        name: what `act_method` calls it.
+        name: what `act_method` and results call it.
         uses_sinks: whether it depends on which keys are attention sinks.
         uses_first_token: whether it depends on which key is the first token.
     """
@@ -42,7 +44,7 @@ class Method(ABC):
 
     @property
     def changes_nothing(self) -> bool:
-        """True when rewritten rows equal the originals, whatever they are."""
+        """Whether rewritten rows equal the originals, whatever they are."""
         return False
 
     @property
@@ -51,13 +53,14 @@ class Method(ABC):
         return None
 
     @abstractmethod
-    def rewrite(self, attention: Tensor, sinks: Tensor, first: Tensor) -> Tensor:
-        """New rows of an attention map.
+    def rewrite(self, attention: Tensor, sinks: Tensor, first_token_mask: Tensor) -> Tensor:
+        """Rewrite rows of an attention map.
 
         Args:
             attention: float32 or float64 `[..., n, k]`, 0 for keys that a query does not see.
             sinks: bool, broadcastable to `attention`, the sinks to calibrate; the first token is none of them.
-            first: bool, broadcastable to `attention`, True for the first token; for none where a sliding cache has let it go.
+            first_token_mask: bool, broadcastable to `attention`, True for the first token; for no key where a sliding cache has
+                let the first token go.
 
         Returns:
             New weights of the same shape and dtype; rows sum to what they summed to.
@@ -68,36 +71,37 @@ class SelectiveMethod(Method):
     """A method that decides on sinks and first token, and scales all other keys of a row by one factor."""
 
     @abstractmethod
-    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """New weights of the selected keys, and the factor of all others.
+    def rewrite_selected(self, weights: Tensor, first_token_mask: Tensor, other_mass: Tensor) -> tuple[Tensor, Tensor]:
+        """Decide on the new weights of the selected keys, and on the factor of all others.
 
         Args:
             weights: float32 or float64 `[..., n, selected]`, those of the sinks, and of the first token where the method uses
                 it; 0 for keys that a query does not see, and for places that hold no selected key.
-            first: bool, broadcastable to `weights`, True for the first token.
-            rest: `[..., n, 1]`, the sum over all other keys.
+            first_token_mask: bool, broadcastable to `weights`, True for the first token.
+            other_mass: `[..., n, 1]`, the sum over all other keys.
 
         Returns:
             New weights of the shape of `weights`, 0 for places without a key and keys that are not seen, and a factor
             `[..., n, 1]`.
         """
 
-    def selected(self, sinks: Tensor, first: Tensor) -> Tensor:
+    def selected(self, sinks: Tensor, first_token_mask: Tensor) -> Tensor:
         """The keys that `rewrite_selected` decides on, from the masks that `rewrite` gets."""
         if self.uses_sinks and self.uses_first_token:
-            return sinks | first
-        return sinks if self.uses_sinks else first
+            return sinks | first_token_mask
+        return sinks if self.uses_sinks else first_token_mask
 
-    def rewrite(self, attention: Tensor, sinks: Tensor, first: Tensor) -> Tensor:
-        """See `Method.rewrite`. The rest is summed: one minus the others loses its digits where it is small."""
-        selected = attention * self.selected(sinks, first)
+    def rewrite(self, attention: Tensor, sinks: Tensor, first_token_mask: Tensor) -> Tensor:
+        selected = attention * self.selected(sinks, first_token_mask)
         others = attention - selected
-        weights, factor = self.rewrite_selected(selected, first, others.sum(-1, keepdim=True))
+        # A sum: one minus the selected weights would lose its digits where little is left.
+        other_mass = others.sum(-1, keepdim=True)
+        weights, factor = self.rewrite_selected(selected, first_token_mask, other_mass)
         return torch.addcmul(weights, others, factor)
 
 
 def check_range(method: Method, name: str, meaning: str, least: float, most: float, *, without_least: bool = False) -> None:
-    """Check a parameter of a method.
+    """Check that a parameter of a method is a number in its range.
 
     Args:
         method: the method.
@@ -120,5 +124,5 @@ def check_range(method: Method, name: str, meaning: str, least: float, most: flo
 
 
 def tiny(tensor: Tensor) -> float:
-    """Less than this is no weight at all in the arithmetic of a tensor."""
+    """The smallest weight that counts as one in the arithmetic of a tensor: the smallest normal number of its dtype."""
     return torch.finfo(tensor.dtype).tiny

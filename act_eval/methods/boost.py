@@ -30,9 +30,8 @@ class Boost(SelectiveMethod):
     def __post_init__(self) -> None:
         check_range(self, "beta", "what the attention of a sink is multiplied by", 1, 1000, without_least=True)
 
-    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """See `SelectiveMethod`."""
+    def rewrite_selected(self, weights: Tensor, first_token_mask: Tensor, other_mass: Tensor) -> tuple[Tensor, Tensor]:
         mass, least = weights.sum(-1, keepdim=True), tiny(weights)
-        most = (mass + rest) / mass.clamp(min=least)
+        most = (mass + other_mass) / mass.clamp(min=least)
         factor = most.clamp(max=self.beta)
-        return weights * factor, (1 - (factor - 1) * mass / rest.clamp(min=least)).clamp(min=0)
+        return weights * factor, (1 - (factor - 1) * mass / other_mass.clamp(min=least)).clamp(min=0)

@@ -22,9 +22,7 @@ class Remove(SelectiveMethod):
 
     @property
     def constant_factor(self) -> float | None:
-        """See `Method`."""
         return 0.0
 
-    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """See `SelectiveMethod`."""
-        return scale_sinks(weights, rest, 0)
+    def rewrite_selected(self, weights: Tensor, first_token_mask: Tensor, other_mass: Tensor) -> tuple[Tensor, Tensor]:
+        return scale_sinks(weights, other_mass, 0)

@@ -37,11 +37,9 @@ class ScaleFirstToken(SelectiveMethod):
 
     @property
     def changes_nothing(self) -> bool:
-        """See `Method`."""
         return self.gamma == 1
 
-    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """See `SelectiveMethod`."""
+    def rewrite_selected(self, weights: Tensor, first_token_mask: Tensor, other_mass: Tensor) -> tuple[Tensor, Tensor]:
         mass = weights.sum(-1, keepdim=True)
-        factor = (mass + rest) / (self.gamma * mass + rest).clamp(min=tiny(rest))
+        factor = (mass + other_mass) / (self.gamma * mass + other_mass).clamp(min=tiny(other_mass))
         return self.gamma * weights * factor, factor

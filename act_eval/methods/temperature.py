@@ -35,14 +35,12 @@ class Temperature(Method):
 
     @property
     def changes_nothing(self) -> bool:
-        """See `Method`."""
         return self.theta == 1
 
-    def rewrite(self, attention: Tensor, sinks: Tensor, first: Tensor) -> Tensor:
-        """See `Method`."""
-        others = attention.masked_fill(first, 0)
+    def rewrite(self, attention: Tensor, sinks: Tensor, first_token_mask: Tensor) -> Tensor:
+        others = attention.masked_fill(first_token_mask, 0)
         # Relative to the largest: a power of the weights themselves may be too small or too large to be told from 0.
         largest = others.amax(-1, keepdim=True).clamp(min=tiny(others))
         softened = (others / largest) ** (1 / self.theta)
         mass = others.sum(-1, keepdim=True) / softened.sum(-1, keepdim=True).clamp(min=1)
-        return torch.where(first, attention, softened * mass)
+        return torch.where(first_token_mask, attention, softened * mass)

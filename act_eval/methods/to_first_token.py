@@ -33,12 +33,10 @@ class ToFirstToken(SelectiveMethod):
 
     @property
     def changes_nothing(self) -> bool:
-        """See `Method`."""
         return self.beta == 1
 
-    def rewrite_selected(self, weights: Tensor, first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """See `SelectiveMethod`."""
-        on_first = (weights * first).sum(-1, keepdim=True)
+    def rewrite_selected(self, weights: Tensor, first_token_mask: Tensor, other_mass: Tensor) -> tuple[Tensor, Tensor]:
+        on_first = (weights * first_token_mask).sum(-1, keepdim=True)
         freed = (1 - self.beta) * (weights.sum(-1, keepdim=True) - on_first)
-        rewritten = torch.where(first, weights + freed, weights * self.beta)
-        return torch.where(on_first > 0, rewritten, weights), torch.ones_like(rest)
+        rewritten = torch.where(first_token_mask, weights + freed, weights * self.beta)
+        return torch.where(on_first > 0, rewritten, weights), torch.ones_like(other_mass)

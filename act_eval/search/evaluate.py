@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from act_eval.attention.act import ACT
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration
 from act_eval.attention.model_structure import model_shape
-from act_eval.attention.pairs import ChosenPairs
+from act_eval.attention.pairs import ChosenHeads
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import halved
 from act_eval.harness.scoring import Prefill, Scorer, Tokens
@@ -66,15 +66,15 @@ class ProbeLayer(LayerCalibration):
     outputs: list[Tensor] = field(default_factory=list)
     changes: list[Tensor] = field(default_factory=list)
 
-    def calibrate(self, pairs: ChosenPairs, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    def calibrate(self, chosen: ChosenHeads, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """See `LayerCalibration.calibrate`."""
         output, weights = self.base(module, *args, **kwargs)
         if torch.is_grad_enabled() and not output.requires_grad:
             output.requires_grad_()
         with torch.no_grad():
             calibrated = output.detach().clone()
-            if pairs.any:
-                self.replace_calibrated(pairs, calibrated, *args[:4], **kwargs)
+            if chosen.any:
+                self.replace_calibrated(chosen, calibrated, *args[:4], **kwargs)
             self.outputs.append(output)
             self.changes.append(calibrated - output)
         return output, weights
@@ -436,7 +436,7 @@ class HeadEvaluator:
         return len(batch.contexts) * max(map(len, batch.contexts)) + len(rest) * max(rest, default=0)
 
     def _probe(self, layers: Sequence[int]) -> Any:
-        profile = HeadProfile.of_layers(layers, self.num_layers, self.num_heads)
+        profile = HeadProfile.from_layers(layers, self.num_layers, self.num_heads)
         return Probe.of(self._act, profile)(self._lm.model)
 
     def _act_with(self, profiles: Sequence[HeadProfile]) -> ACT:

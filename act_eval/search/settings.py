@@ -9,7 +9,7 @@ from act_eval.attention.act import ACT
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.settings import ModelSettings, PromptSettings
-from act_eval.profiles import HeadProfile, check_layers
+from act_eval.profiles import HeadProfile, check_layer_list
 
 Mode = Literal["auto", "exact", "screened"]
 Selection = Literal["validated", "improving", "top-k"]
@@ -57,7 +57,7 @@ class SearchSettings:
         if self.selection == "validated" and self.prompts.limit == 1:
             raise SettingError("selection", "validated needs at least 2 documents: raise the limit.")
         if self.layers is not None:
-            check_layers(self.layers)
+            check_layer_list(self.layers)
         if "act_profile" in self.model.model_args:
             raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
         self.model.whole_batch_size()

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from act_eval.attention.act import ACT
-from act_eval.attention.blockwise import attention_statistics, sinks_of_means
+from act_eval.attention.blockwise import attention_statistics, find_prefill_sinks
 from act_eval.attention.calibration import find_sinks
+from act_eval.attention.call import AttentionCall
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration
 from act_eval.attention.model_structure import attention_layers, model_shape, pretrained_model, resolve_for_model
-from act_eval.attention.pairs import AttentionCall, ChosenPairs, Pairs
+from act_eval.attention.pairs import ChosenHeads, RowHeadPairs
 from act_eval.errors import InputError
 from act_eval.harness.scoring import forward
 from act_eval.profiles import HeadProfile
@@ -67,14 +68,14 @@ def collect(
     pretrained = pretrained_model(model)
     num_layers, num_heads = model_shape(pretrained.config)
     layers = attention_layers(pretrained.config) if layers is None else sorted(layers)
-    observed = HeadProfile.of_layers(layers, num_layers, num_heads)
+    observed = HeadProfile.from_layers(layers, num_layers, num_heads)
     if not observed.size:
         raise InputError("there are no layers to look at.")
     forward_arguments = inspect.signature(pretrained.forward).parameters
     vocabulary = pretrained.get_input_embeddings().num_embeddings
     documents, tokens = 0, 0
     token_sinks, token_occurrences = (np.zeros(vocabulary, np.int64) for _ in range(2))
-    with Observer(observed, base=act.base)(model):
+    with Observer(observed, base=act.base, limits=act.limits)(model):
         counters = Observer.count(model, act, cells, maps)
         for inputs in batches:
             batch = Batch.of(inputs, pretrained.device, cells)
@@ -168,13 +169,12 @@ class Counter:
 
         Args:
             call: a prefill.
-            rows, heads: all pairs of a row and a head.
+            rows, heads: int64, all heads of all rows.
         """
-        means = torch.empty(len(rows), call.key.shape[-2], dtype=call.visibility.dtype, device=rows.device)
-        for chunk, pairs in call.chunks(rows, heads):
-            means[chunk], log_normalizer = attention_statistics(pairs)
-            if "before" in self.sums:
-                self._add_maps(pairs, means[chunk], log_normalizer)
+        means, log_normalizer = attention_statistics(call, rows, heads)
+        if "before" in self.sums:
+            for chunk, row_heads in call.chunks(rows, heads):
+                self._add_maps(row_heads, means[chunk], log_normalizer[chunk])
         self._add_means(means.view(*call.query.shape[:2], -1), call.visibility.seen_by)
 
     def _add_means(self, means: Tensor, seen_by: Tensor) -> None:
@@ -198,19 +198,19 @@ class Counter:
         self._add("positions", in_cells.sum(0))
         self.sinks_of_keys = sinks.sum(1).cpu().numpy()
 
-    def _add_maps(self, pairs: Pairs, means: Tensor, log_normalizer: Tensor) -> None:
-        """Add the maps of some pairs, averaged over the layer's heads, as they are and calibrated."""
-        sinks = sinks_of_means(means, pairs.real, pairs.visibility.first, self._settings)
-        sinks &= self._is_calibrated.to(sinks.device)[pairs.heads, None]
+    def _add_maps(self, row_heads: RowHeadPairs, means: Tensor, log_normalizer: Tensor) -> None:
+        """Add the maps of some heads of some documents, averaged over the layer's heads, as they are and calibrated."""
+        sinks = find_prefill_sinks(means, row_heads.visibility, row_heads.rows, self._settings)
+        sinks &= self._is_calibrated.to(sinks.device)[row_heads.heads, None]
         has_sinks = bool(sinks.any())
         # Matrices that sum over a document's heads, average its queries and distribute its keys over cells.
-        first, last = int(pairs.rows[0]), int(pairs.rows[-1])
-        heads = (pairs.rows == torch.arange(first, last + 1, device=sinks.device)[:, None]).to(means) / len(self._is_calibrated)
+        rows, first, last = row_heads.rows, int(row_heads.rows[0]), int(row_heads.rows[-1])
+        heads = (rows == torch.arange(first, last + 1, device=sinks.device)[:, None]).to(means) / len(self._is_calibrated)
         keys = self.batch.cells[first : last + 1].to(means)
         queries = keys.mT * (keys.shape[-1] / keys.sum((1, 2)))[:, None, None]
-        for block in pairs.blocks(_COPIES * pairs.key.shape[1]):
-            weights = pairs.scores(block).sub_(log_normalizer[:, block, None]).exp_()
-            masks = (mask[:, None, : weights.shape[-1]] for mask in (sinks, pairs.first_token))
+        for block in row_heads.blocks(_COPIES * row_heads.key.shape[1]):
+            weights = row_heads.scores(block).sub_(log_normalizer[:, block, None]).exp_()
+            masks = (mask[:, None, : weights.shape[-1]] for mask in (sinks, row_heads.first_token))
             after = self._settings.method.rewrite(weights, *masks) if has_sinks else weights
             for name, maps in (("before", weights), ("after", after)):
                 of_documents = (heads @ maps.flatten(1)).view(-1, *maps.shape[1:])
@@ -226,9 +226,9 @@ class ObservedLayer(LayerCalibration):
 
     counter: Counter | None = None
 
-    def _prefill(self, call: AttentionCall, calibrated: ChosenPairs) -> None:
+    def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> None:
         assert self.counter is not None
-        self.counter.count(call, *calibrated.indices)
+        self.counter.count(call, *chosen.indices)
 
 
 class Observer(ACT):

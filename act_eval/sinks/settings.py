@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.settings import ModelSettings, PromptSettings
-from act_eval.profiles import check_layers
+from act_eval.profiles import check_layer_list
 from act_eval.search.write import HEADS_FILE
 
 Split = Literal["train", "evaluation"]
@@ -45,7 +45,7 @@ class SinksSettings:
             raise SettingError("split", f"{self.split!r} is unknown: choose {' or '.join(get_args(Split))}.")
         if self.document is not None and self.document < 0:
             raise SettingError("document", f"must be at least 0, not {self.document}.")
-        check_layers(self.layers)
+        check_layer_list(self.layers)
         if self.search is not None and not (self.search / HEADS_FILE).is_file():
             raise SettingError(
                 "search", f"{self.search} holds no {HEADS_FILE}: give the output folder of an `act-eval search`."

@@ -12,7 +12,6 @@ from lm_eval.utils import handle_arg_string
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.methods import methods
 
 # What a method that does not use sinks does without.
 _ABOUT_SINKS = {setting.name for setting in fields(CalibrationSettings) if setting.metadata.get("about_sinks")}
@@ -126,7 +125,7 @@ def _unknown_arguments(names: set[str]) -> dict[str, set[str]]:
 
 
 def _taken_by(name: str) -> set[str]:
-    method = methods().get(name)
+    method = available_methods().get(name)
     if method is None:
         return set()  # `ACTArguments` says what is wrong with it
     return {field.name for field in fields(method)} | (_ABOUT_SINKS if method.uses_sinks else set())

@@ -18,10 +18,12 @@ from transformers import (
 from act_eval.attention.act import ACT
 from act_eval.attention.cache import CACHE_ATTRIBUTE, select_cache_rows
 from act_eval.attention.calibration import CalibrationSettings
+from act_eval.attention.call import AttentionCall
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration
+from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.masks import Visibility
 from act_eval.attention.model_structure import UnsupportedModelError
-from act_eval.attention.pairs import AttentionCall, Pairs
+from act_eval.attention.pairs import RowHeadPairs
 from act_eval.methods.act import ToOtherTokens
 from act_eval.profiles import HeadProfile, ProfileError
 
@@ -133,10 +135,9 @@ def test_decode_uses_the_sinks_of_the_prompt(gqa_model):
     assert (decoded - logits_of(gqa_model, ids, act)[:, -1:]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("few", [0.0, 2.0], ids=["all pairs", "those with sinks"])
-def test_both_ways_to_decode_equal_the_reference(gqa_model, monkeypatch, few):
-    """A step computes all pairs anew, or only those with sinks; either way it is the map that the definition gives."""
-    monkeypatch.setattr("act_eval.attention.layer._FEW_PAIRS", few)
+@pytest.mark.parametrize("share", [0.0, 2.0], ids=["all heads", "those with sinks"])
+def test_both_ways_to_decode_equal_the_reference(gqa_model, monkeypatch, share):
+    """A step computes all heads anew, or only those with sinks; either way it is the map that the definition gives."""
     computed = []
     original = AttentionCall.write_heads
     monkeypatch.setattr(
@@ -146,12 +147,12 @@ def test_both_ways_to_decode_equal_the_reference(gqa_model, monkeypatch, few):
     with torch.no_grad(), naive_act(gqa_model, SOME, settings):
         expected = gqa_model(ids[:, :50], use_cache=True)
         expected = gqa_model(ids[:, 50:], past_key_values=expected.past_key_values).logits
-    with torch.no_grad(), act_of(settings, SOME)(gqa_model):
+    with torch.no_grad(), act_of(settings, SOME, limits=ComputeLimits(share_of_heads_to_pick=share))(gqa_model):
         result = gqa_model(ids[:, :50], use_cache=True)
         result = gqa_model(ids[:, 50:], past_key_values=result.past_key_values).logits
     torch.testing.assert_close(result, expected, rtol=0, atol=5e-5)
     assert computed
-    assert all((heads is None) == (few == 0) for heads in computed)
+    assert all((heads is None) == (share == 0) for heads in computed)
 
 
 @pytest.mark.parametrize("decode", ["prefill", "row"])
@@ -248,19 +249,17 @@ def test_rows_may_calibrate_different_heads(gqa_model):
 
 
 @pytest.mark.parametrize("block", [1, 300, 2**14, 2**22])
-def test_row_blocks_and_chunks_of_pairs_change_nothing(gqa_model, monkeypatch, block):
-    act = ACT("all", beta=0)
-    expected = prefill_and_decode(gqa_model, act)
-    monkeypatch.setattr("act_eval.attention.pairs._BLOCK_ELEMENTS", {"cpu": block})
+def test_row_blocks_and_chunks_of_heads_change_nothing(gqa_model, block):
+    expected = prefill_and_decode(gqa_model, ACT("all", beta=0))
+    act = ACT("all", beta=0, limits=ComputeLimits(block_elements_on_cpu=block))
     torch.testing.assert_close(prefill_and_decode(gqa_model, act), expected, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("limit", [0.0, 2.0, 10.0])
-def test_both_forms_of_the_output_agree(gqa_model, monkeypatch, limit):
+def test_both_forms_of_the_output_agree(gqa_model, limit):
     """Rows computed from the base output and rows computed from their weights give the same."""
-    act = ACT("all", threshold=0.02)
-    expected = prefill_and_decode(gqa_model, act)
-    monkeypatch.setattr("act_eval.attention.pairs._LARGEST_SAFE_FACTOR", {torch.float32: limit})
+    expected = prefill_and_decode(gqa_model, ACT("all", threshold=0.02))
+    act = ACT("all", threshold=0.02, limits=ComputeLimits(safe_factor=limit))
     torch.testing.assert_close(prefill_and_decode(gqa_model, act), expected, rtol=0, atol=5e-5)
 
 
@@ -268,7 +267,7 @@ def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch):
     """A causal mask with padding is kept as one row per sequence; any other mask as it is."""
     act = ACT("all", threshold=0.02)
     expected = prefill_and_decode(gqa_model, act)
-    original, read = Visibility.of, []
+    original, read = Visibility.from_mask, []
 
     def in_full(mask, *args):
         visibility = original(mask, *args)
@@ -276,7 +275,7 @@ def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch):
         hidden = visibility.hidden if mask is None else ~mask.expand(2, -1, -1, -1)
         return replace(visibility, padding=None, hidden=hidden)
 
-    monkeypatch.setattr("act_eval.attention.layer.Visibility.of", in_full)
+    monkeypatch.setattr(Visibility, "from_mask", in_full)
     torch.testing.assert_close(prefill_and_decode(gqa_model, act), expected, rtol=0, atol=5e-5)
     assert all(visibility.hidden is None and visibility.padding is not None for visibility in read)
 
@@ -303,7 +302,7 @@ def test_masks_that_add_to_the_scores(gqa_model, slope):
 )
 def test_extra_memory_is_linear(fresh_model, monkeypatch, act, padded):
     """Beside the masks that transformers makes, nothing is as large as an n x n map."""
-    monkeypatch.setattr("act_eval.attention.pairs._BLOCK_ELEMENTS", {"cpu": 2**14})
+    act = replace(act, limits=ComputeLimits(block_elements_on_cpu=2**14))
     largest = {}
     for n in (512, 1024):
         ids = torch.randint(3, 64, (1, n), generator=torch.Generator().manual_seed(0))
@@ -312,9 +311,9 @@ def test_extra_memory_is_linear(fresh_model, monkeypatch, act, padded):
         tensors = LargestTensor()
         original = LayerCalibration._prefill
 
-        def watched(self, call, pairs, original=original, tensors=tensors):
+        def watched(self, call, chosen, original=original, tensors=tensors):
             with tensors:
-                original(self, call, pairs)
+                original(self, call, chosen)
 
         with monkeypatch.context() as patch, torch.no_grad(), act(fresh_model):
             patch.setattr(LayerCalibration, "_prefill", watched)
@@ -329,23 +328,23 @@ def test_half_precision_stays_near_float32(gqa_model, dtype):
     ids = random_ids(60, seed=21)
     act = act_of(CalibrationSettings(method=ToOtherTokens(0.2), threshold=0.02), SOME)
     expected = log_softmax(logits_of(gqa_model, ids, act), -1)
-    plain = log_softmax(logits_of(gqa_model, ids), -1)
+    baseline = log_softmax(logits_of(gqa_model, ids), -1)
     half = copy.deepcopy(gqa_model).to(dtype)
     error = (log_softmax(logits_of(half, ids, act).float(), -1) - expected).abs().mean()
-    error_of_plain = (log_softmax(logits_of(half, ids).float(), -1) - plain).abs().mean()
-    assert error < 3 * error_of_plain
-    assert (expected - plain).abs().mean() > 3 * error
+    error_of_baseline = (log_softmax(logits_of(half, ids).float(), -1) - baseline).abs().mean()
+    assert error < 3 * error_of_baseline
+    assert (expected - baseline).abs().mean() > 3 * error
 
 
 def test_autocast_does_not_reach_the_calibration(gqa_model, monkeypatch):
-    original, dtypes = Pairs.scores, []
+    original, dtypes = RowHeadPairs.scores, []
 
     def recorded(self, block):
         scores = original(self, block)
         dtypes.append(scores.dtype)
         return scores
 
-    monkeypatch.setattr(Pairs, "scores", recorded)
+    monkeypatch.setattr(RowHeadPairs, "scores", recorded)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_of(gqa_model, random_ids(40, seed=27), ACT("all"))
     assert set(dtypes) == {torch.float32}
@@ -389,18 +388,18 @@ class TestNothingIsLeftBehind:
     def test_layers_without_heads_are_bit_identical(self, gqa_model):
         ids = random_ids(40, seed=25)
         states = {}
-        for name, act in {"plain": ACT("none"), "act": ACT("4:1")}.items():
+        for name, act in {"baseline": ACT("none"), "act": ACT("4:1")}.items():
             with torch.no_grad(), act(gqa_model):
                 states[name] = gqa_model(ids, output_hidden_states=True).hidden_states
         for layer in range(5):
-            assert torch.equal(states["plain"][layer], states["act"][layer])
-        assert not torch.equal(states["plain"][5], states["act"][5])
+            assert torch.equal(states["baseline"][layer], states["act"][layer])
+        assert not torch.equal(states["baseline"][5], states["act"][5])
 
     def test_two_models_do_not_meet(self, gqa_model, fresh_model):
         ids = random_ids(20, seed=26) % 64
-        plain = logits_of(fresh_model, ids)
+        baseline = logits_of(fresh_model, ids)
         with ACT("all")(gqa_model):
-            assert torch.equal(logits_of(fresh_model, ids), plain)
+            assert torch.equal(logits_of(fresh_model, ids), baseline)
 
 
 class TestRefusals:

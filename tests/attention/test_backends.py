@@ -20,6 +20,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from act_eval.attention.act import ACT
 from act_eval.attention.cache import select_cache_rows
+from act_eval.attention.limits import ComputeLimits
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
@@ -158,10 +159,9 @@ class TestLearnedSinks:
         assert_close(result, expected)
 
     @pytest.mark.parametrize("limit", [0.0, 1e6])
-    def test_both_forms_of_the_output_agree(self, limit, monkeypatch):
+    def test_both_forms_of_the_output_agree(self, limit):
         model = make("gpt-oss")
-        monkeypatch.setattr("act_eval.attention.pairs._LARGEST_SAFE_FACTOR", {torch.float32: limit})
-        with act(threshold=0.02)(model):
+        with replace(act(threshold=0.02), limits=ComputeLimits(safe_factor=limit))(model):
             result = run(model, mask_of("right"))
         with naive_act(model, all_heads(model), replace(SETTINGS, threshold=0.02), mask_of("right")):
             expected = run(model, mask_of("right"))
@@ -208,7 +208,7 @@ class TestCaches:
 @pytest.mark.parametrize("name", ["Llama", "Gemma 2", "gpt-oss", "GPT-J"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(name, dtype):
-    """What half precision changes in the calibrated logits is of the size of what it changes in the plain ones."""
+    """What half precision changes in the calibrated logits is of the size of what it changes in the baseline."""
     model = make(name)
     half = copy.deepcopy(model).to(dtype)
     mask = mask_of("left")
@@ -220,10 +220,10 @@ def test_half_precision(name, dtype):
             result = torch.cat([logits.flatten(0, -2) for logits in run(half, mask, NEW)])
         return (result.float() - expected).abs().mean(), expected
 
-    plain_error, plain = error(ACT("none"))
+    baseline_error, baseline = error(ACT("none"))
     act_error, calibrated = error(act())
-    assert act_error < 3 * plain_error
-    assert (calibrated - plain).abs().mean() > 5 * act_error
+    assert act_error < 3 * baseline_error
+    assert (calibrated - baseline).abs().mean() > 5 * act_error
 
 
 def test_offloaded_to_the_cpu(llama):
@@ -251,20 +251,20 @@ def test_quantised(bits, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config, device_map={"": "cpu"})
     with act()(model):
         result = run(model, mask_of("left"))
-    (expected,), (plain,) = run_naive(model, "left", ()), run(model, mask_of("left"))
+    (expected,), (baseline,) = run_naive(model, "left", ()), run(model, mask_of("left"))
     # Activations are rounded to 8 bits too, which makes much of the last digits.
-    assert (result[0] - expected).abs().mean() < 0.1 * (expected - plain).abs().mean()
+    assert (result[0] - expected).abs().mean() < 0.1 * (expected - baseline).abs().mean()
 
 
 def test_compiled(llama):
     """Entering and leaving the context changes what a compiled model computes, in both directions."""
-    plain, expected = run(llama, mask_of(None)), run_naive(llama, None, ())
+    baseline, expected = run(llama, mask_of(None)), run_naive(llama, None, ())
     compiled = torch.compile(copy.deepcopy(llama), backend="eager")
-    assert_close(run(compiled, mask_of(None)), plain)
+    assert_close(run(compiled, mask_of(None)), baseline)
     with act()(compiled):
         result = run(compiled, mask_of(None))
     assert_close(result, expected)
-    assert_close(run(compiled, mask_of(None)), plain)
+    assert_close(run(compiled, mask_of(None)), baseline)
 
 
 class TestAdapters:

@@ -41,14 +41,14 @@ def model(family) -> transformers.PreTrainedModel:
 
 def assert_equals_reference(model: transformers.PreTrainedModel, side: str | None, new: tuple[int, ...] = ()) -> None:
     mask = mask_of(side)
-    plain = run(model, mask, new)
+    baseline = run(model, mask, new)
     with naive_act(model, all_heads(model), SETTINGS, mask) as layers:
         expected = run(model, mask, new)
     with act()(model):
         result = run(model, mask, new)
     assert set(layers) == set(all_heads(model))
     assert all(layer.seen == LENGTH + sum(new) and layer.sinks.any() for layer in layers.values())
-    for got, wanted, without in zip(result, expected, plain, strict=True):
+    for got, wanted, without in zip(result, expected, baseline, strict=True):
         scale = wanted.abs().max()
         assert (wanted - without).abs().max() > 0.01 * scale
         assert (got - wanted).abs().max() < 1e-4 * scale
@@ -110,22 +110,22 @@ def state_of(model: transformers.PreTrainedModel) -> list[object]:
 
 def test_off(family, model):
     before = state_of(model)
-    plain = run(model, mask_of("left"), new=(2,))
+    baseline = run(model, mask_of("left"), new=(2,))
     for setting in (ACT("none"), ACT("all", beta=1)):
         with setting(model):
             off = run(model, mask_of("left"), new=(2,))
-        assert all(torch.equal(got, wanted) for got, wanted in zip(off, plain, strict=True))
+        assert all(torch.equal(got, wanted) for got, wanted in zip(off, baseline, strict=True))
     with act(threshold=0.9999)(model):  # the heads are looked at, but nothing in them is a sink
         no_sinks = run(model, mask_of("left"), new=(2,))
-    for got, wanted in zip(no_sinks, plain, strict=True):
+    for got, wanted in zip(no_sinks, baseline, strict=True):
         assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
-    assert all(torch.equal(got, wanted) for got, wanted in zip(run(model, mask_of("left"), new=(2,)), plain, strict=True))
+    assert all(torch.equal(got, wanted) for got, wanted in zip(run(model, mask_of("left"), new=(2,)), baseline, strict=True))
     assert state_of(model) == before
     record(family, "off")
 
 
 def test_some_heads_of_some_layers(family, model):
-    """Layers and heads are those that the profile names; a layer without heads is the plain model's."""
+    """Layers and heads are those that the profile names; a layer without heads is the baseline's."""
     layer = attention_layers(model.config)[-1]
     with naive_act(model, {layer: (0, 3)}, SETTINGS):
         expected = run(model, mask_of(None))

@@ -1,6 +1,7 @@
 """The Triton kernels against the torch path: interpreted on a CPU (see conftest.py), compiled where there is a CUDA device."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from helpers.models import golden_act, logits_of
 
 from act_eval.attention import blockwise, triton_kernels
 from act_eval.attention.calibration import CalibrationSettings
-from act_eval.attention.layer import fused_kernels
+from act_eval.attention.call import AttentionCall
+from act_eval.attention.layer import choose_kernels
+from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.masks import Visibility
-from act_eval.attention.pairs import AttentionCall, largest_safe_factor
 from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.to_first_token import ToFirstToken
 
@@ -35,7 +37,7 @@ def make_call(n=70, key_heads=4, dim=24, padding=0, softcap=None, dtype=torch.fl
     mask[1, :, :, :padding] = False
     query, key, value, mask = (tensor.to(DEVICE) for tensor in (query, key, value, mask))
     query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
-    visibility = Visibility.of(mask if padding else None, query, key, 0, None)
+    visibility = Visibility.from_mask(mask if padding else None, query, key)
     scores = query.float() @ key.float().repeat_interleave(HEADS // key_heads, 1).mT * dim**-0.5
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -44,17 +46,14 @@ def make_call(n=70, key_heads=4, dim=24, padding=0, softcap=None, dtype=torch.fl
     return AttentionCall(query, key, value, output, visibility, dim**-0.5, softcap)
 
 
-def copy_of(call):
-    return AttentionCall(call.query, call.key, call.value, call.output.clone(), call.visibility, call.scaling, call.softcap)
-
-
-def some_pairs():
+def some_heads():
+    """Some heads of each row, by row index and head index."""
     rows, heads = torch.tensor([[0, 0], [0, 2], [0, 3], [1, 1], [1, 3]], device=DEVICE).unbind(-1)
     return rows, heads
 
 
 CALLS = {
-    "plain": {},
+    "several blocks": {},
     "one token": {"n": 1},
     "one block": {"n": 64},
     "grouped heads": {"key_heads": 2},
@@ -68,12 +67,12 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_statistics(name):
     call = make_call(**CALLS[name])
-    rows, heads = some_pairs()
+    rows, heads = some_heads()
     means, log_normalizer = triton_kernels.attention_statistics(call, rows, heads)
-    for chunk, pairs in call.chunks(rows, heads):
-        expected_means, expected_normalizer = blockwise.attention_statistics(pairs)
-        torch.testing.assert_close(means[chunk], expected_means, rtol=0, atol=1e-6)
-        torch.testing.assert_close(log_normalizer[chunk][pairs.real], expected_normalizer[pairs.real], rtol=1e-6, atol=1e-5)
+    expected_means, expected_normalizer = blockwise.attention_statistics(call, rows, heads)
+    torch.testing.assert_close(means, expected_means, rtol=0, atol=1e-6)
+    real = call.visibility.real[call.visibility.places_of_rows(rows)]
+    torch.testing.assert_close(log_normalizer[real], expected_normalizer[real], rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -81,19 +80,13 @@ def test_statistics(name):
     "settings", [CalibrationSettings(alpha=1.5), CalibrationSettings(method=ToOtherTokens(0), threshold=0.03)]
 )
 @pytest.mark.parametrize("limit", [1.2, 10.0])
-def test_outputs(name, settings, limit, monkeypatch):
+def test_outputs(name, settings, limit):
     """With a low limit on the factor, most rows are computed over the other keys."""
-    monkeypatch.setattr("act_eval.attention.pairs._LARGEST_SAFE_FACTOR", {torch.float32: limit})
-    call = make_call(**CALLS[name])
-    expected, rows_and_heads = copy_of(call), some_pairs()
-    for _, pairs in expected.chunks(*rows_and_heads):
-        sinks, outputs = blockwise.calibrate_prefill(pairs, settings)
-        if outputs is not None:
-            expected.write(pairs, outputs)
-    found, log_normalizer = triton_kernels.find_prefill_sinks(call, *rows_and_heads, settings)
-    assert (found == sinks).all()
+    call = replace(make_call(**CALLS[name]), limits=ComputeLimits(safe_factor=limit))
     before = call.output.clone()
-    triton_kernels.calibrate_prefill(call, *rows_and_heads, found, log_normalizer, settings.method.beta, limit)
+    expected = replace(call, output=before.clone())
+    sinks = triton_kernels.calibrate_prefill(call, *some_heads(), settings)
+    assert torch.equal(sinks, blockwise.calibrate_prefill(expected, *some_heads(), settings))
     torch.testing.assert_close(call.output, expected.output, rtol=0, atol=2e-5)
     assert name == "one token" or not torch.equal(call.output, before)
 
@@ -103,10 +96,8 @@ def test_half_precision_scores_are_accumulated_in_float32(dtype):
     if dtype == torch.bfloat16 and DEVICE == "cpu":
         pytest.skip("Triton's interpreter computes in numpy, which has no bfloat16")
     call = make_call(dtype=dtype)
-    rows, heads = some_pairs()
-    means, _ = triton_kernels.attention_statistics(call, rows, heads)
-    for chunk, pairs in call.chunks(rows, heads):
-        torch.testing.assert_close(means[chunk], blockwise.attention_statistics(pairs)[0], rtol=0, atol=1e-6)
+    means, expected = (module.attention_statistics(call, *some_heads())[0] for module in (triton_kernels, blockwise))
+    torch.testing.assert_close(means, expected, rtol=0, atol=1e-6)
 
 
 def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeypatch):
@@ -120,7 +111,7 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
         used.append(call)
         return triton_kernels
 
-    monkeypatch.setattr("act_eval.attention.layer.fused_kernels", always)
+    monkeypatch.setattr("act_eval.attention.layer.choose_kernels", always)
     model = golden_model.to(DEVICE)
     for case in cases["cases"]:
         if not 9 <= len(sequences[case["sequence"]][0]) <= 17:
@@ -133,16 +124,15 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
 
 
 def test_only_cuda_uses_them():
-    assert (fused_kernels(make_call(), ToOtherTokens()) is triton_kernels) == torch.cuda.is_available()
+    expected = triton_kernels if torch.cuda.is_available() else blockwise
+    assert choose_kernels(make_call(), ToOtherTokens()) is expected
 
 
 def test_what_is_supported():
     call = make_call()
     assert triton_kernels.is_supported(call, ToOtherTokens())
-    window = Visibility.of(None, call.query, call.key, 0, 8)
-    assert not triton_kernels.is_supported(
-        AttentionCall(call.query, call.key, call.value, call.output, window, call.scaling, None), ToOtherTokens()
-    )
+    window = Visibility.from_mask(None, call.query, call.key, window=8)
+    assert not triton_kernels.is_supported(replace(call, visibility=window), ToOtherTokens())
     assert not triton_kernels.is_supported(call, ToFirstToken())
     assert not triton_kernels.is_supported(make_call(dtype=torch.float64), ToOtherTokens())
-    assert largest_safe_factor(torch.bfloat16) < largest_safe_factor(torch.float32)
+    assert call.limits.largest_safe_factor(torch.bfloat16) < call.limits.largest_safe_factor(torch.float32)

@@ -192,7 +192,7 @@ class TestSettings:
         act = info["act"]
         assert (act["parameters"]["beta"], act["alpha"], act["threshold"]) == (0.1, 3, None)
         assert (act["profile"], act["num_heads"]) == ("all", 32)
-        assert act["profile_hash"] == HeadProfile.of_layers(range(4), 4, 8).content_hash
+        assert act["profile_hash"] == HeadProfile.from_layers(range(4), 4, 8).content_hash
         assert info["versions"]["torch"] == torch.__version__.split("+")[0] or info["versions"]["torch"] == torch.__version__
 
     def test_arguments_arrive_as_strings(self):

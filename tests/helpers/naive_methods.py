@@ -9,22 +9,22 @@ import numpy as np
 Row = list[float]
 
 
-def act(row: Row, sinks: list[int], first: int | None, beta: float) -> Row:
+def act(row: Row, sinks: list[int], first_token: int | None, beta: float) -> Row:
     others = [key for key in range(len(row)) if key not in sinks]
-    mass, rest = sum(row[key] for key in sinks), sum(row[key] for key in others)
-    if rest < np.finfo(np.float32).tiny:
+    mass, other_mass = sum(row[key] for key in sinks), sum(row[key] for key in others)
+    if other_mass < np.finfo(np.float32).tiny:
         return row
-    return [row[key] * (beta if key in sinks else (rest + (1 - beta) * mass) / rest) for key in range(len(row))]
+    return [row[key] * (beta if key in sinks else (other_mass + (1 - beta) * mass) / other_mass) for key in range(len(row))]
 
 
-def remove(row: Row, sinks: list[int], first: int | None) -> Row:
+def remove(row: Row, sinks: list[int], first_token: int | None) -> Row:
     kept = [0.0 if key in sinks else weight for key, weight in enumerate(row)]
     if sum(kept) < np.finfo(np.float32).tiny:
         return row
     return [weight * sum(row) / sum(kept) for weight in kept]
 
 
-def boost(row: Row, sinks: list[int], first: int | None, beta: float) -> Row:
+def boost(row: Row, sinks: list[int], first_token: int | None, beta: float) -> Row:
     mass, total = sum(row[key] for key in sinks), sum(row)
     if mass == 0 or total == mass:
         return row
@@ -32,26 +32,26 @@ def boost(row: Row, sinks: list[int], first: int | None, beta: float) -> Row:
     return [weight * (boosted / mass if key in sinks else (total - boosted) / (total - mass)) for key, weight in enumerate(row)]
 
 
-def to_first_token(row: Row, sinks: list[int], first: int | None, beta: float) -> Row:
-    if first is None or row[first] == 0:
+def to_first_token(row: Row, sinks: list[int], first_token: int | None, beta: float) -> Row:
+    if first_token is None or row[first_token] == 0:
         return row
     new = [weight * (beta if key in sinks else 1) for key, weight in enumerate(row)]
-    new[first] += sum(row) - sum(new)
+    new[first_token] += sum(row) - sum(new)
     return new
 
 
-def temperature(row: Row, sinks: list[int], first: int | None, theta: float) -> Row:
-    softened = [0.0 if key == first or weight == 0 else np.exp(np.log(weight) / theta) for key, weight in enumerate(row)]
+def temperature(row: Row, sinks: list[int], first_token: int | None, theta: float) -> Row:
+    softened = [0.0 if key == first_token or weight == 0 else np.exp(np.log(weight) / theta) for key, weight in enumerate(row)]
     if sum(softened) == 0:
         return row
-    mass = sum(weight for key, weight in enumerate(row) if key != first)
-    return [row[key] if key == first else softened[key] * mass / sum(softened) for key in range(len(row))]
+    mass = sum(weight for key, weight in enumerate(row) if key != first_token)
+    return [row[key] if key == first_token else softened[key] * mass / sum(softened) for key in range(len(row))]
 
 
-def scale_first_token(row: Row, sinks: list[int], first: int | None, gamma: float) -> Row:
+def scale_first_token(row: Row, sinks: list[int], first_token: int | None, gamma: float) -> Row:
     if sum(row) == 0:
         return row
-    scaled = [weight * (gamma if key == first else 1) for key, weight in enumerate(row)]
+    scaled = [weight * (gamma if key == first_token else 1) for key, weight in enumerate(row)]
     return [weight * sum(row) / sum(scaled) for weight in scaled]
 
 
@@ -65,13 +65,13 @@ NAIVE: dict[str, Callable[..., Row]] = {
 }
 
 
-def rewrite(name: str, maps: np.ndarray, sinks: np.ndarray, first: np.ndarray, **parameters: float) -> np.ndarray:
-    """All rows of maps, float `[..., n, k]`, with sinks and the first token as bool `[..., k]`: float64 `[..., n, k]`."""
+def rewrite(name: str, maps: np.ndarray, sinks: np.ndarray, first_token_mask: np.ndarray, **parameters: float) -> np.ndarray:
+    """Rewrite all rows of maps, float `[..., n, k]`, with sinks and first token as bool `[..., k]`: float64 `[..., n, k]`."""
     maps, shape = maps.astype(np.float64), maps.shape
-    sinks, first = (np.broadcast_to(mask, (*shape[:-2], shape[-1])).reshape(-1, shape[-1]) for mask in (sinks, first))
+    masks = [np.broadcast_to(mask, (*shape[:-2], shape[-1])).reshape(-1, shape[-1]) for mask in (sinks, first_token_mask)]
     new = []
-    for rows, row_sinks, row_first in zip(maps.reshape(-1, *shape[-2:]), sinks, first, strict=True):
+    for rows, row_sinks, row_first in zip(maps.reshape(-1, *shape[-2:]), *masks, strict=True):
         places = np.flatnonzero(row_sinks).tolist()
-        start = int(row_first.argmax()) if row_first.any() else None
-        new.append([NAIVE[name](row, places, start, **parameters) for row in rows.tolist()])
+        first_token = int(row_first.argmax()) if row_first.any() else None
+        new.append([NAIVE[name](row, places, first_token, **parameters) for row in rows.tolist()])
     return np.array(new).reshape(shape)

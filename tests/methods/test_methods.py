@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings, calibrate, column_means, find_sinks, first_token_mask
+from act_eval.attention.limits import ComputeLimits
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.lm import ACTLM
-from act_eval.methods import make_method, methods
+from act_eval.methods import available_methods, make_method
 from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.base import Method, SelectiveMethod
 from act_eval.methods.boost import Boost
@@ -57,10 +58,10 @@ def settings_of(method, **settings):
 
 
 def test_every_method_is_among_the_cases_and_in_the_readme():
-    assert {method.name for method in CASES} == set(methods()) == set(NAIVE)
-    assert next(iter(methods())) == "act"
+    assert {method.name for method in CASES} == set(available_methods()) == set(NAIVE)
+    assert next(iter(available_methods())) == "act"
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert all(f"\n| `{name}` | " in readme for name in methods())
+    assert all(f"\n| `{name}` | " in readme for name in available_methods())
 
 
 # --- on maps
@@ -118,10 +119,10 @@ def test_selected_keys_and_a_factor_are_the_whole_row(method, case):
         return
     weights, sinks, first = case
     selected = method.selected(sinks, first)
-    rest = weights[:, ~selected].sum(-1, keepdim=True)
+    other_mass = weights[:, ~selected].sum(-1, keepdim=True)
     packed = torch.nn.functional.pad(weights[:, selected], (0, 2))
     is_first = torch.nn.functional.pad(first[selected], (0, 2))
-    new, factor = method.rewrite_selected(packed, is_first, rest)
+    new, factor = method.rewrite_selected(packed, is_first, other_mass)
     assert (new[:, -2:] == 0).all()
     expected = method.rewrite(weights, sinks, first)
     torch.testing.assert_close(new[:, :-2], expected[:, selected])
@@ -266,12 +267,10 @@ def test_several_new_tokens_equal_one_at_a_time(gqa_model, method, decode):
 @every_method
 @pytest.mark.parametrize("limit", [0.0, 2.0, 1e30])
 @pytest.mark.parametrize("block", [1, 300, 2**22])
-def test_neither_blocks_nor_the_form_of_the_output_matter(gqa_model, monkeypatch, method, limit, block):
-    act = act_of(settings_of(method))
-    expected = prefill_and_decode(gqa_model, act, (30, 17))
-    monkeypatch.setattr("act_eval.attention.pairs._LARGEST_SAFE_FACTOR", {torch.float32: limit})
-    monkeypatch.setattr("act_eval.attention.pairs._BLOCK_ELEMENTS", {"cpu": block})
-    result = prefill_and_decode(gqa_model, act, (30, 17))
+def test_neither_blocks_nor_the_form_of_the_output_matter(gqa_model, method, limit, block):
+    expected = prefill_and_decode(gqa_model, act_of(settings_of(method)), (30, 17))
+    limits = ComputeLimits(block_elements_on_cpu=block, safe_factor=limit)
+    result = prefill_and_decode(gqa_model, act_of(settings_of(method), limits=limits), (30, 17))
     if limit < 1e30 or not isinstance(method, (ToOtherTokens, Remove)):
         torch.testing.assert_close(result, expected, rtol=0, atol=5e-5)
     else:  # what the limit is for: these methods lose digits without it
@@ -285,7 +284,7 @@ class ToLastToken(Method):
     name: ClassVar[str] = "to-last-token"
     share: float = 0.5
 
-    def rewrite(self, attention, sinks, first):
+    def rewrite(self, attention, sinks, first_token_mask):
         freed = (attention * sinks).sum(-1, keepdim=True) * self.share
         own = (attention > 0).cumsum(-1) == (attention > 0).sum(-1, keepdim=True)
         own &= attention > 0
@@ -299,7 +298,7 @@ def test_a_method_of_somebody_else(gqa_model):
     ids = random_ids(30, seed=6, rows=2)
     settings = act.calibration
 
-    def naive(row, sinks, first, share):
+    def naive(row, sinks, first_token, share):
         new = [weight * (1 - share if key in sinks else 1) for key, weight in enumerate(row)]
         last = max(key for key, weight in enumerate(row) if weight > 0)
         new[last] += share * sum(row[key] for key in sinks)
@@ -460,7 +459,7 @@ def test_settings_of_shares():
     assert describe_settings(nothing) == "baseline"
 
 
-def test_results_of_before_there_were_methods():
+def test_results_of_before_there_were_available_methods():
     act = {"beta": 0.4, "threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill", "base": None}
     act |= {"profile": "all", "profile_hash": "0", "num_heads": 32, "heads": {}}
     assert describe_settings(act) == "all (32 heads), beta 0.4, threshold 0.1"
@@ -471,7 +470,7 @@ def test_no_parameter_is_called_like_a_setting():
     """Settings and parameters lie side by side in results and model arguments."""
     settings = set(ACTLM(act_profile="none", device="cpu").get_model_info()["act"]) - {"beta"}
     settings |= {name.removeprefix("act_") for name in ACTArguments.__dataclass_fields__}
-    for method in methods().values():
+    for method in available_methods().values():
         assert not settings & {field.name for field in fields(method)}
 
 

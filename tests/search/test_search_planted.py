@@ -118,7 +118,7 @@ def found(result):
 def test_sinks_are_where_they_were_planted(planted):
     model = LlamaForCausalLM.from_pretrained(planted / "model").eval()
     ids = torch.tensor([[70, 80, SINK_TOKEN, 90, 100, 110, SINK_TOKEN, *range(64, 94)]])
-    with ACT(HeadProfile.of_layers(range(LAYERS), LAYERS, HEADS), alpha=5, keep="first-token")(model):
+    with ACT(HeadProfile.from_layers(range(LAYERS), LAYERS, HEADS), alpha=5, keep="first-token")(model):
         cache = model(ids, use_cache=True).past_key_values
     for layer, kept in getattr(cache, CACHE_ATTRIBUTE).items():
         for head in range(HEADS):

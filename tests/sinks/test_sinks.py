@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -15,10 +16,10 @@ from matplotlib.text import Text
 from transformers import AutoTokenizer, BloomConfig, MistralConfig, MistralForCausalLM
 from typer.testing import CliRunner
 
-from act_eval.attention import pairs
 from act_eval.attention.act import ACT
 from act_eval.attention.calibration import calibrate
 from act_eval.attention.layer import MODULE_ATTRIBUTE
+from act_eval.attention.limits import ComputeLimits
 from act_eval.cli import app as cli
 from act_eval.demo import MODEL_PATH, corpus
 from act_eval.errors import InputError
@@ -145,10 +146,10 @@ class TestStatistics:
         assert np.abs(sums["after"] - sums["before"]).max() > 0.05
         assert_equal(collect(gqa_model, batches(documents, size, side), act, cells=CELLS), sums)
 
-    def test_small_blocks(self, gqa_model, documents, case, monkeypatch):
+    def test_small_blocks(self, gqa_model, documents, case):
         """Blocks of few rows and chunks of few heads, which do not end where documents do, as with long documents."""
-        monkeypatch.setitem(pairs._BLOCK_ELEMENTS, "cpu", 9 * 40 * 40)
         act, sums = case
+        act = replace(act, limits=ComputeLimits(block_elements_on_cpu=9 * 40 * 40))
         assert_equal(collect(gqa_model, batches(documents, 3), act, cells=CELLS), sums)
 
     def test_sliding_window(self, documents):
@@ -166,13 +167,13 @@ class TestStatistics:
         assert sums["sinks"].sum() > 20
         assert_equal(collect(model, batches(documents), act, cells=CELLS), sums)
 
-    def test_no_map_of_a_whole_document_is_held(self, gqa_model, monkeypatch):
-        monkeypatch.setitem(pairs._BLOCK_ELEMENTS, "cpu", 2**14)
+    def test_no_map_of_a_whole_document_is_held(self, gqa_model):
+        act = ACT("all", limits=ComputeLimits(block_elements_on_cpu=2**14))
         n = 256
         with LargestTensor() as plain, torch.no_grad():
             gqa_model(random_ids(n, seed=0))
         with LargestTensor() as tensors:
-            collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], layers=(2,), cells=CELLS)
+            collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], act, layers=(2,), cells=CELLS)
         # In torch 2.6, sdpa itself holds the maps of all heads.
         assert tensors.elements < max(n * n, plain.elements + 1)
 

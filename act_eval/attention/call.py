@@ -1,0 +1,129 @@
+"""One call of the attention function: what it got, and the output that calibrated heads are written into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from act_eval.attention.calibration import at_least_float32
+from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
+from act_eval.attention.masks import Visibility
+from act_eval.attention.pairs import RowHeadPairs
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What one call of the attention function got and what its base backend gave.
+
+    Attributes:
+        query: `[batch, heads, n, head_dim]`.
+        key, value: `[batch, key/value heads, k, head_dim]`.
+        output: `[batch, n, heads, head_dim]`, the base backend's; calibrated outputs are written over it.
+        visibility: which keys the queries see.
+        scaling: what scores are multiplied by.
+        softcap: soft cap of the scores, or None.
+        learned_sinks: `[heads]`, the logit that each head has learned and that joins every row's softmax (gpt-oss), or None.
+        limits: how much is computed at once.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    visibility: Visibility
+    scaling: float
+    softcap: float | None
+    learned_sinks: Tensor | None = None
+    limits: ComputeLimits = DEFAULT_LIMITS
+
+    def chunks(self, rows: Tensor, heads: Tensor) -> Iterator[tuple[slice, RowHeadPairs]]:
+        """Gather the pairs (`rows[i]`, `heads[i]`), so many at a time that a few queries of each fill a block of scores.
+
+        Args:
+            rows, heads: int64 `[row_heads]`, distinct pairs in ascending order.
+
+        Returns:
+            Of each chunk: its place in `rows` and `heads`, and its pairs.
+        """
+        k, dim = self.key.shape[-2:]
+        elements = self.limits.elements(self.query.device)
+        queries = min(self.query.shape[-2], self.limits.rows_of_block)
+        size = max(1, min(elements // (queries * k), 4 * elements // (k * dim)))
+        for start in range(0, len(rows), size):
+            chunk = slice(start, start + size)
+            yield chunk, self._gather(rows[chunk], heads[chunk])
+
+    def write(self, row_heads: RowHeadPairs, calibrated: Tensor) -> None:
+        """Replace the outputs of a chunk, `[row_heads, n, head_dim]`, but not those of padding."""
+        if not self.visibility.all_real:
+            calibrated = torch.where(row_heads.real[..., None], calibrated, row_heads.output)
+        output = self.output.transpose(1, 2)
+        if len(row_heads.rows) == output.shape[0] * output.shape[1]:
+            output.copy_(calibrated.view_as(output))
+        else:
+            output[row_heads.rows, row_heads.heads] = calibrated.to(output.dtype)
+
+    def write_heads(self, heads: Tensor | None, attended: Tensor, chosen: Tensor | None) -> None:
+        """Replace the outputs of some heads, or of all.
+
+        Args:
+            heads: int64 `[some heads]`, or None for all.
+            attended: `[batch, some heads, n, head_dim]`.
+            chosen: bool `[batch, heads]`, the heads of each row to replace, or None for all.
+        """
+        attended = attended.transpose(1, 2).to(self.output.dtype)
+        if chosen is not None:
+            before = self.output if heads is None else self.output.index_select(2, heads)
+            chosen = chosen if heads is None else chosen.index_select(1, heads)
+            attended = torch.where(chosen[:, None, :, None], attended, before)
+        if heads is None:
+            self.output.copy_(attended)
+        else:
+            self.output.index_copy_(2, heads, attended)
+
+    def _gather(self, rows: Tensor, heads: Tensor) -> RowHeadPairs:
+        group = self.query.shape[1] // self.key.shape[1]
+        visibility = self.visibility
+        many_heads = visibility.hidden is not None and visibility.hidden.shape[1] > 1
+        return RowHeadPairs(
+            query=at_least_float32(_take(self.query, rows, heads)) * self.scaling,
+            key=at_least_float32(_take_key_heads(self.key, rows, heads, group)),
+            output=at_least_float32(_take(self.output.transpose(1, 2), rows, heads)),
+            value=self.value,
+            rows=rows,
+            heads=heads,
+            group=group,
+            visibility=visibility,
+            mask_rows=visibility.places_of_rows(rows),
+            mask_heads=heads if many_heads else torch.zeros_like(heads),
+            softcap=self.softcap,
+            learned_sinks=None if self.learned_sinks is None else at_least_float32(self.learned_sinks[heads]),
+            largest_safe_factor=self.limits.largest_safe_factor(self.query.dtype),
+            limits=self.limits,
+        )
+
+
+def _take(tensor: Tensor, rows: Tensor, heads: Tensor) -> Tensor:
+    """Select `tensor[rows, heads]`, `[row_heads, ...]`, without a copy where that is all of the tensor.
+
+    Args:
+        tensor: `[batch, heads, ...]`, with as many heads as there are query heads.
+        rows, heads: int64 `[row_heads]`, distinct pairs in ascending order.
+    """
+    if len(rows) == tensor.shape[0] * tensor.shape[1]:
+        return tensor.flatten(0, 1)
+    return _select(tensor, rows, heads)
+
+
+def _take_key_heads(tensor: Tensor, rows: Tensor, heads: Tensor, group: int) -> Tensor:
+    """Select `tensor[rows, heads // group]`, as `_take`, from a tensor with one head for each `group` query heads."""
+    return _take(tensor, rows, heads) if group == 1 else _select(tensor, rows, heads // group)
+
+
+def _select(tensor: Tensor, rows: Tensor, heads: Tensor) -> Tensor:
+    if tensor.is_contiguous():
+        return tensor.flatten(0, 1).index_select(0, rows * tensor.shape[1] + heads)
+    return tensor[rows, heads]
