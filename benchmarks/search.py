@@ -17,10 +17,11 @@ from lm_eval.utils import simple_parse_args_string
 from timing import machine, save
 
 from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.documents import DocumentSettings
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import load_tasks, task_manager
 from act_eval.profiles import HeadProfile
-from act_eval.search.documents import DocumentSettings, load_documents
+from act_eval.search.documents import load_documents
 from act_eval.search.run import SearchResult, run_search
 from act_eval.search.settings import SearchSettings
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.documents import DocumentSettings
+from act_eval.head_scores import HEADS_FILE
 from act_eval.profiles import check_layers
-from act_eval.search.write import HEADS_FILE
 
 Split = Literal["train", "evaluation"]
 

@@ -24,15 +24,16 @@ from act_eval.attention.act import ACT
 from act_eval.cli import app as cli
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
+from act_eval.harness.documents import DocumentSettings
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import TaskError, load_tasks
 from act_eval.profiles import HeadProfile
-from act_eval.search import run
-from act_eval.search.documents import CalibrationDocument, DocumentSettings, calibration_split, load_documents
+from act_eval.search import run, units
+from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.resume_at_layer import DecoderLayers
 from act_eval.search.run import run_search
-from act_eval.search.selection import ROUNDS, HalvingPlan, choose_union, plan_halving, survivors, union_sizes
+from act_eval.search.selection import ROUNDS, HalvingPlan, choose_head_set, head_set_sizes, plan_halving, survivors
 from act_eval.search.settings import SearchSettings
 from act_eval.search.store import UnitStore
 
@@ -69,22 +70,22 @@ class TestExactScores:
 
     def assert_equal_naive(self, lm, act, documents, heads, batch_size=8):
         scores = evaluator(lm, act, batch_size=batch_size).score_heads(documents, heads)
-        plain_correct, plain_margin = naive_scores(lm, act, documents, "none")
-        assert scores.plain.correct.tolist() == plain_correct.tolist()
-        np.testing.assert_allclose(scores.plain.margin, plain_margin, atol=1e-4)
+        baseline_correct, baseline_margin = naive_scores(lm, act, documents, "none")
+        assert scores.baseline.correct.tolist() == baseline_correct.tolist()
+        np.testing.assert_allclose(scores.baseline.margin, baseline_margin, atol=1e-4)
         moved = 0
         for place, (layer, head) in enumerate(heads):
             correct, margin = naive_scores(lm, act, documents, HeadProfile({layer: (head,)}))
             assert scores.calibrated.correct[place].tolist() == correct.tolist(), (layer, head)
             np.testing.assert_allclose(scores.calibrated.margin[place], margin, atol=1e-4, err_msg=f"{layer}:{head}")
-            moved += bool(np.abs(margin - plain_margin).max() > 1e-3)
+            moved += bool(np.abs(margin - baseline_margin).max() > 1e-3)
         assert moved >= len(heads) / 4
         return scores
 
     def test_embedded_model(self, demo_lm, demo_tasks):
         documents = demo_documents(demo_lm, demo_tasks)
         scores = self.assert_equal_naive(demo_lm, ACT("none", alpha=5), documents, all_heads(demo_lm))
-        assert scores.cost < 0.6 * len(all_heads(demo_lm)) * scores.plain_cost
+        assert scores.cost < 0.6 * len(all_heads(demo_lm)) * scores.baseline_cost
 
     @pytest.mark.parametrize("decode", ["prefill", "row"])
     @pytest.mark.parametrize("own_contexts", [False, True])
@@ -102,7 +103,7 @@ class TestExactScores:
             for tokens in (greedy, torch.cat([greedy[:2], (greedy[2:] + 1) % 128])):
                 documents.append(CalibrationDocument("words", ((tuple(context[0].tolist()), tuple(tokens.tolist())),), ()))
         scores = self.assert_equal_naive(gqa_lm, ACT("none", beta=0.1, threshold=0.04), documents, all_heads(gqa_lm)[::5])
-        assert scores.plain.correct.tolist() == [True, False] * 4
+        assert scores.baseline.correct.tolist() == [True, False] * 4
 
     def test_batch_size_changes_nothing(self, gqa_lm):
         act, documents, heads = ACT("none", threshold=0.04), random_documents(4, 2), all_heads(gqa_lm)[::5]
@@ -126,8 +127,8 @@ class TestExactScores:
         self.assert_equal_naive(lm, ACT("none", beta=0.1, threshold=0.06), random_documents(5, 3), all_heads(lm))
 
     def test_a_model_that_cannot_be_resumed_runs_whole_passes(self, gqa_lm, monkeypatch):
-        def resume_wrongly(self, index, hidden, recording, original=DecoderLayers.resume_at):
-            return original(self, index, hidden + 1, recording)
+        def resume_wrongly(self, start_layer, hidden, recording, original=DecoderLayers.resume_at):
+            return original(self, start_layer, hidden + 1, recording)
 
         monkeypatch.setattr(DecoderLayers, "resume_at", resume_wrongly)
         act, documents, heads = ACT("none", threshold=0.04), random_documents(3, 4), all_heads(gqa_lm)[::7]
@@ -158,7 +159,7 @@ class TestEstimates:
         act = ACT("none", beta=0.99, threshold=0.04, decode=decode)
         worker, documents, heads = evaluator(lm, act), random_documents(4, 6), all_heads(lm)
         exact = worker.score_heads(documents, heads)
-        change = exact.calibrated.margin - exact.plain.margin
+        change = exact.calibrated.margin - exact.baseline.margin
         estimates = worker.estimate(documents)
         estimated = estimates.margin_change.reshape(len(heads), -1)
         np.testing.assert_allclose(estimated, change, rtol=0.05, atol=0.01 * np.abs(change).max())
@@ -168,13 +169,13 @@ class TestEstimates:
         assert affected.any()
         assert decode == "row" or not affected.all()
 
-    def test_plain_scores_and_cost(self, gqa_lm):
+    def test_baseline_scores_and_cost(self, gqa_lm):
         documents = random_documents(4, 7)
         act = ACT("none", threshold=0.04)
         estimates = evaluator(gqa_lm, act).estimate(documents)
         correct, margin = naive_scores(gqa_lm, act, documents, "none")
-        assert estimates.plain.correct.tolist() == correct.tolist()
-        np.testing.assert_allclose(estimates.plain.margin, margin, atol=1e-4)
+        assert estimates.baseline.correct.tolist() == correct.tolist()
+        np.testing.assert_allclose(estimates.baseline.margin, margin, atol=1e-4)
         assert estimates.cost == 3 * estimates.full_pass
 
 
@@ -213,25 +214,25 @@ class TestSelection:
         changes = np.stack([noise + 1, noise + 0.9, doubtful, noise + 0.5 + 0.01 * other])
         assert survivors([0, 1, 2, 3], changes, plan, 1, 0.1) == [0, 1, 2]
 
-    def test_sizes_of_unions(self):
-        assert union_sizes(0) == [0]
-        assert union_sizes(1) == [0, 1]
-        assert union_sizes(4) == [0, 1, 2, 4]
-        assert union_sizes(5) == [0, 1, 2, 4, 5]
+    def test_sizes_of_head_sets(self):
+        assert head_set_sizes(0) == [0]
+        assert head_set_sizes(1) == [0, 1]
+        assert head_set_sizes(4) == [0, 1, 2, 4]
+        assert head_set_sizes(5) == [0, 1, 2, 4, 5]
 
-    def test_the_smallest_union_that_is_as_good_as_the_best_is_chosen(self):
+    def test_the_smallest_head_set_that_is_as_good_as_the_best_is_chosen(self):
         noise = np.random.default_rng(0).normal(size=20)
         right = lambda count: np.arange(20) < count  # noqa: E731
         correct = np.stack([right(10), right(18), right(18), right(12)])
-        assert choose_union(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
-        assert choose_union(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
-        assert choose_union(correct[::-1], np.stack([noise] * 4)) == 1
-        assert choose_union(correct[:1], noise[None]) == 0
+        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
+        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
+        assert choose_head_set(correct[::-1], np.stack([noise] * 4)) == 1
+        assert choose_head_set(correct[:1], noise[None]) == 0
 
     def test_nothing_is_chosen_where_nothing_helps(self):
         noise = np.random.default_rng(1).normal(size=20)
         correct = np.tile(noise > 0, (3, 1))
-        assert choose_union(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
+        assert choose_head_set(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
 
 
 class TestDocuments:
@@ -480,7 +481,7 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
         shares.append([sorted(part) for part in parts])
         raise InterruptedError
 
-    monkeypatch.setattr(run, "gather_object", gather)
+    monkeypatch.setattr(units, "gather_object", gather)
     with pytest.raises(InterruptedError):
         run_search(settings, tmp_path / "search")
     assert shares == [[[1, 4, 7, 10]]]
