@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,11 +20,11 @@ from act_eval.attention.act import ACT
 from act_eval.attention.model_structure import model_shape
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import halved
-from act_eval.harness.scoring import Prefill, Scorer, Tokens
+from act_eval.harness.scoring import Prefill, Scorer
 from act_eval.profiles import HeadProfile
 from act_eval.search.batches import DocumentBatch
 from act_eval.search.documents import CalibrationDocument
-from act_eval.search.heads import Head, profile_from_heads
+from act_eval.search.heads import Head
 from act_eval.search.passes import (
     add_remaining_tokens,
     affected_contexts,
@@ -37,6 +36,7 @@ from act_eval.search.passes import (
 from act_eval.search.probe import Probe, probed_layers
 from act_eval.search.resume_at_layer import DecoderLayers, Recording, fill_skipped_layers
 from act_eval.search.scores import Scores
+from act_eval.search.variations import Variation, VariedBatch, single_head_variations
 
 logger = logging.getLogger(__name__)
 
@@ -81,78 +81,6 @@ class BaselinePass:
     greedy: np.ndarray
     affected: dict[int, np.ndarray]
     cost: int
-
-
-@dataclass(frozen=True)
-class Variation:
-    """A context of a batch that runs with a head profile of its own.
-
-    Attributes:
-        context: its number in the batch.
-        profile: the heads that are calibrated in it.
-        scored_head: the number of its head among those that are scored, which is where its scores belong.
-    """
-
-    context: int
-    profile: HeadProfile
-    scored_head: int
-
-
-@dataclass(frozen=True)
-class VariedBatch:
-    """Variations that run side by side.
-
-    Attributes:
-        batch: the documents.
-        variations: a row each.
-        start_layer: the first decoder layer that runs; no profile names one below it.
-    """
-
-    batch: DocumentBatch
-    variations: Sequence[Variation]
-    start_layer: int
-
-    @cached_property
-    def contexts(self) -> list[Tokens]:
-        """Token ids of each row's context."""
-        return [self.batch.contexts[variation.context] for variation in self.variations]
-
-    @cached_property
-    def requests(self) -> list[tuple[int, int]]:
-        """(row, request) of every request of the rows' contexts."""
-        return [
-            (row, request)
-            for row, variation in enumerate(self.variations)
-            for request in np.flatnonzero(self.batch.context_of_request == variation.context).tolist()
-        ]
-
-    @cached_property
-    def longer(self) -> list[int]:
-        """Places in `requests` of those whose continuation has more than one token."""
-        return [place for place, (_, request) in enumerate(self.requests) if len(self.batch.continuations[request]) > 1]
-
-    @property
-    def context_width(self) -> int:
-        """Tokens of the longest context."""
-        return max(map(len, self.contexts))
-
-    @property
-    def remaining_width(self) -> int:
-        """Tokens of the longest continuation that are fed to the model: all but the last. 0 where none is longer than 1."""
-        return max((len(tokens) for tokens in self.continuations(self.longer)), default=1) - 1
-
-    @property
-    def padded_tokens(self) -> int:
-        """How many tokens run, padding included."""
-        return len(self.variations) * self.context_width + len(self.longer) * self.remaining_width
-
-    def continuations(self, places: Sequence[int]) -> list[Tokens]:
-        """Token ids of the continuations at some places in `requests`."""
-        return [self.batch.continuations[self.requests[place][1]] for place in places]
-
-    def rows(self, places: Sequence[int]) -> list[int]:
-        """The rows of the requests at some places in `requests`."""
-        return [self.requests[place][0] for place in places]
 
 
 @dataclass(frozen=True)
@@ -205,7 +133,9 @@ class SingleHeadScorer:
             found = [
                 scores
                 for layer, affected in baseline.affected.items()
-                for scores in self._score_variations(batch, baseline, _variations(batch, heads, layer, affected), layer)
+                for scores in self._score_variations(
+                    batch, baseline, single_head_variations(batch, heads, layer, affected), layer
+                )
             ]
         log_probs, greedy = (np.tile(values, (len(heads), 1)) for values in (baseline.log_probs, baseline.greedy))
         for scores in found:
@@ -271,25 +201,24 @@ class SingleHeadScorer:
     def _score(self, varied: VariedBatch, baseline: BaselinePass) -> VariationScores:
         """Score variations side by side: the first tokens of continuations by a prefill, the remaining ones on its cache."""
         prefill = self._prefill(varied, baseline)
-        every = range(len(varied.requests))
-        rows = index_tensor(varied.rows(every), self._scorer.device)
-        first_tokens = self._scorer.score_first_tokens(prefill, rows, varied.continuations(every))
+        rows = index_tensor((request.row for request in varied.requests), self._scorer.device)
+        continuations = [request.continuation for request in varied.requests]
+        first_tokens = self._scorer.score_first_tokens(prefill, rows, continuations)
         log_probs, greedy = (values.cpu().numpy() for values in first_tokens)
         if varied.longer:
             remaining_log_probs, remaining_greedy = self._continue(varied, baseline, prefill)
             log_probs[varied.longer] += remaining_log_probs
             greedy[varied.longer] &= remaining_greedy
-        scored_heads = np.array([varied.variations[row].scored_head for row, _ in varied.requests])
-        requests = np.array([request for _, request in varied.requests])
+        scored_heads = np.array([varied.variations[request.row].scored_head for request in varied.requests])
+        requests = np.array([request.number for request in varied.requests])
         cost = varied.padded_tokens * (self._num_layers - varied.start_layer)
         return VariationScores(scored_heads, requests, log_probs, greedy, cost)
 
     def _prefill(self, varied: VariedBatch, baseline: BaselinePass) -> Prefill:
         """Run the contexts of variations, each with its own profile."""
-        profiles = [variation.profile for variation in varied.variations]
         contexts = [variation.context for variation in varied.variations]
         tokens = slice(-varied.context_width, None)
-        with self._resumed(varied.start_layer, profiles, baseline.contexts, contexts, tokens):
+        with self._resumed(varied.start_layer, varied.profiles, baseline.contexts, contexts, tokens):
             return self._scorer.prefill(varied.contexts, use_cache=bool(varied.longer))
 
     def _continue(self, varied: VariedBatch, baseline: BaselinePass, prefill: Prefill) -> tuple[np.ndarray, np.ndarray]:
@@ -301,18 +230,16 @@ class SingleHeadScorer:
         fill_skipped_layers(
             prefill.cache, baseline.prefill.cache, varied.start_layer, len(varied.variations), varied.context_width
         )
-        rows = varied.rows(varied.longer)
-        profiles = [variation.profile for variation in varied.variations]
-        if self._act.decode != "prefill":
-            # A prefill's sinks go with the profiles that they were found with; where there are none, each row needs its own.
-            profiles = [profiles[row] for row in rows]
-        requests = [varied.requests[place][1] for place in varied.longer]
-        recorded = np.searchsorted(varied.batch.longer_requests, requests).tolist()
-        tokens = slice(0, varied.remaining_width)
+        longer = varied.longer_requests
+        # A prefill's sinks go with the profiles that they were found with; where there are none, each request needs its own.
+        profiles = (
+            varied.profiles if self._act.decode == "prefill" else [varied.variations[request.row].profile for request in longer]
+        )
+        recorded = np.searchsorted(varied.batch.longer_requests, [request.number for request in longer]).tolist()
+        tokens = slice(0, varied.continuation_width)
+        rows = index_tensor((request.row for request in longer), self._scorer.device)
         with self._resumed(varied.start_layer, profiles, baseline.remaining_tokens, recorded, tokens):
-            remaining = self._scorer.score_rest(
-                prefill, index_tensor(rows, self._scorer.device), varied.continuations(varied.longer)
-            )
+            remaining = self._scorer.score_rest(prefill, rows, [request.continuation for request in longer])
         log_probs, greedy = (values.cpu().numpy() for values in remaining)
         return log_probs, greedy
 
@@ -331,21 +258,3 @@ class SingleHeadScorer:
         hidden = recording.hidden[start_layer][rows, tokens] if start_layer else torch.empty(0)
         with replace(self._act, profile=profiles)(self._lm.model), self._decoder.resume_at(start_layer, hidden, recording):
             yield
-
-
-def _variations(batch: DocumentBatch, heads: Sequence[Head], layer: int, affected: np.ndarray) -> list[Variation]:
-    """List the variations by heads of one layer, shortest contexts first, so that contexts of similar length run together.
-
-    Args:
-        batch: the documents.
-        heads: all heads that are scored.
-        layer: whose heads are taken.
-        affected: bool `[contexts, heads of the layer]`, which contexts a head changes.
-    """
-    of_layer = [number for number, head in enumerate(heads) if head[0] == layer]
-    return [
-        Variation(context, profile_from_heads([heads[number]]), number)
-        for context in np.argsort([len(tokens) for tokens in batch.contexts], kind="stable").tolist()
-        for number in of_layer
-        if affected[context, heads[number][1]]
-    ]

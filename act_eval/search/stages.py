@@ -1,7 +1,7 @@
 """The stages of a search: what is asked of the model for a list of documents, unit by unit.
 
-What a stage keeps on disk is named here alone; a search goes on from units that an earlier version wrote as long as their
-names and arrays stay what they are.
+What a stage keeps on disk is named here alone, and those names stay what they are, so that a search goes on from units that an
+earlier version wrote: a "union" is a head set, and "plain" is the baseline.
 """
 
 from __future__ import annotations

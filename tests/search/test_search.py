@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from act_eval.profiles import HeadProfile
 from act_eval.search import run, units
 from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
+from act_eval.search.heads import SearchSpace
 from act_eval.search.resume_at_layer import DecoderLayers
 from act_eval.search.run import run_search
 from act_eval.search.selection import ROUNDS, HalvingPlan, choose_head_set, head_set_sizes, plan_halving, survivors
@@ -177,6 +179,18 @@ class TestEstimates:
         assert estimates.baseline.correct.tolist() == correct.tolist()
         np.testing.assert_allclose(estimates.baseline.margin, margin, atol=1e-4)
         assert estimates.cost == 3 * estimates.full_pass
+
+
+class TestSearchSpace:
+    def test_all_layers_but_the_first_two_and_the_last(self, gqa_model):
+        config = copy.deepcopy(gqa_model.config)
+        space = SearchSpace.from_config(config, None)
+        assert space.layers == tuple(range(2, config.num_hidden_layers - 1))
+        assert space.heads == [(layer, head) for layer in space.layers for head in range(config.num_attention_heads)]
+        config.num_hidden_layers = 3
+        with pytest.raises(InputError, match="layers must be given, such as all: the model has 3 layers"):
+            SearchSpace.from_config(config, None)
+        assert SearchSpace.from_config(config, "all").layers == (0, 1, 2)
 
 
 class TestSelection:
@@ -374,6 +388,18 @@ class TestCommand:
         assert profile.settings["alpha"] == 5
         assert profile.provenance["tasks"] == {"demo_sentiment": "train", "demo_topic": "train"}
         assert profile.provenance["documents"] == {"search": 8, "validation": 8}
+
+    def test_units_have_the_names_and_arrays_that_earlier_searches_go_on_from(self, finished):
+        found = {}
+        for file in (finished / "units").glob("*.npz"):
+            stage = re.fullmatch(r"(estimate|exact[012]|union\d+-[0-9a-f]{16})-\d+", file.stem).group(1).partition("-")[0]
+            with np.load(file) as arrays:
+                found[stage.rstrip("0123456789")] = {name: array.ndim for name, array in arrays.items()}
+        assert found == {
+            "estimate": {"margin_change": 3, "affected": 3, "cost": 0, "plain_cost": 0},
+            "exact": {"correct": 2, "margin": 2, "cost": 0, "plain_cost": 0},
+            "union": {"correct": 1, "margin": 1, "cost": 0},
+        }
 
     def test_table_has_every_head(self, finished):
         table = pd.read_csv(finished / "heads.csv")
