@@ -65,7 +65,8 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
         measured = screen_heads(stages, space, to_search, settings.budget)
     costs = measured.costs
     heads = head_table(space.heads, measured, np.array([document.task for document in to_search]))
-    chosen, head_sets = ranked_candidates(heads, len(to_search), settings.selection, settings.k), pd.DataFrame()
+    chosen = ranked_candidates(heads, len(to_search), settings.selection, settings.k)
+    head_sets = pd.DataFrame()
     if settings.selection == "validated":
         chosen, head_sets, cost = validate_head_sets(stages, chosen, to_validate)
         costs = replace(costs, validation=cost)

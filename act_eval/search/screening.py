@@ -50,17 +50,17 @@ def screen_heads(stages: Stages, space: SearchSpace, documents: Sequence[Calibra
     """
     heads = space.heads
     estimated = stages.estimate_heads(documents)
-    with_sinks = estimated.affected.mean(-1)
-    layers_run = np.array([1 - layer / space.num_layers for layer, _ in heads])
-    rounds = _run_rounds(stages, space, documents, estimated, layers_run * with_sinks, budget)
+    rounds = _run_rounds(stages, space, documents, estimated, budget)
     tasks = np.array([document.task for document in documents])
     scores = {
         heads[number]: _paired_scores(number, [found for found in rounds if number in found.heads], tasks)
         for number in (rounds[0].heads if rounds else ())
     }
     costs = Costs(estimated.full_pass, estimated.cost, sum(found.scores.cost for found in rounds))
-    estimates = dict(zip(heads, estimated.margin_changes.mean(-1), strict=True))
-    return MeasuredHeads(scores, costs, estimates, dict(zip(heads, with_sinks, strict=True)))
+    estimates, with_sinks = (
+        dict(zip(heads, values, strict=True)) for values in (estimated.mean_changes, estimated.affected_shares)
+    )
+    return MeasuredHeads(scores, costs, estimates, with_sinks)
 
 
 def _run_rounds(
@@ -68,7 +68,6 @@ def _run_rounds(
     space: SearchSpace,
     documents: Sequence[CalibrationDocument],
     estimated: EstimatedHeads,
-    costs: np.ndarray,
     budget: float,
 ) -> list[_Round]:
     """Run the rounds; those that have no documents or no heads are left out.
@@ -78,14 +77,15 @@ def _run_rounds(
         space: the heads.
         documents: those of all rounds.
         estimated: for all heads.
-        costs: float64 `[heads]`, what a head is expected to cost on all documents, in full passes.
         budget: as in `screen_heads`.
     """
     heads = space.heads
-    by_estimate = np.argsort(-estimated.margin_changes.mean(-1), kind="stable").tolist()
-    with_sinks = [number for number in by_estimate if estimated.affected[number].any()]
-    plan = plan_halving(with_sinks, costs, budget * len(heads))
-    competing = with_sinks[: plan.heads_per_round[0]]
+    promising = [
+        number for number in np.argsort(-estimated.mean_changes, kind="stable").tolist() if estimated.affected[number].any()
+    ]
+    expected_costs = np.array([1 - layer / space.num_layers for layer, _ in heads]) * estimated.affected_shares
+    plan = plan_halving(promising, expected_costs, budget * len(heads))
+    competing = promising[: plan.heads_per_round[0]]
     rounds: list[_Round] = []
     start, spent = 0, 0.0
     for number, (share, _) in enumerate(ROUNDS):
@@ -102,6 +102,7 @@ def _run_rounds(
             )
             rounds.append(_Round(competing, start + order, scores))
             cost = (scores.cost - scores.baseline_cost) / estimated.full_pass
+            # What is still to come is expected to be as much dearer, or cheaper, as this round was.
             plan = replace(plan, costs=plan.costs * cost / (share * plan.costs[competing].sum()))
             spent += cost
         start = end
@@ -118,7 +119,7 @@ def _corrected_changes(heads: Sequence[int], rounds: Sequence[_Round], estimated
     baseline = np.concatenate([found.scores.baseline.margin for found in rounds])
     documents = np.concatenate([found.documents for found in rounds])
     errors = exact - baseline - estimated.margin_changes[heads][:, documents]
-    return estimated.margin_changes.mean(-1)[heads, None] + errors
+    return estimated.mean_changes[heads, None] + errors
 
 
 def _paired_scores(head: int, rounds: Sequence[_Round], tasks: np.ndarray) -> PairedScores:

@@ -37,6 +37,16 @@ class EstimatedHeads:
     cost: float
     full_pass: float
 
+    @property
+    def mean_changes(self) -> np.ndarray:
+        """The mean margin change of each head over the documents, float64 `[heads]`."""
+        return self.margin_changes.mean(-1)
+
+    @property
+    def affected_shares(self) -> np.ndarray:
+        """The share of documents in which each head changes anything, float64 `[heads]`."""
+        return self.affected.mean(-1)
+
 
 @dataclass(frozen=True)
 class Stages:
