@@ -1,14 +1,14 @@
-"""Calibration documents: what a search scores heads on, taken from training splits and rendered by lm-eval's own tasks."""
+"""Calibration documents: what a search scores heads on. They are of training splits, and lm-eval's own tasks render them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
@@ -18,18 +18,16 @@ from act_eval.harness.scoring import Tokens
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.tasks import TaskError
 
-logger = logging.getLogger(__name__)
-
-_SURE, _UNLIKELY = 0.0, -100.0
+_SURE, _UNLIKELY = 0.0, -100.0  # log-probabilities
 
 
 @dataclass(frozen=True)
 class CalibrationDocument:
-    """One document of a training split.
+    """One document of a training split, as token ids.
 
     Attributes:
         task: name of its lm-eval task.
-        requests: token ids of context and continuation, one pair for each choice (or one for a `loglikelihood` task).
+        requests: (context, continuation) for each choice; a single one for a `loglikelihood` task.
         gold: indices of the right choices; empty for a `loglikelihood` task.
     """
 
@@ -44,10 +42,10 @@ class CalibrationDocument:
 
 
 def calibration_split(task: Task) -> str:
-    """The split whose documents may be searched on: the training split, else the validation split if another one is evaluated.
+    """Name the split whose documents may be searched on: the training split, else the validation split if another is evaluated.
 
     Raises:
-        TaskError: the task cannot be searched on.
+        TaskError: the task has no such split, or is neither multiple-choice nor `loglikelihood`.
     """
     split = training_split(task)
     if task.config.output_type not in ("multiple_choice", "loglikelihood"):
@@ -58,15 +56,18 @@ def calibration_split(task: Task) -> str:
     return split
 
 
-def load_documents(lm: ACTLM, tasks: Mapping[str, Task], settings: PromptSettings) -> list[CalibrationDocument]:
-    """The calibration documents of some tasks, a random choice of each task's.
+def load_documents(lm: ACTLM, tasks: Mapping[str, Task], prompts: PromptSettings) -> list[CalibrationDocument]:
+    """Draw calibration documents from some tasks, and render them.
 
     Documents whose content is also in the evaluation split are left out.
 
     Args:
         lm: tokenizes.
         tasks: lm-eval tasks by name. Their configs are changed, so that they cannot be evaluated afterwards.
-        settings: which documents.
+        prompts: how many documents of each task, the seed that draws them, and how they are rendered.
+
+    Returns:
+        The documents, task by task.
 
     Raises:
         TaskError: a task has no accuracy (`acc`) or no documents that may be used.
@@ -74,13 +75,27 @@ def load_documents(lm: ACTLM, tasks: Mapping[str, Task], settings: PromptSetting
     documents = []
     for name, task in tasks.items():
         calibration_split(task)
-        chosen = draw_training_documents(name, task, settings)
-        documents += [_document(lm, name, task, instances) for instances in render(lm, task, chosen, settings)]
+        chosen = draw_training_documents(name, task, prompts)
+        documents += [_document(lm, name, task, instances) for instances in render(lm, task, chosen, prompts)]
     return documents
 
 
+def interleave(documents: Sequence[CalibrationDocument], seed: int) -> list[CalibrationDocument]:
+    """Shuffle documents and spread their tasks evenly, so that every stretch of the list holds its share of each task."""
+    rng = np.random.default_rng(seed)
+    by_task: dict[str, list[CalibrationDocument]] = {}
+    for document in documents:
+        by_task.setdefault(document.task, []).append(document)
+    placed = [
+        ((position + 0.5) / len(of_task), task, of_task[int(number)])
+        for task, of_task in by_task.items()
+        for position, number in enumerate(rng.permutation(len(of_task)))
+    ]
+    return [document for _, _, document in sorted(placed, key=lambda item: item[:2])]
+
+
 def fingerprint(documents: Sequence[CalibrationDocument]) -> str:
-    """16 hexadecimal digits that change with the documents, their order or their tokens."""
+    """Give 16 hexadecimal digits that change with the documents, their order or their tokens."""
     content = [(document.task, document.requests, document.gold) for document in documents]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -95,9 +110,15 @@ def _document(lm: ACTLM, name: str, task: Task, instances: Sequence[Instance]) -
 
 
 def _gold(name: str, task: Task, doc: Any, choices: int, requests: int) -> tuple[int, ...]:
-    """The choices that the task itself counts as right, found by giving it answers that are sure of one choice each.
+    """Find the choices that the task itself counts as right, by giving it answers that are sure of one choice each.
 
-    `requests` may exceed `choices`: tasks with `acc_mutual_info` also ask for the choices without context.
+    Args:
+        name: of the task.
+        task: of lm-eval.
+        doc: as the task has it.
+        choices: number of choices.
+        requests: number of requests; more than `choices` where a task with `acc_mutual_info` asks for each choice without its
+            context, too.
     """
     gold = []
     for choice in range(choices):

@@ -1,8 +1,8 @@
 """Start a forward pass at any decoder layer, from hidden states that an earlier pass recorded.
 
-Calibrating a head of one layer changes nothing in the layers below it. The model's own forward code runs: the decoder layers
-below are made to hand on what they get, and the last of them hands on the recorded hidden states, so that no model family
-needs code of its own. `DecoderLayers.of` finds the layers through their attention modules.
+Calibrating a head of one layer changes nothing in the layers below it. The model's own forward code runs, so that no model
+family needs code of its own: the decoder layers below the start are made to hand on what they get, and the last of these hands
+on the recorded hidden states. `DecoderLayers.from_model` finds the layers through their attention modules.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class DecoderLayers:
     layers: tuple[nn.Module, ...]
 
     @classmethod
-    def of(cls, model: nn.Module) -> DecoderLayers:
-        """Find them; none in hybrid models, where layers without attention keep states of their own."""
+    def from_model(cls, model: nn.Module) -> DecoderLayers:
+        """Find the layers of a model; none in hybrid models, where layers without attention keep states of their own."""
         pretrained = pretrained_model(model)
         layers = decoder_layers(pretrained)
         return cls(layers if len(layers) == len(attention_modules(pretrained)) else ())
@@ -63,17 +63,17 @@ class DecoderLayers:
             yield recording
 
     @contextmanager
-    def resume_at(self, index: int, hidden: Tensor, recording: Recording) -> Iterator[None]:
-        """Inside the context, forward passes start at decoder layer `index`.
+    def resume_at(self, start_layer: int, hidden: Tensor, recording: Recording) -> Iterator[None]:
+        """Inside the context, forward passes start at a decoder layer.
 
         Args:
-            index: of the first layer that runs.
-            hidden: its input, `[batch, n, hidden size]`.
+            start_layer: the first layer that runs.
+            hidden: its input, `[batch, n, hidden size]`; not used for layer 0.
             recording: of a pass over all layers.
         """
         with ExitStack() as stack:
-            for number, layer in enumerate(self.layers[:index]):
-                replacement = _hand_on(hidden if number == index - 1 else None, recording.returned[number])
+            for number, layer in enumerate(self.layers[:start_layer]):
+                replacement = _hand_on(hidden if number == start_layer - 1 else None, recording.returned[number])
                 if "forward" in vars(layer):  # set by accelerate's hooks
                     stack.callback(setattr, layer, "forward", layer.forward)
                 else:
@@ -83,7 +83,7 @@ class DecoderLayers:
 
 
 def _hand_on(hidden: Tensor | None, returned: tuple[Any, ...] | None) -> Callable[..., Any]:
-    """A layer's forward function that returns given hidden states, or those that it gets."""
+    """Make a layer's forward function that returns given hidden states, or those that it gets."""
 
     def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         states = hidden_states if hidden is None else hidden
@@ -92,19 +92,19 @@ def _hand_on(hidden: Tensor | None, returned: tuple[Any, ...] | None) -> Callabl
     return forward
 
 
-def fill_skipped_layers(cache: Cache, complete: Cache, first: int, rows: int, length: int) -> None:
+def fill_skipped_layers(cache: Cache, complete: Cache, start_layer: int, rows: int, length: int) -> None:
     """Make the layers of a cache that were skipped as long as the others, since masks and positions are made from layer 0.
 
     Nothing reads what they hold, so they hold views of single numbers.
 
     Args:
-        cache: filled by a forward pass that started at layer `first`.
+        cache: filled by a forward pass that started at `start_layer`.
         complete: filled by a pass over all layers.
-        first: the first layer that ran.
+        start_layer: the first layer that ran.
         rows: batch size of `cache`.
         length: number of tokens that `cache` holds.
     """
-    for index in range(first):
+    for index in range(start_layer):
         layer = copy.copy(complete.layers[index])
         if layer.is_initialized:
             held = min(length, layer.keys.shape[-2])  # a sliding layer holds no more than its window

@@ -1,4 +1,4 @@
-"""Which heads to look at next, and which to calibrate: plain arithmetic on scores."""
+"""The arithmetic of selection: which heads are looked at next, and which are calibrated."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-# Share of the documents, and of the heads at the start, that a round of successive halving has.
+from act_eval.search.heads import Head
+from act_eval.search.scores import mean_and_error
+from act_eval.search.settings import Selection
+
+# The rounds of successive halving: each one's share of the documents, and of the heads that enter the first round.
 ROUNDS = ((0.25, 1.0), (0.25, 0.7), (0.5, 0.5))
 _PLANNED_SHARE_OF_BUDGET = 0.75
 _CLEARLY_WORSE = 0.001
@@ -19,7 +24,7 @@ class HalvingPlan:
     """How many heads each round is meant to have, and what each head costs.
 
     Attributes:
-        heads_per_round: planned numbers.
+        heads_per_round: planned numbers, one for each of `ROUNDS`.
         costs: float64 `[heads]`, of a head on all documents, in full passes.
         budget: full passes for all rounds together.
     """
@@ -30,12 +35,12 @@ class HalvingPlan:
 
 
 def plan_halving(order: Sequence[int], costs: np.ndarray, budget: float) -> HalvingPlan:
-    """Choose how many of the most promising heads enter, so that three quarters of the budget are planned for.
+    """Choose how many of the most promising heads enter the first round, so that three quarters of the budget are planned for.
 
-    The rest is for heads that a round cannot tell from those that stay.
+    What is left of the budget is for heads that a round cannot tell from those that stay.
 
     Args:
-        order: indices of heads, most promising first.
+        order: numbers of heads, most promising first.
         costs: float64 `[heads]`, of a head on all documents, in full passes.
         budget: full passes.
     """
@@ -49,13 +54,13 @@ def plan_halving(order: Sequence[int], costs: np.ndarray, budget: float) -> Halv
 
 
 def survivors(heads: Sequence[int], margin_changes: np.ndarray, plan: HalvingPlan, next_round: int, spent: float) -> list[int]:
-    """The heads that go on to the next round.
+    """Choose the heads that go on to the next round.
 
     The planned number with the greatest mean change goes on, and after them those that a paired t-test over the documents
     does not find worse than the last of these (one-sided, 0.1%), as long as the budget allows.
 
     Args:
-        heads: that were in the last round.
+        heads: numbers of the heads that were in the last round.
         margin_changes: float64 `[heads, documents]`, of all documents so far.
         plan: of the search.
         next_round: its number, from 0.
@@ -85,29 +90,43 @@ def _is_worse(changes: np.ndarray, reference: np.ndarray) -> bool:
     return bool(stats.ttest_1samp(difference, 0, alternative="less").pvalue < _CLEARLY_WORSE)
 
 
-def mean_and_error(changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the last dimension and its standard error; the error of a single document is NaN."""
-    n = changes.shape[-1]
-    if n < 2:
-        return changes.mean(-1), np.full(changes.shape[:-1], np.nan)
-    return changes.mean(-1), changes.std(-1, ddof=1) / np.sqrt(n)
+def ranked_candidates(table: pd.DataFrame, documents: int, selection: Selection, k: int | None) -> list[Head]:
+    """List the heads that alone are good enough, the one with the greatest margin change first.
+
+    Args:
+        table: see `head_table`.
+        documents: how many there are; only heads that were scored on all of them are candidates.
+        selection: "validated" asks for a margin that rises, "improving" for an accuracy that rises, and "top-k" for a place
+            among the first `k`.
+        k: for "top-k".
+    """
+    scored = table[table["documents"] == documents]
+    ranked = scored.sort_values("margin_change", ascending=False, kind="stable")
+    if selection == "top-k":
+        chosen = ranked.head(k)
+    else:
+        chosen = ranked[ranked["accuracy_change" if selection == "improving" else "margin_change"] > 0]
+    return [(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"], strict=True)]
 
 
-def union_sizes(candidates: int) -> list[int]:
-    """How many of the best heads are tried together: 0, 1, 2, 4, ... and all."""
+def head_set_sizes(candidates: int) -> list[int]:
+    """List how many of the best heads are tried together: 0, 1, 2, 4, ... and all."""
     sizes = [0, *(2**power for power in range(candidates.bit_length()))]
     return [*(size for size in sizes if size < candidates), candidates] if candidates else [0]
 
 
-def choose_union(correct: np.ndarray, margin: np.ndarray) -> int:
-    """The place of the smallest union that cannot be told from the best one.
+def choose_head_set(correct: np.ndarray, margin: np.ndarray) -> int:
+    """Choose the smallest head set that cannot be told from the best one.
 
-    The best has the highest accuracy, then margin. A smaller union is as good if neither its accuracy nor its margin lies
+    The best has the highest accuracy, then margin. A smaller set is as good if neither its accuracy nor its margin lies
     below the best one's by more than one standard error, paired by document: what is not visible is not worth a head.
 
     Args:
-        correct: bool `[unions, documents]`, from the smallest union on.
+        correct: bool `[head sets, documents]`, from the smallest set on.
         margin: float64, of the same shape.
+
+    Returns:
+        Its place among the head sets.
     """
     accuracy, mean_margin = correct.mean(-1), margin.mean(-1)
     best = max(range(len(correct)), key=lambda place: (accuracy[place], mean_margin[place], -place))

@@ -1,4 +1,4 @@
-"""Finished units of a search on disk, so that a killed search goes on where it stopped."""
+"""Finished units of a search on disk, from which a search that was killed goes on."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class UnitStore:
                 file.write(b"\0" * 4096)
             (folder / _UNITS / "probe").unlink()
         except OSError as error:
-            raise InputError(f"the search cannot write to {folder} ({error}): choose another --output.") from error
+            raise InputError(f"the search cannot write to {folder} ({error}): choose another folder.") from error
         if free < needed_bytes:
             raise InputError(
                 f"the disk of {folder} has {free / 2**20:.0f} MiB free, but the search needs about "
-                f"{needed_bytes / 2**20:.0f} MiB: make room, or choose another --output."
+                f"{needed_bytes / 2**20:.0f} MiB: make room, or choose another folder."
             )
         store = cls(folder)
         store._check_identity(json.loads(json.dumps(identity)))
@@ -70,16 +70,16 @@ class UnitStore:
         try:
             earlier = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{file} is not readable ({error}): choose another --output.") from error
+            raise InputError(f"{file} is not readable ({error}): choose another folder.") from error
         for key in sorted({*identity, *earlier}):
             if identity.get(key) != earlier.get(key):
                 raise InputError(
                     f"{self.folder} holds a search with another {key} ({_brief(earlier.get(key))}; now "
-                    f"{_brief(identity.get(key))}): choose another --output, or give the same settings to go on with it."
+                    f"{_brief(identity.get(key))}): choose another folder, or give the same settings to go on with it."
                 )
 
     def load(self, name: str) -> Arrays | None:
-        """A finished unit, or None."""
+        """Read a finished unit; None where there is none, or no whole one."""
         try:
             with np.load(self._path(name), allow_pickle=False) as arrays:
                 return dict(arrays)

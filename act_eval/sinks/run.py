@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
 from act_eval.attention.model_structure import attention_layers, model_shape
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError
 from act_eval.files import make_folder
 from act_eval.harness.documents import draw_evaluation_documents, draw_training_documents, render, training_split
 from act_eval.harness.identity import package_versions
@@ -25,8 +24,8 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import TaskError, explained_dataset_errors, load_with_groups, task_manager
+from act_eval.head_scores import fits_model, read_head_scores, write_head_scores
 from act_eval.profiles import resolve_layers
-from act_eval.search.write import HEADS_FILE, write_heads
 from act_eval.sinks.collect import collect
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import SinkStatistics
@@ -70,7 +69,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     with explained_dataset_errors():
         tasks = _draw(manager, settings)
     make_folder(output)
-    searched = None if settings.search is None else _searched_heads(settings.search)
+    searched = None if settings.search is None else read_head_scores(settings.search)
     lm = ACTLM(**settings.lm_arguments)
     num_layers, num_heads = model_shape(lm.config)
     layers = resolve_layers(settings.layers, attention_layers(lm.config))
@@ -78,8 +77,12 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
         prompts = {name: _prompts(lm, drawn.task, drawn.documents, settings) for name, drawn in tasks.items()}
         alone = _document(lm, tasks, settings)
     if searched is not None:
-        _check_heads(searched, num_layers, num_heads)
-        write_heads(searched, output, num_layers, num_heads)
+        if not fits_model(searched, num_layers, num_heads):
+            raise SettingError(
+                "search",
+                f"is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads.",
+            )
+        write_head_scores(searched, output, num_layers, num_heads)
     store = StatisticsStore.open(output, _provenance(settings, lm, tasks, prompts, layers))
     statistics: dict[str, SinkStatistics] = {}
     total = sum(len(tokens) for of_task in prompts.values() for tokens in of_task)
@@ -181,27 +184,6 @@ def _look_at_document(lm: ACTLM, document: tuple[str, Tokens], layers: Sequence[
     with lm.autocast():
         statistics = collect(lm.model, [{"input_ids": torch.tensor([tokens])}], lm.act, layers=layers, cells=len(tokens))
     return Document(name, [token_text(lm.tokenizer, token) for token in tokens], statistics)
-
-
-def _searched_heads(folder: Path) -> pd.DataFrame:
-    """What a search found for each head: its `heads.csv`."""
-    try:
-        table = pd.read_csv(folder / HEADS_FILE)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder / HEADS_FILE} is not readable ({error}): give the folder of an `act-eval search`."
-        ) from error
-    missing = {"layer", "head", "accuracy_change", "margin_change"} - set(table.columns)
-    if missing:
-        raise InputError(f"{folder / HEADS_FILE} has no column {min(missing)}: give the folder of an `act-eval search`.")
-    return table
-
-
-def _check_heads(table: pd.DataFrame, num_layers: int, num_heads: int) -> None:
-    if len(table) and (table["layer"].max() >= num_layers or table["head"].max() >= num_heads):
-        raise InputError(
-            f"--search is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads."
-        )
 
 
 def _provenance(

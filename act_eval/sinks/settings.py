@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.head_scores import HEADS_FILE
 from act_eval.profiles import check_layer_list
-from act_eval.search.write import HEADS_FILE
 
 Split = Literal["train", "evaluation"]
 

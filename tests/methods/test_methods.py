@@ -330,7 +330,7 @@ def test_a_search_scores_heads_exactly(gqa_model, method, decode):
         correct, margin = naive_scores(lm, act, documents, HeadProfile({layer: (head,)}))
         assert scores.calibrated.correct[place].tolist() == correct.tolist()
         np.testing.assert_allclose(scores.calibrated.margin[place], margin, atol=1e-4)
-    assert np.abs(scores.calibrated.margin - scores.plain.margin).max() > 1e-3
+    assert np.abs(scores.calibrated.margin - scores.baseline.margin).max() > 1e-3
 
 
 # --- shares

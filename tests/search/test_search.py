@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,12 +29,13 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import TaskError, load_tasks
 from act_eval.profiles import HeadProfile
-from act_eval.search import run
+from act_eval.search import run, units
 from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
+from act_eval.search.heads import SearchSpace
 from act_eval.search.resume_at_layer import DecoderLayers
 from act_eval.search.run import run_search
-from act_eval.search.selection import ROUNDS, HalvingPlan, choose_union, plan_halving, survivors, union_sizes
+from act_eval.search.selection import ROUNDS, HalvingPlan, choose_head_set, head_set_sizes, plan_halving, survivors
 from act_eval.search.settings import SearchSettings
 from act_eval.search.store import UnitStore
 
@@ -70,22 +72,22 @@ class TestExactScores:
 
     def assert_equal_naive(self, lm, act, documents, heads, batch_size=8):
         scores = evaluator(lm, act, batch_size=batch_size).score_heads(documents, heads)
-        plain_correct, plain_margin = naive_scores(lm, act, documents, "none")
-        assert scores.plain.correct.tolist() == plain_correct.tolist()
-        np.testing.assert_allclose(scores.plain.margin, plain_margin, atol=1e-4)
+        baseline_correct, baseline_margin = naive_scores(lm, act, documents, "none")
+        assert scores.baseline.correct.tolist() == baseline_correct.tolist()
+        np.testing.assert_allclose(scores.baseline.margin, baseline_margin, atol=1e-4)
         moved = 0
         for place, (layer, head) in enumerate(heads):
             correct, margin = naive_scores(lm, act, documents, HeadProfile({layer: (head,)}))
             assert scores.calibrated.correct[place].tolist() == correct.tolist(), (layer, head)
             np.testing.assert_allclose(scores.calibrated.margin[place], margin, atol=1e-4, err_msg=f"{layer}:{head}")
-            moved += bool(np.abs(margin - plain_margin).max() > 1e-3)
+            moved += bool(np.abs(margin - baseline_margin).max() > 1e-3)
         assert moved >= len(heads) / 4
         return scores
 
     def test_embedded_model(self, demo_lm, demo_tasks):
         documents = demo_documents(demo_lm, demo_tasks)
         scores = self.assert_equal_naive(demo_lm, ACT("none", alpha=5), documents, all_heads(demo_lm))
-        assert scores.cost < 0.6 * len(all_heads(demo_lm)) * scores.plain_cost
+        assert scores.cost < 0.6 * len(all_heads(demo_lm)) * scores.baseline_cost
 
     @pytest.mark.parametrize("decode", ["prefill", "row"])
     @pytest.mark.parametrize("own_contexts", [False, True])
@@ -103,7 +105,7 @@ class TestExactScores:
             for tokens in (greedy, torch.cat([greedy[:2], (greedy[2:] + 1) % 128])):
                 documents.append(CalibrationDocument("words", ((tuple(context[0].tolist()), tuple(tokens.tolist())),), ()))
         scores = self.assert_equal_naive(gqa_lm, ACT("none", beta=0.1, threshold=0.04), documents, all_heads(gqa_lm)[::5])
-        assert scores.plain.correct.tolist() == [True, False] * 4
+        assert scores.baseline.correct.tolist() == [True, False] * 4
 
     def test_batch_size_changes_nothing(self, gqa_lm):
         act, documents, heads = ACT("none", threshold=0.04), random_documents(4, 2), all_heads(gqa_lm)[::5]
@@ -127,8 +129,8 @@ class TestExactScores:
         self.assert_equal_naive(lm, ACT("none", beta=0.1, threshold=0.06), random_documents(5, 3), all_heads(lm))
 
     def test_a_model_that_cannot_be_resumed_runs_whole_passes(self, gqa_lm, monkeypatch):
-        def resume_wrongly(self, index, hidden, recording, original=DecoderLayers.resume_at):
-            return original(self, index, hidden + 1, recording)
+        def resume_wrongly(self, start_layer, hidden, recording, original=DecoderLayers.resume_at):
+            return original(self, start_layer, hidden + 1, recording)
 
         monkeypatch.setattr(DecoderLayers, "resume_at", resume_wrongly)
         act, documents, heads = ACT("none", threshold=0.04), random_documents(3, 4), all_heads(gqa_lm)[::7]
@@ -159,7 +161,7 @@ class TestEstimates:
         act = ACT("none", beta=0.99, threshold=0.04, decode=decode)
         worker, documents, heads = evaluator(lm, act), random_documents(4, 6), all_heads(lm)
         exact = worker.score_heads(documents, heads)
-        change = exact.calibrated.margin - exact.plain.margin
+        change = exact.calibrated.margin - exact.baseline.margin
         estimates = worker.estimate(documents)
         estimated = estimates.margin_change.reshape(len(heads), -1)
         np.testing.assert_allclose(estimated, change, rtol=0.05, atol=0.01 * np.abs(change).max())
@@ -169,14 +171,26 @@ class TestEstimates:
         assert affected.any()
         assert decode == "row" or not affected.all()
 
-    def test_plain_scores_and_cost(self, gqa_lm):
+    def test_baseline_scores_and_cost(self, gqa_lm):
         documents = random_documents(4, 7)
         act = ACT("none", threshold=0.04)
         estimates = evaluator(gqa_lm, act).estimate(documents)
         correct, margin = naive_scores(gqa_lm, act, documents, "none")
-        assert estimates.plain.correct.tolist() == correct.tolist()
-        np.testing.assert_allclose(estimates.plain.margin, margin, atol=1e-4)
+        assert estimates.baseline.correct.tolist() == correct.tolist()
+        np.testing.assert_allclose(estimates.baseline.margin, margin, atol=1e-4)
         assert estimates.cost == 3 * estimates.full_pass
+
+
+class TestSearchSpace:
+    def test_all_layers_but_the_first_two_and_the_last(self, gqa_model):
+        config = copy.deepcopy(gqa_model.config)
+        space = SearchSpace.from_config(config, None)
+        assert space.layers == tuple(range(2, config.num_hidden_layers - 1))
+        assert space.heads == [(layer, head) for layer in space.layers for head in range(config.num_attention_heads)]
+        config.num_hidden_layers = 3
+        with pytest.raises(InputError, match="layers must be given, such as all: the model has 3 layers"):
+            SearchSpace.from_config(config, None)
+        assert SearchSpace.from_config(config, "all").layers == (0, 1, 2)
 
 
 class TestSelection:
@@ -214,25 +228,25 @@ class TestSelection:
         changes = np.stack([noise + 1, noise + 0.9, doubtful, noise + 0.5 + 0.01 * other])
         assert survivors([0, 1, 2, 3], changes, plan, 1, 0.1) == [0, 1, 2]
 
-    def test_sizes_of_unions(self):
-        assert union_sizes(0) == [0]
-        assert union_sizes(1) == [0, 1]
-        assert union_sizes(4) == [0, 1, 2, 4]
-        assert union_sizes(5) == [0, 1, 2, 4, 5]
+    def test_sizes_of_head_sets(self):
+        assert head_set_sizes(0) == [0]
+        assert head_set_sizes(1) == [0, 1]
+        assert head_set_sizes(4) == [0, 1, 2, 4]
+        assert head_set_sizes(5) == [0, 1, 2, 4, 5]
 
-    def test_the_smallest_union_that_is_as_good_as_the_best_is_chosen(self):
+    def test_the_smallest_head_set_that_is_as_good_as_the_best_is_chosen(self):
         noise = np.random.default_rng(0).normal(size=20)
         right = lambda count: np.arange(20) < count  # noqa: E731
         correct = np.stack([right(10), right(18), right(18), right(12)])
-        assert choose_union(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
-        assert choose_union(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
-        assert choose_union(correct[::-1], np.stack([noise] * 4)) == 1
-        assert choose_union(correct[:1], noise[None]) == 0
+        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
+        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
+        assert choose_head_set(correct[::-1], np.stack([noise] * 4)) == 1
+        assert choose_head_set(correct[:1], noise[None]) == 0
 
     def test_nothing_is_chosen_where_nothing_helps(self):
         noise = np.random.default_rng(1).normal(size=20)
         correct = np.tile(noise > 0, (3, 1))
-        assert choose_union(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
+        assert choose_head_set(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
 
 
 class TestDocuments:
@@ -375,6 +389,18 @@ class TestCommand:
         assert profile.provenance["tasks"] == {"demo_sentiment": "train", "demo_topic": "train"}
         assert profile.provenance["documents"] == {"search": 8, "validation": 8}
 
+    def test_units_have_the_names_and_arrays_that_earlier_searches_go_on_from(self, finished):
+        found = {}
+        for file in (finished / "units").glob("*.npz"):
+            stage = re.fullmatch(r"(estimate|exact[012]|union\d+-[0-9a-f]{16})-\d+", file.stem).group(1).partition("-")[0]
+            with np.load(file) as arrays:
+                found[stage.rstrip("0123456789")] = {name: array.ndim for name, array in arrays.items()}
+        assert found == {
+            "estimate": {"margin_change": 3, "affected": 3, "cost": 0, "plain_cost": 0},
+            "exact": {"correct": 2, "margin": 2, "cost": 0, "plain_cost": 0},
+            "union": {"correct": 1, "margin": 1, "cost": 0},
+        }
+
     def test_table_has_every_head(self, finished):
         table = pd.read_csv(finished / "heads.csv")
         assert list(zip(table["layer"], table["head"], strict=True)) == [
@@ -483,7 +509,7 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
         shares.append([sorted(part) for part in parts])
         raise InterruptedError
 
-    monkeypatch.setattr(run, "gather_object", gather)
+    monkeypatch.setattr(units, "gather_object", gather)
     with pytest.raises(InterruptedError):
         run_search(settings, tmp_path / "search")
     assert shares == [[[1, 4, 7, 10]]]

@@ -51,14 +51,14 @@ def planted(tmp_path_factory):
         head_weight[list(WRONG_TOKENS), WRONG] = 1
         unrotated = HEAD_DIM // 2 - 1  # the slowest of the rotary frequencies
         for layer, head in HARMFUL | HELPFUL | NEUTRAL:
-            attention, first = model.model.layers[layer].self_attn, head * HEAD_DIM
-            attention.q_proj.weight[first + unrotated, CONSTANT] = 0.6
-            attention.k_proj.weight[first + unrotated, IS_SINK] = 1
-            attention.v_proj.weight[first : first + HEAD_DIM] = 0
-            attention.v_proj.weight[first, IS_SINK] = 1
-            attention.o_proj.weight[:, first : first + HEAD_DIM] = 0
+            attention, start = model.model.layers[layer].self_attn, head * HEAD_DIM
+            attention.q_proj.weight[start + unrotated, CONSTANT] = 0.6
+            attention.k_proj.weight[start + unrotated, IS_SINK] = 1
+            attention.v_proj.weight[start : start + HEAD_DIM] = 0
+            attention.v_proj.weight[start, IS_SINK] = 1
+            attention.o_proj.weight[:, start : start + HEAD_DIM] = 0
             sign = ((layer, head) in HARMFUL) - 0.5 * ((layer, head) in HELPFUL)
-            attention.o_proj.weight[WRONG, first] = 0.8 * sign
+            attention.o_proj.weight[WRONG, start] = 0.8 * sign
     model.save_pretrained(folder / "model")
     vocabulary = {"<pad>": 0, "<unk>": 1, "<eos>": 2, **{f"w{index}": index for index in range(3, VOCABULARY)}}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -1,0 +1,116 @@
+"""First-order estimates of what calibrating each head does, for all heads at once.
+
+The estimate of a head is the gradient of a document's margin with respect to the head's output, times the change that
+calibration makes to that output: the slope of the margin on the way from the baseline to calibration. One forward and one
+backward pass give the changes and gradients of all heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from act_eval.attention.act import ACT
+from act_eval.attention.model_structure import model_shape
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.scoring import Scorer
+from act_eval.profiles import HeadProfile
+from act_eval.search.batches import DocumentBatch
+from act_eval.search.documents import CalibrationDocument
+from act_eval.search.passes import affected_contexts, contexts_of_call, refuse_non_finite, score_batch
+from act_eval.search.probe import Probe, probed_layers
+from act_eval.search.scores import Scores
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """First-order estimates for a batch of documents.
+
+    Attributes:
+        baseline: exact scores without calibration, `[documents]`.
+        margin_change: float64 `[probed layers, heads, documents]`, nats.
+        affected: bool of the same shape: whether calibrating the head changes anything in the document.
+        cost: layer passes.
+        full_pass: layer passes of one pass over the batch.
+    """
+
+    baseline: Scores
+    margin_change: np.ndarray
+    affected: np.ndarray
+    cost: int
+    full_pass: int
+
+
+def estimate_heads(
+    lm: ACTLM, scorer: Scorer, act: ACT, layers: Sequence[int], documents: Sequence[CalibrationDocument]
+) -> Estimates:
+    """Estimate the change of each document's margin by each head of some layers.
+
+    Args:
+        lm: the model, without calibration.
+        scorer: of the model.
+        act: the ACT settings; its profile is not used.
+        layers: the layers whose heads are looked at.
+        documents: that run in one batch.
+
+    Raises:
+        NonFiniteLogitsError: the log-probability of a continuation is no number.
+    """
+    batch = DocumentBatch.from_documents(documents)
+    num_layers, num_heads = model_shape(lm.config)
+    probe = Probe.from_act(act, HeadProfile.from_layers(layers, num_layers, num_heads))
+    with _frozen(lm.model), lm.autocast(), torch.enable_grad(), probe(lm.model):
+        scores = score_batch(scorer, batch)
+        probed = probed_layers(lm.model)
+        outputs = [output for layer in probed for output in layer.outputs]
+        gradients = iter(torch.autograd.grad(_total_margin(batch, scores.log_probs), outputs, allow_unused=True))
+    refuse_non_finite(lm, batch, scores.arrays[0])
+    change = np.zeros((len(probed), num_heads, len(documents)))
+    affected = np.zeros(change.shape, dtype=bool)
+    for number, layer in enumerate(probed):
+        np.logical_or.at(affected[number].T, batch.document_of_context, affected_contexts(layer, batch, act.decode))
+        for call, output_change in enumerate(layer.changes):
+            gradient = next(gradients)
+            if gradient is not None:
+                first_order = (gradient.float() * output_change.float()).sum((1, 3)).double().cpu().numpy()
+                np.add.at(change[number].T, batch.document_of_context[contexts_of_call(batch, call)], first_order)
+    full_pass = batch.padded_tokens * num_layers
+    return Estimates(batch.scores(*scores.arrays), change, affected, 3 * full_pass, full_pass)
+
+
+def _total_margin(batch: DocumentBatch, log_probs: Tensor) -> Tensor:
+    """The sum of all documents' margins, each with the choices that are the best right and the best other one now.
+
+    Args:
+        batch: the documents.
+        log_probs: float64 `[requests]`, with gradients.
+    """
+    margins = []
+    for document, requests in zip(batch.documents, batch.requests_of_document, strict=True):
+        values = log_probs[requests[0] : requests[-1] + 1]
+        if not document.gold:
+            margins.append(values[0])
+            continue
+        gold = torch.zeros_like(values, dtype=torch.bool)
+        gold[list(document.gold)] = True
+        if not bool(gold.all()):
+            margins.append(values[gold].max() - values[~gold].max())
+    return torch.stack(margins).sum() if margins else log_probs.sum() * 0
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Inside the context, the weights get no gradients."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -1,0 +1,58 @@
+"""What makes two searches the same: everything that their numbers depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from act_eval.harness.identity import package_versions
+from act_eval.search.heads import SearchSpace
+from act_eval.search.settings import SearchSettings
+
+_EXACT_UP_TO = 64
+
+
+@dataclass(frozen=True)
+class SearchIdentity:
+    """What a search depends on.
+
+    Attributes:
+        settings: of the search.
+        space: the part of the model that is searched.
+        splits: the split whose documents are searched on, by task.
+        documents_hash: see `fingerprint`.
+        weights_hash: see `ACTLM.weights_fingerprint`.
+    """
+
+    settings: SearchSettings
+    space: SearchSpace
+    splits: Mapping[str, str]
+    documents_hash: str
+    weights_hash: str
+
+    @property
+    def mode(self) -> Literal["exact", "screened"]:
+        """The mode that was asked for; "auto" is exact for up to 64 heads."""
+        if self.settings.mode != "auto":
+            return self.settings.mode
+        return "exact" if len(self.space.heads) <= _EXACT_UP_TO else "screened"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All of it by name, in values that JSON can hold."""
+        settings = self.settings
+        return {
+            "model": {key: str(value) for key, value in settings.model.model_args.items() if not key.startswith("act_")},
+            "weights": self.weights_hash,
+            "act": settings.act.settings,
+            "tasks": dict(self.splits),
+            "documents": self.documents_hash,
+            "layers": list(self.space.layers),
+            "mode": self.mode,
+            "budget": settings.budget if self.mode == "screened" else None,
+            "selection": settings.selection,
+            "k": settings.k,
+            "batch_size": settings.model.whole_batch_size(),
+            "versions": package_versions(),
+        }

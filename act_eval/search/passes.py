@@ -1,0 +1,103 @@
+"""One pass over a batch of documents: prefill their contexts, then score the continuations on these.
+
+The work of a pass is counted in *layer passes*: tokens, padding included, times the decoder layers that they run through. A
+backward pass counts twice. A *full pass* is a pass over all documents through all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from act_eval.attention.calibration import Decode
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.scoring import Prefill, Scorer
+from act_eval.search.batches import DocumentBatch
+from act_eval.search.probe import ProbeLayer
+
+
+@dataclass(frozen=True)
+class RequestScores:
+    """What requests get.
+
+    Attributes:
+        log_probs: float64 `[requests]`, log-probability of each continuation, or of its tokens so far.
+        greedy: bool `[requests]`, whether greedy decoding gives these tokens.
+    """
+
+    log_probs: Tensor
+    greedy: Tensor
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both without gradients, as arrays."""
+        return self.log_probs.detach().cpu().numpy(), self.greedy.cpu().numpy()
+
+
+def score_batch(scorer: Scorer, batch: DocumentBatch) -> RequestScores:
+    """Run one pass over a batch, with whatever calibration is active; gradients are kept where they are switched on."""
+    prefill = prefill_contexts(scorer, batch)
+    return add_remaining_tokens(scorer, batch, prefill, score_first_tokens(scorer, batch, prefill))
+
+
+def prefill_contexts(scorer: Scorer, batch: DocumentBatch) -> Prefill:
+    """Run the contexts of a batch."""
+    return scorer.prefill(batch.contexts, use_cache=bool(len(batch.longer_requests)))
+
+
+def score_first_tokens(scorer: Scorer, batch: DocumentBatch, prefill: Prefill) -> RequestScores:
+    """Score the first token of every continuation."""
+    return RequestScores(
+        *scorer.score_first_tokens(prefill, index_tensor(batch.context_of_request, scorer.device), batch.continuations)
+    )
+
+
+def add_remaining_tokens(scorer: Scorer, batch: DocumentBatch, prefill: Prefill, scores: RequestScores) -> RequestScores:
+    """Score whole continuations, given the scores of their first tokens: those that have more run as decode rows."""
+    if not len(batch.longer_requests):
+        return scores
+    longer = index_tensor(batch.longer_requests, scorer.device)
+    contexts = index_tensor(batch.context_of_request[batch.longer_requests], scorer.device)
+    log_probs, greedy = scorer.score_remaining_tokens(
+        prefill, contexts, [batch.continuations[request] for request in batch.longer_requests]
+    )
+    return RequestScores(
+        scores.log_probs.index_add(0, longer, log_probs), scores.greedy.index_put((longer,), scores.greedy[longer] & greedy)
+    )
+
+
+def contexts_of_call(batch: DocumentBatch, call: int) -> np.ndarray:
+    """The context of each row of a layer's call, int64 `[rows]`: a pass calls it for the contexts, then for longer requests."""
+    return batch.context_of_request[batch.longer_requests] if call else np.arange(len(batch.contexts))
+
+
+def affected_contexts(layer: ProbeLayer, batch: DocumentBatch, decode: Decode) -> np.ndarray:
+    """Find the contexts in which calibrating a head changes anything, from a probed pass: bool `[contexts, heads]`.
+
+    Sinks that a prefill did not find stay unfound with `decode="prefill"`, so that only its own call tells.
+    """
+    affected = layer.changes_output(0)
+    if decode != "prefill":
+        for call in range(1, len(layer.changes)):
+            np.logical_or.at(affected, contexts_of_call(batch, call), layer.changes_output(call))
+    return affected
+
+
+def refuse_non_finite(lm: ACTLM, batch: DocumentBatch, log_probs: np.ndarray) -> None:
+    """Raise NonFiniteLogitsError for the first request whose log-probability, of float64 `[..., requests]`, is no number."""
+    bad = np.isnan(log_probs.reshape(-1, log_probs.shape[-1])).any(0)
+    if bad.any():
+        request = int(bad.argmax())
+        number = batch.context_of_request[request]
+        context, task = batch.contexts[number], batch.documents[batch.document_of_context[number]].task
+        where = f"a document of {task} that begins with {lm.tokenizer.decode(context)[:60]!r}"
+        raise lm.non_finite(context + batch.continuations[request], where)
+
+
+def index_tensor(values: Iterable[int], device: torch.device) -> Tensor:
+    """Indices as a tensor, int64."""
+    return torch.tensor(list(values), dtype=torch.long, device=device)

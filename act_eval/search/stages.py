@@ -1,0 +1,126 @@
+"""The stages of a search: what is asked of the model for a list of documents, unit by unit.
+
+What a stage keeps on disk is named here alone, and those names stay what they are, so that a search goes on from units that an
+earlier version wrote: a "union" is a head set, and "plain" is the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from act_eval.profiles import HeadProfile
+from act_eval.search.documents import CalibrationDocument
+from act_eval.search.evaluate import HeadEvaluator
+from act_eval.search.exact import HeadScores
+from act_eval.search.heads import Head
+from act_eval.search.scores import Scores
+from act_eval.search.store import Arrays
+from act_eval.search.units import UnitRunner
+
+
+@dataclass(frozen=True)
+class EstimatedHeads:
+    """First-order estimates of all heads that are searched.
+
+    Attributes:
+        margin_changes: float64 `[heads, documents]`, nats, in the order of the search's heads and documents.
+        affected: bool of the same shape: whether calibrating the head changes anything in the document.
+        cost: layer passes.
+        full_pass: layer passes of one pass over the documents.
+    """
+
+    margin_changes: np.ndarray
+    affected: np.ndarray
+    cost: float
+    full_pass: float
+
+    @property
+    def mean_changes(self) -> np.ndarray:
+        """The mean margin change of each head over the documents, float64 `[heads]`."""
+        return self.margin_changes.mean(-1)
+
+    @property
+    def affected_shares(self) -> np.ndarray:
+        """The share of documents in which each head changes anything, float64 `[heads]`."""
+        return self.affected.mean(-1)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Runs the stages of a search.
+
+    Attributes:
+        units: computes and keeps units.
+        evaluator: asks the model.
+    """
+
+    units: UnitRunner
+    evaluator: HeadEvaluator
+
+    def estimate_heads(self, documents: Sequence[CalibrationDocument]) -> EstimatedHeads:
+        """Estimate all heads on some documents."""
+
+        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
+            estimates = self.evaluator.estimate(batch)
+            return {
+                "margin_change": estimates.margin_change,
+                "affected": estimates.affected,
+                "cost": np.array(estimates.cost),
+                "plain_cost": np.array(estimates.full_pass),
+            }
+
+        result = self.units.run("estimate", documents, compute, "estimating all heads")
+        arrays, columns = result.arrays, np.argsort(result.order)
+        changes, affected = (arrays[name].reshape(-1, len(documents))[:, columns] for name in ("margin_change", "affected"))
+        return EstimatedHeads(changes, affected, float(arrays["cost"]), float(arrays["plain_cost"]))
+
+    def score_heads(
+        self, stage: str, documents: Sequence[CalibrationDocument], heads: Sequence[Head], text: str
+    ) -> tuple[np.ndarray, HeadScores]:
+        """Score documents without calibration, and exactly with each of some heads calibrated alone.
+
+        Args:
+            stage: prefix of the units' names.
+            documents: at least one.
+            heads: at least one.
+            text: of the progress bar.
+
+        Returns:
+            The documents of the scores by their numbers in `documents`, int64 `[documents]`, and the scores.
+        """
+
+        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
+            scores = self.evaluator.score_heads(batch, heads)
+            return {
+                "correct": np.concatenate([scores.baseline.correct[None], scores.calibrated.correct]),
+                "margin": np.concatenate([scores.baseline.margin[None], scores.calibrated.margin]),
+                "cost": np.array(scores.cost),
+                "plain_cost": np.array(scores.baseline_cost),
+            }
+
+        result = self.units.run(stage, documents, compute, text)
+        correct, margin = result.arrays["correct"], result.arrays["margin"]
+        baseline, calibrated = Scores(correct[0], margin[0]), Scores(correct[1:], margin[1:])
+        costs = float(result.arrays["cost"]), float(result.arrays["plain_cost"])
+        return result.order, HeadScores(baseline, calibrated, *costs)
+
+    def score_head_set(
+        self, documents: Sequence[CalibrationDocument], profile: HeadProfile
+    ) -> tuple[np.ndarray, Scores, float]:
+        """Score documents with all heads of a profile calibrated together.
+
+        Returns:
+            The documents of the scores by their numbers in `documents`, int64 `[documents]`, the scores, and the cost in layer
+            passes.
+        """
+
+        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
+            scores, cost = self.evaluator.score_profile(batch, profile)
+            return {"correct": scores.correct, "margin": scores.margin, "cost": np.array(cost)}
+
+        stage, text = f"union{profile.size}-{profile.content_hash}", f"validating {profile.size} heads together"
+        result = self.units.run(stage, documents, compute, text)
+        return result.order, Scores(result.arrays["correct"], result.arrays["margin"]), float(result.arrays["cost"])
