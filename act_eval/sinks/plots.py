@@ -65,7 +65,7 @@ def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure
         statistics: of this document alone, with a cell for each token.
         document: text of each token.
     """
-    n = statistics.cells
+    n = statistics.bins
     if statistics.documents != 1 or len(document) != n:
         raise ValueError("the map of a document needs the statistics of it alone, with a cell for each of its tokens.")
     shares = statistics.positions.mean((0, 1))
@@ -96,11 +96,11 @@ def plot_before_and_after(statistics: SinkStatistics) -> Figure:
     change = np.where((before > 0) | (after > 0), after - before, np.nan)
     figure = Figure(figsize=(PAGE_WIDTH, 2.6))
     panels = figure.subplots(1, 3, sharey=True)
-    scale = _log_scale([before, after], statistics.cells)
+    scale = _log_scale([before, after], statistics.bins)
     for axes, title, values in zip(panels, ("before ACT", "after ACT"), (before, after), strict=False):
         image = _draw_map(axes, values, scale)
         axes.set_title(title)
-    figure.colorbar(image, ax=panels[:2], location="bottom", shrink=0.6, label=_map_label(statistics.cells), extend="both")
+    figure.colorbar(image, ax=panels[:2], location="bottom", shrink=0.6, label=_map_label(statistics.bins), extend="both")
     limit = float(np.nanmax(np.abs(change))) or 1.0
     image = _draw_map(panels[2], change, SymLogNorm(limit / 100, vmin=-limit, vmax=limit), _CHANGE)
     panels[2].set_title("after - before")
