@@ -425,8 +425,9 @@ def judge(
     """Have the answers judged. Judgements that are there are not asked for again."""
     from lm_eval.utils import simple_parse_args_string
 
-    from act_eval.mt_bench.folder import Folder
-    from act_eval.mt_bench.judge import JudgeSettings, judge_answers
+    from act_eval.mt_bench.folder import ComparisonFolder
+    from act_eval.mt_bench.judge import judge_answers
+    from act_eval.mt_bench.settings import JudgeSettings
 
     settings = JudgeSettings(
         judge_model,
@@ -439,7 +440,7 @@ def judge(
         retry_missing,
     )
     kinds = tuple(kind for kind in mode.split(",") if kind)
-    for line in judge_answers(settings, kinds, Folder(folder)):  # type: ignore[arg-type]
+    for line in judge_answers(settings, kinds, ComparisonFolder(folder)):  # type: ignore[arg-type]
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -452,11 +453,11 @@ def mt_bench_report(
     ] = None,
 ) -> None:
     """Tables and plots of what ACT changed, paired by question."""
-    from act_eval.mt_bench.folder import Folder
+    from act_eval.mt_bench.folder import ComparisonFolder
     from act_eval.mt_bench.report import print_scores, write_scores
     from act_eval.mt_bench.scores import make_scores
 
-    scores = make_scores(Folder(folder), judge_model)
+    scores = make_scores(ComparisonFolder(folder), judge_model)
     print_scores(scores, console)
     for path in write_scores(scores, output or folder):
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)

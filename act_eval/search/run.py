@@ -21,7 +21,8 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.processes import shared_processes
 from act_eval.harness.tasks import explained_dataset_errors, load_tasks, task_manager
-from act_eval.profiles import HeadProfile, resolve_layers
+from act_eval.layer_lists import resolve_layers
+from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, load_documents
 from act_eval.search.evaluate import Head, HeadEvaluator
 from act_eval.search.selection import (

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 from act_eval.attention.act import ACT
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.profiles import HeadProfile, check_layers
+from act_eval.layer_lists import check_layer_list
+from act_eval.profiles import HeadProfile
 
 Mode = Literal["auto", "exact", "screened"]
 Selection = Literal["validated", "improving", "top-k"]
@@ -71,7 +72,7 @@ class SearchSettings:
         if self.selection == "validated" and self.limit == 1:
             raise InputError("--selection validated needs at least 2 documents: raise --limit.")
         if self.layers is not None:
-            check_layers(self.layers)
+            check_layer_list(self.layers)
         if "act_profile" in self.model_args:
             raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
         if self.act.calibration.changes_nothing:

@@ -74,7 +74,7 @@ def render_prompts(lm: ACTLM, task: Task, documents: Sequence[int], settings: Si
 
     Args:
         lm: tokenizes.
-        task: see `DrawnTask`.
+        task: of lm-eval, as drawn.
         documents: numbers in the split, ascending; those with an empty context are left out.
         settings: how they are rendered.
 

@@ -21,7 +21,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import explained_dataset_errors, task_manager
-from act_eval.profiles import resolve_layers
+from act_eval.layer_lists import resolve_layers
 from act_eval.search.write import HEADS_FILE, write_heads
 from act_eval.sinks.collect import collect
 from act_eval.sinks.documents import DrawnTask, draw_tasks, render_prompts, render_single_document

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.documents import DocumentSettings
-from act_eval.profiles import check_layers
+from act_eval.layer_lists import check_layer_list
 from act_eval.search.write import HEADS_FILE
 
 Split = Literal["train", "evaluation"]
@@ -64,7 +64,7 @@ class SinksSettings:
         ):
             if number is not None and number < least:
                 raise InputError(f"--{name} must be at least {least}, not {number}.")
-        check_layers(self.layers)
+        check_layer_list(self.layers)
         if self.search is not None and not (self.search / HEADS_FILE).is_file():
             raise InputError(f"--search {self.search} holds no {HEADS_FILE}: give the --output folder of an `act-eval search`.")
         calibration = ACTArguments.of_model_args(self.model_args).calibration
