@@ -128,9 +128,9 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
     """
     act, baseline = act_and_baseline(settings.model_args)
     if limit is not None and limit < 1:
-        raise SettingError("limit", f"is {limit}, but must be at least 1 question of each category.")
+        raise SettingError("limit", f"must be at least 1 question of each category, not {limit}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("act-eval mt-bench answer runs in one process: for a large model use `model_args` parallelize=True.")
+        raise InputError("answers are made in one process: for a large model put parallelize=True into model_args.")
     folder = ComparisonFolder(output)
     folder.start(questions, settings.identity)
     wanted = first_of_each_category(questions, limit)

@@ -71,7 +71,7 @@ class ComparisonFolder:
         text = "".join(f"{question.to_json()}\n" for question in questions)
         begun = any(file.stat().st_size for file in self.path.glob("model_answer/*.jsonl"))
         if begun and self._questions.read_text(encoding="utf-8") != text:
-            raise InputError(f"{self.path} holds answers to other questions: choose another `output`.")
+            raise InputError(f"{self.path} holds answers to other questions: choose another folder.")
         _agree(self.path / "settings.json", settings, "answers" if begun else None)
         _write(self._questions, text)
 

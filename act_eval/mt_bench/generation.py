@@ -45,7 +45,7 @@ class ChatLM(ACTLM):
         if not self.tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {self._checkpoint} has no chat template: choose a chat model, name the tokenizer of "
-                "one with `model_args` tokenizer=..., or give a Jinja file with `chat_template`."
+                "one with tokenizer=... in model_args, or give a Jinja file as chat_template."
             )
         turns = [{"role": role, "content": "text"} for role in ("user", "assistant", "user")]
         try:
@@ -53,7 +53,7 @@ class ChatLM(ACTLM):
         except jinja2.TemplateError as error:
             raise InputError(
                 f"the chat template of {self._chat_template_file or self._checkpoint} cannot write two turns ({error}): "
-                "give another one with `chat_template`."
+                "give another one as chat_template."
             ) from error
 
 

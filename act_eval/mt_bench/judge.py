@@ -135,4 +135,4 @@ def _what_is_missing(missing: Sequence[tuple[Request, str]], total: int) -> str:
         shown = ", ".join(requests[:_SHOWN]) + (f" and {len(requests) - _SHOWN} more" if len(requests) > _SHOWN else "")
         parts.append(f"{reason}: {shown}")
     what = f"{len(missing)} of {total} judgements are missing: {'; '.join(parts)}"
-    return f"{what}. All others are on disk; `retry_missing` asks for these again."
+    return f"{what}. All others are on disk; retry_missing asks for these again."

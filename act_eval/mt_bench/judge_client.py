@@ -99,15 +99,15 @@ class JudgeClient:
         tries = f"after {self._settings.retries + 1} tries"
         if not isinstance(error, openai.APIStatusError):
             reason = self._reason(str(error.__cause__ or "") or str(error))
-            return JudgeError(f"{judge} cannot be reached {tries} ({reason}): check `judge_base_url` and `timeout`.")
+            return JudgeError(f"{judge} cannot be reached {tries} ({reason}): check judge_base_url and timeout.")
         status = error.status_code
         if status in (401, 403):
             return JudgeError(f"{judge} refuses the key (HTTP {status}): check {self._settings.key_variable}.")
         if status == 404:
-            return JudgeError(f"{judge} has no model {self._settings.model!r} (HTTP 404): check `judge_model` and the URL.")
+            return JudgeError(f"{judge} has no model {self._settings.model!r} (HTTP 404): check judge_model and the URL.")
         reason = self._reason(error.message)
         if status in (408, 409, 429) or status >= 500:
-            return JudgeError(f"{judge} still fails {tries} ({reason}): try later, or a lower `concurrency`.")
+            return JudgeError(f"{judge} still fails {tries} ({reason}): try later, or a lower concurrency.")
         return RefusedRequestError(f"the judge refuses the request ({reason})")
 
     def _reason(self, text: str) -> str:

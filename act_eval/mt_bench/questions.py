@@ -86,7 +86,7 @@ def _rows_of_hub(source: str) -> Iterable[Any]:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(
             f"the dataset {source} cannot be loaded ({reason}): connect to the Hugging Face hub (and unset HF_HUB_OFFLINE), "
-            "run in a folder that holds it under this name, or give FastChat's file with `questions` question.jsonl."
+            "run in a folder that holds it under this name, or give the path of FastChat's question.jsonl."
         ) from error
 
 

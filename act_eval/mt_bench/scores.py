@@ -169,7 +169,7 @@ def _the_judge(folder: ComparisonFolder, judge: str | None) -> str:
     if not judges:
         raise InputError(f"{folder.path} holds no judgements: run act-eval mt-bench judge {folder.path}.")
     if judge is None and len(judges) > 1:
-        raise InputError(f"{folder.path} holds judgements of {', '.join(judges)}: choose one with --judge-model.")
+        raise InputError(f"{folder.path} holds judgements of {', '.join(judges)}: choose one of them as judge_model.")
     if judge is not None and judge not in judges:
         raise InputError(f"{folder.path} holds no judgements of {judge}: there are those of {', '.join(judges)}.")
     return judge or judges[0]

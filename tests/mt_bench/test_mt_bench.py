@@ -285,7 +285,7 @@ def test_half_a_line_is_dropped_and_broken_lines_are_named(tmp_path):
 
 def test_no_chat_template_is_found_before_the_weights_are_loaded(questions, tmp_path, monkeypatch):
     monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(InputError, match=r"has no chat template: choose a chat model.*`chat_template`"):
+    with pytest.raises(InputError, match=r"has no chat template: choose a chat model.*chat_template"):
         write_answers(AnswerSettings({"act_profile": "all"}, device="cpu"), questions, None, tmp_path)
     assert not list(tmp_path.glob("model_answer/*"))
 

@@ -296,7 +296,7 @@ def test_an_unreachable_judge(folder, capsys, monkeypatch):
     assert exit_.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("act-eval: ")]
     assert len(lines) == 1
-    assert re.search(rf"{url} cannot be reached after 2 tries .*check --judge-base-url", lines[0])
+    assert re.search(rf"{url} cannot be reached after 2 tries .*check judge_base_url", lines[0])
     assert before == {file: file.read_bytes() for file in before}
 
 
@@ -368,8 +368,8 @@ def test_two_judges_at_once_are_refused(folder):
         ({"base_url": "localhost:8000"}, "not a URL"),
         ({"base_url": "https://me:pass@host/v1"}, "holds a user name or password"),
         ({"concurrency": 0}, "concurrency must be at least 1"),
-        ({"timeout": 0}, "`timeout` above 0"),
-        ({"retries": -1}, "`retries` at least 0"),
+        ({"timeout": 0}, "timeout above 0"),
+        ({"retries": -1}, "retries at least 0"),
         ({"key_variable": "NO_SUCH_VARIABLE", "base_url": "https://api.openai.com/v1"}, "NO_SUCH_VARIABLE is not set"),
     ],
 )
@@ -575,7 +575,7 @@ def test_which_judge(folder):
     with JudgeServer() as server:
         for judge in ("one", "two"):
             judge_answers(settings(server, model=judge), ("pair",), folder)
-    with pytest.raises(InputError, match="judgements of one, two: choose one with --judge-model"):
+    with pytest.raises(InputError, match="judgements of one, two: choose one of them as judge_model"):
         make_scores(folder)
     with pytest.raises(InputError, match="no judgements of three"):
         make_scores(folder, "three")

@@ -343,7 +343,7 @@ class TestPlots:
         statistics = collect(gqa_model, batches([ids]), ACTS[0], bins=length)
         figure = plots.plot_document(statistics, [f"token{token}$" for token in ids])
         assert overlapping(figure) == ([], [])
-        with pytest.raises(ValueError, match="a cell for each"):
+        with pytest.raises(ValueError, match="a bin for each"):
             plots.plot_document(statistics, ["a"])
 
 
