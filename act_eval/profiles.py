@@ -26,7 +26,6 @@ FORMAT = "act-eval head profile"
 VERSION = 1
 
 _INLINE = re.compile(r"{0}:{0}(\+{0})*(;{0}:{0}(\+{0})*)*;?".format("[0-9]{1,9}"))
-_LAYERS = re.compile(r"{0}(-{0})?(,{0}(-{0})?)*".format("[0-9]{1,9}"))
 
 
 class ProfileError(InputError):
@@ -90,10 +89,12 @@ class HeadProfile:
             share: in [0, 1].
 
         Raises:
-            InputError: it is no number in that range.
+            SettingError: it is no number in that range.
         """
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise InputError(f"head_share is {reprlib.repr(share)}, but it is a share of the heads: give a number in [0, 1].")
+            raise SettingError(
+                "head_share", f"is {reprlib.repr(share)}, but it is a share of the heads: give a number in [0, 1]."
+            )
         if share == 1:
             return self
         names = [(layer, head) for layer, layer_heads in self.heads.items() for head in layer_heads]
@@ -265,38 +266,6 @@ def resolve_profile(
     profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), layers, num_layers, num_heads, checkpoint)
     profile.check(num_layers, num_heads)
     return profile
-
-
-def check_layer_list(text: str) -> None:
-    """Raise SettingError unless a text names layers: `all`, or numbers and ranges such as `2-30,33`."""
-    if text != "all" and not _LAYERS.fullmatch(text):
-        raise SettingError("layers", f"{text!r} is not a list of layers: write all, or such as 2-30,33.")
-
-
-def resolve_layers(text: str, layers: Sequence[int]) -> tuple[int, ...]:
-    """Read the layers that a text names, in ascending order.
-
-    Args:
-        text: `all`, or numbers and ranges such as `2-30,33`.
-        layers: those of the model that have attention heads, ascending.
-
-    Raises:
-        SettingError: the text names none, or one that is not among the model's.
-    """
-    check_layer_list(text)
-    if text == "all":
-        return tuple(layers)
-    named: set[int] = set()
-    for start, _, end in (part.partition("-") for part in text.split(",")):
-        named.update(range(int(start), min(int(end or start), layers[-1] + 1) + 1))
-    if not named:
-        raise SettingError("layers", f"{text!r} names no layer: write ranges from the lower layer to the higher one.")
-    wrong = sorted(named - set(layers))
-    if wrong:
-        every = len(layers) == layers[-1] + 1
-        there = f"layers 0 to {layers[-1]}" if every else f"attention in layers {', '.join(map(str, layers))} alone"
-        raise SettingError("layers", f"names layer {wrong[0]}, but the model has {there}.")
-    return tuple(sorted(named))
 
 
 def _find_profile(spec: str, layers: Sequence[int], num_layers: int, num_heads: int, checkpoint: str) -> HeadProfile:

@@ -38,7 +38,7 @@ def sinks(output):
 
 
 def contents(output):
-    """What a command left, by file, or by cell where files are named by dates; without what is of the moment."""
+    """What a command left, by file, or by run where files are named by dates; without what is of the moment."""
     found = {}
     for file in sorted(output.rglob("*")):
         name = str(file.relative_to(output))
@@ -46,10 +46,10 @@ def contents(output):
             continue
         if file.name.startswith("results_"):
             results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
-            cell = results["comparison_cell"]
-            found["results", cell["task"], cell["model_args"]["act_profile"]] = results
-            samples = file.with_name(f"samples_{cell['task']}_{file.stem.removeprefix('results_')}.jsonl")
-            found["samples", cell["task"], cell["model_args"]["act_profile"]] = samples.read_text()
+            run = results["comparison_cell"]
+            found["results", run["task"], run["model_args"]["act_profile"]] = results
+            samples = file.with_name(f"samples_{run['task']}_{file.stem.removeprefix('results_')}.jsonl")
+            found["samples", run["task"], run["model_args"]["act_profile"]] = samples.read_text()
         elif not file.name.startswith("samples_"):
             found[name] = file.read_bytes()
     return found

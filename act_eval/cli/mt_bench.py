@@ -66,8 +66,9 @@ def judge(
     retry_missing: Annotated[bool, typer.Option(help="Ask again where an earlier run got no judgement.")] = False,
 ) -> None:
     """Have the answers judged. Judgements that are there are not asked for again."""
-    from act_eval.mt_bench.folder import Folder
-    from act_eval.mt_bench.judge import JudgeSettings, judge_answers
+    from act_eval.mt_bench.folder import ComparisonFolder
+    from act_eval.mt_bench.judge import judge_answers
+    from act_eval.mt_bench.settings import JudgeSettings
 
     settings = JudgeSettings(
         judge_model,
@@ -79,7 +80,7 @@ def judge(
         retries,
         retry_missing,
     )
-    say(judge_answers(settings, names(mode), Folder(folder)))  # type: ignore[arg-type]
+    say(judge_answers(settings, names(mode), ComparisonFolder(folder)))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -92,10 +93,10 @@ def report(
     ] = None,
 ) -> None:
     """Tables and plots of what ACT changed, paired by question."""
-    from act_eval.mt_bench.folder import Folder
+    from act_eval.mt_bench.folder import ComparisonFolder
     from act_eval.mt_bench.report import print_scores, write_scores
     from act_eval.mt_bench.scores import make_scores
 
-    scores = make_scores(Folder(folder), judge_model)
+    scores = make_scores(ComparisonFolder(folder), judge_model)
     print_scores(scores, console)
     say_written(write_scores(scores, output or folder))

@@ -75,7 +75,7 @@ INSTRUCTIONS: dict[Task, str] = {
 
 
 def _opinion(rng: random.Random, sentiment: str, negations: float) -> str:
-    """One sentence that holds `sentiment` ("negative" or "positive"), a share of them by negating the opposite."""
+    """Draw one sentence that holds `sentiment`, "negative" or "positive", in a share of the cases by negating the opposite."""
     negated = rng.random() < negations
     opposite = SENTIMENTS[1 - SENTIMENTS.index(sentiment)]
     adjective = rng.choice(ADJECTIVES[opposite if negated else sentiment])
@@ -147,7 +147,7 @@ _GENERATORS = {"sentiment": _sentiment, "topic": _topic, "choice": _choice}
 
 
 def document(task: Task, rng: random.Random, training: bool = False) -> Document:
-    """One random document of `task`, drawn from `rng`.
+    """Draw one random document of `task` from `rng`.
 
     With `training`, it is of the easier sort that the model is trained on: shorter reviews with fewer negations, and choices by
     kind or by size but not by both.
@@ -191,7 +191,7 @@ def answer(task: Task, doc: Document) -> str:
 
 
 def training_pieces(task: Task, rng: random.Random) -> list[tuple[str, bool]]:
-    """One training text, cut into pieces that are answers (True) or not (False): zero to three shots, then one more."""
+    """Draw one training text, cut into pieces that are answers (True) or not (False): zero to three shots, then one more."""
     shots = rng.randint(0, 3)
     pieces: list[tuple[str, bool]] = [(INSTRUCTIONS[task], False)]
     for index in range(shots + 1):
@@ -202,7 +202,7 @@ def training_pieces(task: Task, rng: random.Random) -> list[tuple[str, bool]]:
 
 
 def world_facts(rng: random.Random) -> str:
-    """A few sentences that state facts of the little world, for training only."""
+    """Draw a few sentences that state facts of the little world, for training only."""
     facts = []
     for _ in range(rng.randint(6, 12)):
         kind = rng.choice(tuple(WORLD))

@@ -13,7 +13,7 @@ DOCUMENTS_PER_TASK = 100
 
 @torch.no_grad()
 def share_of_documents_with_sinks(alpha: float | None = None, threshold: float | None = None) -> torch.Tensor:
-    """In how many test documents each head has a sink in the middle of the prompt: float32 `[layers, heads]` in [0, 1].
+    """The share of test documents in which each head has a sink mid-prompt: float32 `[layers, heads]` in [0, 1].
 
     A sink is a key with a mean attention above `alpha / n` (or above `threshold`). The first token does not count, nor does
     the last tenth of the prompt: a late key's mean is over few queries, so that its own weight alone lifts it.

@@ -35,7 +35,7 @@ BOS, EOS = "<s>", "</s>"
 
 
 def sample_pieces(rng: random.Random) -> list[tuple[str, bool]]:
-    """One training text, cut into (text, is it an answer) pieces."""
+    """Draw one training text, cut into pieces: (text, whether it is an answer)."""
     kind = rng.choices(list(KIND_WEIGHTS), list(KIND_WEIGHTS.values()))[0]
     if kind == "facts":
         return [(corpus.world_facts(rng), False)]
@@ -43,7 +43,7 @@ def sample_pieces(rng: random.Random) -> list[tuple[str, bool]]:
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer in which every word of the corpus, with its leading space, is one token."""
+    """Train a byte-level BPE tokenizer in which every word of the corpus, with its leading space, is one token."""
     rng = random.Random(SEED)
     texts = ("".join(text for text, _ in sample_pieces(rng)) for _ in range(20_000))
     tokenizer = Tokenizer(models.BPE())
@@ -63,7 +63,7 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def encode(pieces: list[tuple[str, bool]], tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[float]]:
-    """Token ids of one text, and the weight of each token in the loss."""
+    """Tokenize one text, and give each token its weight in the loss."""
     ids, weights = [tokenizer.bos_token_id], [0.0]
     for text, is_answer in pieces:
         piece = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -73,7 +73,7 @@ def encode(pieces: list[tuple[str, bool]], tokenizer: PreTrainedTokenizerFast) -
 
 
 def batch(step: int, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids int64 [batch, length] and loss weights float32 [batch, length] of a step, right-padded.
+    """Draw the batch of a step: token ids int64 `[batch, length]` and loss weights float32 `[batch, length]`, right-padded.
 
     Texts are drawn `BUCKET` batches at a time and sorted by length, so that a batch holds little padding.
     """
@@ -93,7 +93,7 @@ def batch(step: int, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, 
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to a tenth."""
+    """The learning rate of a step: a linear warm-up, then a cosine down to a tenth."""
     if step < WARMUP_STEPS:
         return LEARNING_RATE * (step + 1) / WARMUP_STEPS
     progress = (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)
@@ -102,7 +102,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def accuracies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 100) -> dict[corpus.Task, float]:
-    """Zero-shot accuracy on the first train documents of each task, as a progress report."""
+    """Measure zero-shot accuracy on the first train documents of each task, as a progress report."""
     result = {}
     for task in corpus.TASKS:
         correct = 0
@@ -141,13 +141,13 @@ def train(output: Path, steps: int) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "training_state.pt"
-    first = 0
+    start_step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    progress = tqdm(range(first, steps), initial=first, total=steps)
+        start_step = state["step"]
+    progress = tqdm(range(start_step, steps), initial=start_step, total=steps)
     for step in progress:
         ids, weights = batch(step, tokenizer)
         for group in optimizer.param_groups:

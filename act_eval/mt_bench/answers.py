@@ -1,4 +1,4 @@
-"""Answers of baseline and ACT to the questions, with the model loaded once.
+"""Answer the questions with baseline and ACT, the model loaded once.
 
 Each answer is put on disk when both of its turns are there, so a run that was stopped goes on with the questions that lack one.
 """
@@ -21,7 +21,7 @@ from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.identity import package_versions, settings_text
 from act_eval.harness.settings import ModelSettings
-from act_eval.mt_bench.folder import Folder, Variant, file_name
+from act_eval.mt_bench.folder import ComparisonFolder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.questions import TURNS, Question, first_of_each_category
@@ -122,8 +122,8 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
     if limit is not None and limit < 1:
         raise SettingError("limit", f"must be at least 1 question of each category, not {limit}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("act-eval mt-bench answer runs in one process: for a large model use --model-args parallelize=True.")
-    folder = Folder(output)
+        raise InputError("answers are made in one process: for a large model put parallelize=True into model_args.")
+    folder = ComparisonFolder(output)
     folder.start(questions, settings.identity)
     wanted = first_of_each_category(questions, limit)
     missing = {}
@@ -163,7 +163,7 @@ def _variant(model_id: str, lm: ChatLM) -> Variant:
 
 
 def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question], model_id: str, append: Append) -> None:
-    """Answer both turns of some questions, a batch at a time."""
+    """Answer both turns of some questions, a batch at a time, and append each finished answer."""
     first_turns = {q.question_id: conversation_tokens(lm, [_user(q.turns[0])]) for q in questions}
     by_length = sorted(questions, key=lambda question: -len(first_turns[question.question_id]))
     with tqdm(total=len(questions), desc=model_id) as progress:
@@ -173,8 +173,8 @@ def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question],
                 for conversation, question in zip(conversations, batch, strict=True):
                     conversation.append(_user(question.turns[turn - 1]))
                 prompts = [conversation_tokens(lm, conversation) for conversation in conversations]
-                rows = [settings.sampling(question, turn) for question in batch]
-                texts = generate(lm, prompts, rows, settings.max_new_tokens)
+                samplings = [settings.sampling(question, turn) for question in batch]
+                texts = generate(lm, prompts, samplings, settings.max_new_tokens)
                 for conversation, text in zip(conversations, texts, strict=True):
                     conversation.append({"role": "assistant", "content": text})
             for conversation, question in zip(conversations, batch, strict=True):

@@ -52,8 +52,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Folder:
-    """The folder of one comparison; see the module."""
+class ComparisonFolder:
+    """The folder of one comparison, laid out as FastChat's `data/mt_bench`.
+
+    Attributes:
+        path: of the folder, which need not exist yet.
+    """
 
     path: Path
 
@@ -67,12 +71,12 @@ class Folder:
         text = "".join(f"{question.to_json()}\n" for question in questions)
         begun = any(file.stat().st_size for file in self.path.glob("model_answer/*.jsonl"))
         if begun and self._questions.read_text(encoding="utf-8") != text:
-            raise InputError(f"{self.path} holds answers to other questions: choose another --output.")
+            raise InputError(f"{self.path} holds answers to other questions: choose another folder.")
         _agree(self.path / "settings.json", settings, "answers" if begun else None)
         _write(self._questions, text)
 
     def questions(self) -> list[Question]:
-        """Those of the comparison."""
+        """The questions of the comparison. Raises InputError where they cannot be read."""
         return load_questions(str(self._questions))
 
     def start_judging(self, judge: str, settings: Mapping[str, Any]) -> None:
@@ -82,11 +86,11 @@ class Folder:
         _agree(file, {"judge": judge, **settings}, "judgements" if self._has_judgements(judge) else None)
 
     def answers_file(self, model_id: str) -> Path:
-        """Where the answers of a variant are."""
+        """The file of a variant's answers."""
         return self.path / "model_answer" / f"{model_id}.jsonl"
 
     def judgements_file(self, judge: str, kind: str) -> Path:
-        """Where the judgements of a judge are, of kind single or pair."""
+        """The file of a judge's judgements, of kind single or pair."""
         return self.path / "model_judgment" / f"{file_name(judge)}_{kind}.jsonl"
 
     def judges(self) -> list[str]:
@@ -95,13 +99,13 @@ class Folder:
         return sorted(name for name in names if name and self._has_judgements(name))
 
     def add_variant(self, variant: Variant) -> None:
-        """Say what is behind a file of answers."""
+        """Write down what is behind a file of answers."""
         file = self.answers_file(variant.model_id).with_suffix(".json")
         make_folder(file.parent)
         _write(file, json.dumps(asdict(variant), indent=2) + "\n")
 
     def variants(self) -> list[Variant]:
-        """Those with answers, the baseline first. Raises InputError where there are none, or no baseline."""
+        """The variants with answers, the baseline first. Raises InputError where there are none, or no baseline."""
         variants = []
         for file in sorted(self.path.glob("model_answer/*.json")):
             try:

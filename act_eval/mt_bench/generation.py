@@ -24,10 +24,10 @@ Message = dict[str, str]
 
 
 class ChatLM(ACTLM):
-    """`act-hf` for a model that chats.
+    """An `act-hf` model that chats.
 
     Args:
-        pretrained, kwargs: see `ACTLM`.
+        pretrained, kwargs: as for `ACTLM`.
         chat_template: a Jinja file that takes the place of the tokenizer's own template.
 
     Raises:
@@ -45,7 +45,7 @@ class ChatLM(ACTLM):
         if not self.tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {self._checkpoint} has no chat template: choose a chat model, name the tokenizer of "
-                "one with --model-args tokenizer=..., or give a Jinja file with --chat-template."
+                "one with tokenizer=... in model_args, or give a Jinja file as chat_template."
             )
         turns = [{"role": role, "content": "text"} for role in ("user", "assistant", "user")]
         try:
@@ -53,7 +53,7 @@ class ChatLM(ACTLM):
         except jinja2.TemplateError as error:
             raise InputError(
                 f"the chat template of {self._chat_template_file or self._checkpoint} cannot write two turns ({error}): "
-                "give another one with --chat-template."
+                "give another one as chat_template."
             ) from error
 
 
@@ -77,35 +77,35 @@ class SeededSampling(LogitsProcessor):
     logits over the temperature. So greedy generation with these logits samples, each row at its own temperature.
 
     Args:
-        rows: one for each row of the batch.
+        samplings: one for each row of the batch.
     """
 
-    def __init__(self, rows: Sequence[Sampling]) -> None:
-        self.rows = rows
-        self.generators = [torch.Generator().manual_seed(row.seed) for row in rows]
+    def __init__(self, samplings: Sequence[Sampling]) -> None:
+        self.samplings = samplings
+        self.generators = [torch.Generator().manual_seed(sampling.seed) for sampling in samplings]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Float `[rows, vocabulary]`, the scores with noise; rows of temperature 0 stay as they are."""
+        """Add noise to the scores, float `[rows, vocabulary]`; rows of temperature 0 stay as they are."""
         scores = scores.float().clone()
-        for index, (row, generator) in enumerate(zip(self.rows, self.generators, strict=True)):
-            if row.temperature > 0:
+        for index, (sampling, generator) in enumerate(zip(self.samplings, self.generators, strict=True)):
+            if sampling.temperature > 0:
                 gumbel = -torch.empty(scores.shape[-1]).exponential_(generator=generator).log()
-                scores[index] += row.temperature * gumbel.to(scores.device)
+                scores[index] += sampling.temperature * gumbel.to(scores.device)
         return scores
 
 
 def conversation_tokens(lm: ChatLM, messages: Sequence[Message]) -> list[int]:
-    """A conversation as the model's chat template writes it, up to where the assistant is to speak."""
+    """Tokenize a conversation as the model's chat template writes it, up to where the assistant is to speak."""
     return lm.tok_encode(lm.apply_chat_template(list(messages)), add_special_tokens=False)
 
 
-def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampling], max_new_tokens: int) -> list[str]:
-    """What the model says next in each conversation, with the ACT settings that it has.
+def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], max_new_tokens: int) -> list[str]:
+    """Continue each conversation with what the model says next, with the ACT settings that it has.
 
     Args:
         lm: the model.
         prompts: token ids of each conversation, which may differ in length.
-        rows: how each answer is drawn.
+        samplings: how each answer is drawn.
         max_new_tokens: where answers end at the latest; they also end with the model's window, and a conversation that fills it
             gets an empty answer.
 
@@ -120,7 +120,7 @@ def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampli
         members = [index for index in range(len(prompts)) if room[index] == tokens]
 
         def answer(some: Sequence[int], tokens: int = tokens) -> list[str]:
-            return _generate(lm, [prompts[index] for index in some], [rows[index] for index in some], tokens)
+            return _generate(lm, [prompts[index] for index in some], [samplings[index] for index in some], tokens)
 
         texts = [text for part in run_in_parts(answer, members) for text in part]
         for index, text in zip(members, texts, strict=True):
@@ -128,16 +128,16 @@ def generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampli
     return answers
 
 
-def _generate(lm: ChatLM, prompts: Sequence[Sequence[int]], rows: Sequence[Sampling], max_new_tokens: int) -> list[str]:
-    """`generate` for conversations that all leave room for as many new tokens, in one batch."""
+def _generate(lm: ChatLM, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling], max_new_tokens: int) -> list[str]:
+    """Answer, in one batch, conversations that all leave room for as many new tokens."""
     longest = max(map(len, prompts))
     pad = lm.tokenizer.pad_token_id or 0
     input_ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=lm.device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=lm.device)
     ends = _end_tokens(lm)
     processors: list[LogitsProcessor] = [RefuseNonFiniteLogits([tuple(prompt) for prompt in prompts])]
-    if any(row.temperature for row in rows):
-        processors.append(SeededSampling(rows))
+    if any(sampling.temperature for sampling in samplings):
+        processors.append(SeededSampling(samplings))
     with lm.act(lm.model), lm.autocast(), torch.inference_mode():
         output = lm.model.generate(
             input_ids=input_ids,

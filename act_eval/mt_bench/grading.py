@@ -72,7 +72,7 @@ class Request:
 
 
 def parse(kind: Kind, text: str) -> float | str | None:
-    """A grade from 1 to 10, or the verdict `A`, `B` or `tie`: the last that a judge's text holds; None for none."""
+    """Read the last grade from 1 to 10, or the last verdict `A`, `B` or `tie`, in a judge's text; None where it holds none."""
     found = (_GRADE if kind == "single" else _VERDICT).findall(text)
     if not found:
         return None
@@ -83,7 +83,7 @@ def parse(kind: Kind, text: str) -> float | str | None:
 
 
 def make_request(question: Question, turn: int, answers: tuple[Answer, ...]) -> Request:
-    """Grade one reply, or compare two.
+    """Make the request to grade one reply, or to compare two.
 
     Args:
         question: what was asked.

@@ -38,7 +38,7 @@ class Question:
 
 
 def load_questions(source: str) -> list[Question]:
-    """Questions in their order.
+    """Load questions, in their order.
 
     Args:
         source: path of a `question.jsonl`, or the id of a dataset on the Hugging Face hub: `HuggingFaceH4/mt_bench_prompts`,
@@ -58,7 +58,7 @@ def load_questions(source: str) -> list[Question]:
 
 
 def first_of_each_category(questions: Sequence[Question], limit: int | None) -> list[Question]:
-    """The first `limit` questions of each category, or all of them for None, in their order."""
+    """Choose the first `limit` questions of each category, or all of them for None, in their order."""
     kept: dict[str, int] = {}
     chosen = []
     for question in questions:
@@ -86,7 +86,7 @@ def _rows_of_hub(source: str) -> Iterable[Any]:
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(
             f"the dataset {source} cannot be loaded ({reason}): connect to the Hugging Face hub (and unset HF_HUB_OFFLINE), "
-            "run in a folder that holds it under this name, or give FastChat's file with --questions question.jsonl."
+            "run in a folder that holds it under this name, or give the path of FastChat's question.jsonl."
         ) from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from act_eval.errors import InputError
-from act_eval.mt_bench.folder import Answer, Folder
+from act_eval.mt_bench.folder import Answer, ComparisonFolder
 from act_eval.mt_bench.grading import Kind, make_request
 from act_eval.mt_bench.questions import TURNS, Question
 from act_eval.report.statistics import bootstrap_interval, exact_mcnemar, paired_statistics
@@ -42,7 +42,7 @@ class Scores:
     notes: tuple[str, ...]
 
 
-def make_scores(folder: Folder, judge: str | None = None) -> Scores:
+def make_scores(folder: ComparisonFolder, judge: str | None = None) -> Scores:
     """Score what a judge said of the answers in a folder.
 
     Args:
@@ -110,7 +110,7 @@ def verdict(first: float | str | None, second: float | str | None) -> float:
     return {("B", "A"): 1.0, ("A", "B"): -1.0}.get((str(first), str(second)), 0.0)
 
 
-def _values(folder: Folder, judge: str, kind: Kind) -> pd.DataFrame:
+def _values(folder: ComparisonFolder, judge: str, kind: Kind) -> pd.DataFrame:
     """A row for each turn of each question that baseline and ACT answered, as `single_scores` and `pair_scores` take them."""
     judgements = folder.judgements(judge, kind)
     baseline, *variants = folder.variants()
@@ -147,7 +147,7 @@ def _cells(replies: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame
                     yield {"model": model, "settings": settings, "category": category, "turn": turn}, of_turn
 
 
-def _unanswered(folder: Folder, replies: pd.DataFrame) -> Iterator[str]:
+def _unanswered(folder: ComparisonFolder, replies: pd.DataFrame) -> Iterator[str]:
     """For how many questions there is something to compare, in words; nothing where it is all of them."""
     total = len(folder.questions())
     for (model, settings), of_model in replies.groupby(["model", "settings"], sort=False):
@@ -164,12 +164,12 @@ def _missing(kind: Kind, values: pd.DataFrame) -> Iterator[str]:
             yield f"{model} ({settings}): {gaps} of {len(of_model)} replies have no {kind} judgement and do not count."
 
 
-def _the_judge(folder: Folder, judge: str | None) -> str:
+def _the_judge(folder: ComparisonFolder, judge: str | None) -> str:
     judges = folder.judges()
     if not judges:
         raise InputError(f"{folder.path} holds no judgements: run act-eval mt-bench judge {folder.path}.")
     if judge is None and len(judges) > 1:
-        raise InputError(f"{folder.path} holds judgements of {', '.join(judges)}: choose one with --judge-model.")
+        raise InputError(f"{folder.path} holds judgements of {', '.join(judges)}: choose one of them as judge_model.")
     if judge is not None and judge not in judges:
         raise InputError(f"{folder.path} holds no judgements of {judge}: there are those of {', '.join(judges)}.")
     return judge or judges[0]

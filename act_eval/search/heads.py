@@ -9,7 +9,8 @@ import transformers
 
 from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import SettingError
-from act_eval.profiles import HeadProfile, resolve_layers
+from act_eval.layer_lists import resolve_layers
+from act_eval.profiles import HeadProfile
 
 Head = tuple[int, int]
 """A layer, and a query head of it; both are counted from 0."""

@@ -9,7 +9,8 @@ from act_eval.attention.act import ACT
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.settings import ModelSettings, PromptSettings
-from act_eval.profiles import HeadProfile, check_layer_list
+from act_eval.layer_lists import check_layer_list
+from act_eval.profiles import HeadProfile
 
 Mode = Literal["auto", "exact", "screened"]
 Selection = Literal["validated", "improving", "top-k"]

@@ -1,7 +1,7 @@
-"""One streaming pass over documents: the base backend computes the model's outputs, and each layer's sinks are counted.
+"""Collect sink statistics in one pass over documents: the model runs as it is, and each layer's sinks are counted beside it.
 
 A layer's scores are walked in blocks of rows, as ACT walks them to find its sinks, and once more where averaged maps are asked
-for. What is kept is sums (`SinkStatistics`).
+for. Only sums are kept (`SinkStatistics`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from act_eval.attention.act import ACT
 from act_eval.attention.blockwise import attention_statistics, find_prefill_sinks
@@ -25,9 +26,9 @@ from act_eval.attention.pairs import ChosenHeads, RowHeadPairs
 from act_eval.errors import InputError
 from act_eval.harness.scoring import forward
 from act_eval.profiles import HeadProfile
-from act_eval.sinks.statistics import FIRST, KINDS, MEAN_EDGES, OTHER, SINK, SinkStatistics
+from act_eval.sinks.statistics import FIRST_TOKEN, KINDS, MEAN_EDGES, OTHER, SINK, SinkStatistics
 
-CELLS = 64
+BINS = 64
 
 _COPIES = 4  # of a block of weights, which are needed at once
 
@@ -39,7 +40,7 @@ def collect(
     act: ACT | None = None,
     *,
     layers: Sequence[int] | None = None,
-    cells: int = CELLS,
+    bins: int = BINS,
     maps: bool = True,
 ) -> SinkStatistics:
     """Run documents through a model and gather statistics of its attention sinks.
@@ -53,13 +54,13 @@ def collect(
         act: says when a key is a sink, and what calibration does to the averaged maps: its profile's heads are calibrated.
             `ACT("all")` by default.
         layers: indices of the layers to look at, all by default.
-        cells: of relative position, see `act_eval.sinks.statistics`. For a single document of `n` tokens, `cells=n` gives its
-            exact map.
+        bins: of relative position (`act_eval.sinks.statistics` explains them). For a single document of `n` tokens, `bins=n`
+            gives its exact map.
         maps: whether to average attention maps; costs another pass over the scores.
 
     Raises:
         InputError: there are no documents or no layers, there is a head profile for each row, or the method uses no sinks.
-        UnsupportedModelError: see `ACT`.
+        UnsupportedModelError: the model's attention cannot be looked at.
         ProfileError: the profile or the layers do not fit the model.
     """
     act = ACT("all") if act is None else act
@@ -75,20 +76,20 @@ def collect(
     vocabulary = pretrained.get_input_embeddings().num_embeddings
     documents, tokens = 0, 0
     token_sinks, token_occurrences = (np.zeros(vocabulary, np.int64) for _ in range(2))
-    with Observer(observed, base=act.base, limits=act.limits)(model):
-        counters = Observer.count(model, act, cells, maps)
+    with _Observer(observed, base=act.base, limits=act.limits)(model):
+        counters = _start_counting(pretrained, act, bins, maps)
         for inputs in batches:
-            batch = Batch.of(inputs, pretrained.device, cells)
+            batch = _Batch.from_tokenizer_output(inputs, pretrained.device, bins)
             for counter in counters:
                 counter.batch = batch
             positions = batch.real.cumsum(-1) - 1
             forward(model, forward_arguments, batch.ids, batch.real.long(), positions, keep=1, use_cache=False)
             documents += len(batch.ids)
             tokens += int(batch.real.sum())
-            later = (batch.real & ~batch.first).cpu().numpy()
-            ids = batch.ids.cpu().numpy()[later]
+            later_tokens = (batch.real & ~batch.first_token_mask).cpu().numpy()
+            ids = batch.ids.cpu().numpy()[later_tokens]
             np.add.at(token_occurrences, ids, 1)
-            np.add.at(token_sinks, ids, np.sum([counter.sinks_of_keys for counter in counters], axis=0)[later])
+            np.add.at(token_sinks, ids, np.sum([counter.sinks_of_keys for counter in counters], axis=0)[later_tokens])
     if not documents:
         raise InputError("there are no documents to look at.")
     return SinkStatistics(
@@ -102,43 +103,43 @@ def collect(
 
 
 @dataclass(frozen=True)
-class Batch:
+class _Batch:
     """Documents that run at once.
 
     Attributes:
         ids: int64 `[documents, k]`.
         real: bool `[documents, k]`, False for padding.
-        first: bool `[documents, k]`, True for the first token.
-        cells: float32 `[documents, k, cells]`, the share of each token that lies in each cell of relative position.
+        first_token_mask: bool `[documents, k]`, True for the first token.
+        bin_shares: float32 `[documents, k, bins]`, the share of each token that lies in each bin of relative position.
     """
 
     ids: Tensor
     real: Tensor
-    first: Tensor
-    cells: Tensor
+    first_token_mask: Tensor
+    bin_shares: Tensor
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Tensor], device: torch.device, cells: int) -> Batch:
-        """From what a tokenizer returns."""
+    def from_tokenizer_output(cls, inputs: Mapping[str, Tensor], device: torch.device, bins: int) -> _Batch:
+        """Read what a tokenizer returns; without an attention mask nothing is padding."""
         ids = inputs["input_ids"].to(device)
         real = inputs["attention_mask"].to(device).bool() if "attention_mask" in inputs else torch.ones_like(ids).bool()
         position, length = real.cumsum(-1) - 1, real.sum(-1, keepdim=True)
-        # In units of 1 / (length * cells), which make all borders whole numbers: exact where there are as many cells as tokens.
-        cell = torch.arange(cells, device=device) * length[..., None]
-        token = position[..., None] * cells
-        overlap = torch.minimum(cell + length[..., None], token + cells) - torch.maximum(cell, token)
-        shares = overlap.clamp(min=0) * real[..., None] / cells
+        # In units of 1 / (length * bins), which make all borders whole numbers: exact where there are as many bins as tokens.
+        bin_start = torch.arange(bins, device=device) * length[..., None]
+        token_start = position[..., None] * bins
+        overlap = torch.minimum(bin_start + length[..., None], token_start + bins) - torch.maximum(bin_start, token_start)
+        shares = overlap.clamp(min=0) * real[..., None] / bins
         return cls(ids, real, real & (position == 0), shares)
 
 
-class Counter:
-    """Counts the sinks of one layer.
+class _Counter:
+    """The counts of one layer.
 
     Args:
         act: says when a key is a sink, and how sinks are calibrated.
-        heads: of the layer.
-        calibrated: heads that are calibrated "after ACT".
-        cells: of relative position.
+        heads: how many the layer has.
+        calibrated: heads that are calibrated in the maps after ACT.
+        bins: of relative position.
         maps: whether to average attention maps.
 
     Attributes:
@@ -147,10 +148,10 @@ class Counter:
         sums: the layer's entries of `SinkStatistics`, by name.
     """
 
-    batch: Batch
+    batch: _Batch
     sinks_of_keys: np.ndarray
 
-    def __init__(self, act: ACT, heads: int, calibrated: Sequence[int], cells: int, maps: bool) -> None:
+    def __init__(self, act: ACT, heads: int, calibrated: Sequence[int], bins: int, maps: bool) -> None:
         self._settings = act.calibration
         self._is_calibrated = torch.zeros(heads, dtype=torch.bool)
         self._is_calibrated[list(calibrated)] = True
@@ -159,17 +160,17 @@ class Counter:
             "documents_with_sinks": np.zeros(heads, np.int64),
             "received": np.zeros((heads, len(KINDS))),
             "mean_histogram": np.zeros((heads, len(KINDS), len(MEAN_EDGES) - 1), np.int64),
-            "positions": np.zeros((heads, cells)),
+            "positions": np.zeros((heads, bins)),
         }
         if maps:
-            self.sums |= {"before": np.zeros((cells, cells)), "after": np.zeros((cells, cells))}
+            self.sums |= {"before": np.zeros((bins, bins)), "after": np.zeros((bins, bins))}
 
     def count(self, call: AttentionCall, rows: Tensor, heads: Tensor) -> None:
-        """Add what one call of the attention function shows.
+        """Add the sinks of one call of the attention function.
 
         Args:
             call: a prefill.
-            rows, heads: int64, all heads of all rows.
+            rows, heads: every (row, head) of the batch.
         """
         means, log_normalizer = attention_statistics(call, rows, heads)
         if "before" in self.sums:
@@ -184,18 +185,19 @@ class Counter:
             means: `[documents, heads, k]`, each key's mean attention.
             seen_by: `[documents or 1, 1 or heads, k]`, how many queries that is the mean of.
         """
-        real, first = (mask[:, None].to(means.device) for mask in (self.batch.real, self.batch.first))
+        masks = (self.batch.real, self.batch.first_token_mask)
+        real, first_token_mask = (mask[:, None].to(means.device) for mask in masks)
         length = real.sum(-1)
         sinks = find_sinks(means, length, replace(self._settings, keep="first-token", sink_share=1), real)
-        kinds = torch.where(first, FIRST, torch.where(sinks, SINK, OTHER))
+        kinds = torch.where(first_token_mask, FIRST_TOKEN, torch.where(sinks, SINK, OTHER))
         shares = means * seen_by / length[..., None]
         received = torch.stack([torch.where(kinds == kind, shares, 0).sum((0, 2)) for kind in range(len(KINDS))], dim=-1)
-        in_cells = sinks.to(means.dtype) @ self.batch.cells.to(means)
+        sinks_in_bins = sinks.to(means.dtype) @ self.batch.bin_shares.to(means)
         self._add("sinks", sinks.sum((0, 2)))
         self._add("documents_with_sinks", sinks.any(-1).sum(0))
         self._add("received", received)
         self._add("mean_histogram", _histogram(means, kinds, real))
-        self._add("positions", in_cells.sum(0))
+        self._add("positions", sinks_in_bins.sum(0))
         self.sinks_of_keys = sinks.sum(1).cpu().numpy()
 
     def _add_maps(self, row_heads: RowHeadPairs, means: Tensor, log_normalizer: Tensor) -> None:
@@ -203,10 +205,11 @@ class Counter:
         sinks = find_prefill_sinks(means, row_heads.visibility, row_heads.rows, self._settings)
         sinks &= self._is_calibrated.to(sinks.device)[row_heads.heads, None]
         has_sinks = bool(sinks.any())
-        # Matrices that sum over a document's heads, average its queries and distribute its keys over cells.
-        rows, first, last = row_heads.rows, int(row_heads.rows[0]), int(row_heads.rows[-1])
-        heads = (rows == torch.arange(first, last + 1, device=sinks.device)[:, None]).to(means) / len(self._is_calibrated)
-        keys = self.batch.cells[first : last + 1].to(means)
+        # Matrices that sum over a document's heads, average its queries and distribute its keys over bins.
+        documents = range(int(row_heads.rows[0]), int(row_heads.rows[-1]) + 1)
+        of_document = row_heads.rows == torch.tensor(documents, device=sinks.device)[:, None]
+        heads = of_document.to(means) / len(self._is_calibrated)
+        keys = self.batch.bin_shares[documents.start : documents.stop].to(means)
         queries = keys.mT * (keys.shape[-1] / keys.sum((1, 2)))[:, None, None]
         for block in row_heads.blocks(_COPIES * row_heads.key.shape[1]):
             weights = row_heads.scores(block).sub_(log_normalizer[:, block, None]).exp_()
@@ -221,40 +224,39 @@ class Counter:
 
 
 @dataclass
-class ObservedLayer(LayerCalibration):
-    """Lets the base backend's output through, and shows what it got to a counter."""
+class _ObservedLayer(LayerCalibration):
+    """Leaves the base backend's output as it is, and shows each call to a counter."""
 
-    counter: Counter | None = None
+    counter: _Counter | None = None
 
     def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> None:
         assert self.counter is not None
         self.counter.count(call, *chosen.indices)
 
 
-class Observer(ACT):
+class _Observer(ACT):
     """ACT that changes nothing and counts sinks instead."""
 
-    layer_class: ClassVar[type[LayerCalibration]] = ObservedLayer
+    layer_class: ClassVar[type[LayerCalibration]] = _ObservedLayer
 
-    @staticmethod
-    def count(model: nn.Module, act: ACT, cells: int, maps: bool) -> list[Counter]:
-        """Start counting in a model inside the context: a counter for each observed layer, in order. See `Counter`."""
-        pretrained = pretrained_model(model)
-        _, num_heads = model_shape(pretrained.config)
-        if not isinstance(act.profile, (str, HeadProfile)):
-            raise InputError("sinks are counted with one head profile for all documents, not with one for each row.")
-        profile = resolve_for_model(act.profile, pretrained.config, pretrained.name_or_path)
-        counters = []
-        for module in pretrained.modules():
-            layer = getattr(module, MODULE_ATTRIBUTE, None)
-            if isinstance(layer, ObservedLayer) and layer.calibrates:
-                layer.counter = Counter(act, num_heads, profile.heads.get(layer.layer, ()), cells, maps)
-                counters.append(layer.counter)
-        return counters
+
+def _start_counting(pretrained: PreTrainedModel, act: ACT, bins: int, maps: bool) -> list[_Counter]:
+    """Give a counter to each layer that the active `_Observer` looks at. Returns them in the order of the layers."""
+    _, num_heads = model_shape(pretrained.config)
+    if not isinstance(act.profile, (str, HeadProfile)):
+        raise InputError("sinks are counted with one head profile for all documents, not with one for each row.")
+    profile = resolve_for_model(act.profile, pretrained.config, pretrained.name_or_path)
+    counters = []
+    for module in pretrained.modules():
+        layer = getattr(module, MODULE_ATTRIBUTE, None)
+        if isinstance(layer, _ObservedLayer) and layer.calibrates:
+            layer.counter = _Counter(act, num_heads, profile.heads.get(layer.layer, ()), bins, maps)
+            counters.append(layer.counter)
+    return counters
 
 
 def _histogram(means: Tensor, kinds: Tensor, real: Tensor) -> Tensor:
-    """Number of keys by head, kind and bin of their mean attention: int64 `[heads, kinds, bins]`.
+    """Count keys by head, kind and mean attention: int64 `[heads, kinds, len(MEAN_EDGES) - 1]`.
 
     Args:
         means: `[documents, heads, k]`.
@@ -263,7 +265,7 @@ def _histogram(means: Tensor, kinds: Tensor, real: Tensor) -> Tensor:
     """
     shape = means.shape[1], len(KINDS), len(MEAN_EDGES) - 1
     edges = torch.as_tensor(MEAN_EDGES).to(means)
-    bins = (torch.bucketize(means, edges, right=True) - 1).clamp(0, shape[-1] - 1)
+    intervals = (torch.bucketize(means, edges, right=True) - 1).clamp(0, shape[-1] - 1)
     heads = torch.arange(shape[0], device=means.device)[:, None]
-    place = (heads * shape[1] + kinds) * shape[2] + bins
+    place = (heads * shape[1] + kinds) * shape[2] + intervals
     return torch.bincount(place[real.expand_as(place)], minlength=shape[0] * shape[1] * shape[2]).view(shape)

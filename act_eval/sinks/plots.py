@@ -62,12 +62,12 @@ def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure
     Above it stands in what share of heads each token is a sink; the tokens that are sinks most often are named below.
 
     Args:
-        statistics: of this document alone, with a cell for each token.
+        statistics: of this document alone, with a bin for each token.
         document: text of each token.
     """
-    n = statistics.cells
+    n = statistics.bins
     if statistics.documents != 1 or len(document) != n:
-        raise ValueError("the map of a document needs the statistics of it alone, with a cell for each of its tokens.")
+        raise ValueError("the map of a document needs the statistics of it alone, with a bin for each of its tokens.")
     shares = statistics.positions.mean((0, 1))
     figure = Figure(figsize=(PAGE_WIDTH, PAGE_WIDTH))
     strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 7))
@@ -96,11 +96,11 @@ def plot_before_and_after(statistics: SinkStatistics) -> Figure:
     change = np.where((before > 0) | (after > 0), after - before, np.nan)
     figure = Figure(figsize=(PAGE_WIDTH, 2.6))
     panels = figure.subplots(1, 3, sharey=True)
-    scale = _log_scale([before, after], statistics.cells)
+    scale = _log_scale([before, after], statistics.bins)
     for axes, title, values in zip(panels, ("before ACT", "after ACT"), (before, after), strict=False):
         image = _draw_map(axes, values, scale)
         axes.set_title(title)
-    figure.colorbar(image, ax=panels[:2], location="bottom", shrink=0.6, label=_map_label(statistics.cells), extend="both")
+    figure.colorbar(image, ax=panels[:2], location="bottom", shrink=0.6, label=_map_label(statistics.bins), extend="both")
     limit = float(np.nanmax(np.abs(change))) or 1.0
     image = _draw_map(panels[2], change, SymLogNorm(limit / 100, vmin=-limit, vmax=limit), _CHANGE)
     panels[2].set_title("after - before")
@@ -219,11 +219,11 @@ def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], colum
     figure = Figure(figsize=(width, 0.7 + rows * (0.55 + 0.85 * width / columns)))
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 5] * rows)
     strips, grid = panels[::2], panels[1::2]
-    cells = next(iter(maps.values())).shape[-1]
-    scale = _log_scale(list(maps.values()), cells)
+    bins = next(iter(maps.values())).shape[-1]
+    scale = _log_scale(list(maps.values()), bins)
     most = max(float(values.max()) for values in sinks.values()) or 1.0
     for strip, axes, (name, values) in zip(strips.flat, grid.flat, maps.items(), strict=False):
-        strip.bar((np.arange(cells) + 0.5) / cells, sinks[name], width=1 / cells, color=SERIES[1][0])
+        strip.bar((np.arange(bins) + 0.5) / bins, sinks[name], width=1 / bins, color=SERIES[1][0])
         strip.set(title=name, xlim=(0, 1), xticks=[], ylim=(0, most), yticks=[0, most], yticklabels=["0", f"{most:.2g}"])
         image = _draw_map(axes, values, scale)
     for axes in (*strips[:, 1:].flat, *grid[:, 1:].flat):
@@ -233,7 +233,7 @@ def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], colum
         axes.set_ylabel("query position")
     for some in (strips, grid):
         _drop_empty(some, len(maps))
-    figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.6, aspect=35, label=_map_label(cells), extend="both")
+    figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.6, aspect=35, label=_map_label(bins), extend="both")
     return figure
 
 
@@ -243,14 +243,14 @@ def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, colours: str = _
     return image
 
 
-def _log_scale(maps: Sequence[np.ndarray], cells: int) -> Normalize:
-    """From a quarter of what uniform attention over all cells would be to what few cells exceed (both ends are open)."""
+def _log_scale(maps: Sequence[np.ndarray], bins: int) -> Normalize:
+    """From a quarter of what uniform attention over all bins would be to what few bins exceed (both ends are open)."""
     seen = np.concatenate([values[values > 0] for values in maps])
-    return LogNorm(1 / (4 * cells), max(float(np.quantile(seen, 0.99)), 1 / cells))
+    return LogNorm(1 / (4 * bins), max(float(np.quantile(seen, 0.99)), 1 / bins))
 
 
-def _map_label(cells: int) -> str:
-    return f"attention per 1/{cells} of the keys (log scale)"
+def _map_label(bins: int) -> str:
+    return f"attention per 1/{bins} of the keys (log scale)"
 
 
 def _peaks(values: np.ndarray, most: int) -> list[int]:

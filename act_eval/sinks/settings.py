@@ -10,7 +10,7 @@ from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.head_scores import HEADS_FILE
-from act_eval.profiles import check_layer_list
+from act_eval.layer_lists import check_layer_list
 
 Split = Literal["train", "evaluation"]
 

@@ -5,9 +5,9 @@ it (`act_eval.column_means`); the *first token*, `j = 0`; a *sink*, any other ke
 (`alpha / n`, or absolute), the spared one included; *other tokens*, the rest. The key of token `j` lies at `[j, j + 1) / n` of
 its input.
 
-Maps of documents of different lengths are brought to one size by *relative position*: both axes are cut into equal cells, a
-cell's row is the mean over the queries that overlap it, weighted by the overlap, and a key's weight is shared among the cells
-that it overlaps. Rows keep their sum, 1; with as many cells as tokens the map stays as it is. The paper does not say how it
+Maps of documents of different lengths are brought to one size by *relative position*: both axes are cut into equal bins. The
+row of a bin is the mean over the queries that overlap it, weighted by the overlap, and a key's weight is shared among the bins
+that the key overlaps. Rows keep their sum, 1; with as many bins as tokens the map stays as it is. The paper does not say how it
 averages maps of different lengths.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 from act_eval.files import atomic_file
 
 KINDS = ("first token", "other sinks", "other tokens")
-FIRST, SINK, OTHER = range(len(KINDS))
+FIRST_TOKEN, SINK, OTHER = range(len(KINDS))
 
 DECADES, BINS_PER_DECADE = 6, 8
 MEAN_EDGES = np.logspace(-DECADES, 0, DECADES * BINS_PER_DECADE + 1)
@@ -33,7 +33,7 @@ MEAN_EDGES = np.logspace(-DECADES, 0, DECADES * BINS_PER_DECADE + 1)
 
 @dataclass(frozen=True)
 class SinkStatistics:
-    """Sums over documents; statistics of the same model, layers and cells can be added.
+    """Sums over documents. Statistics of the same model, with the same layers and bins, can be added.
 
     Attributes:
         layers: indices of the layers that were looked at, ascending.
@@ -43,14 +43,14 @@ class SinkStatistics:
         documents_with_sinks: int64 `[layers, heads]`, number of documents with at least one sink.
         received: float64 `[layers, heads, kinds]`, the share of all attention that keys of each kind receive, summed over
             documents. Kinds: first token, sinks, other tokens.
-        mean_histogram: int64 `[layers, heads, kinds, bins]`, number of keys by mean attention, in bins between `MEAN_EDGES`;
-            smaller means are in the first one.
-        positions: float64 `[layers, heads, cells]`, number of sinks by relative position; a sink is shared among the cells that
+        mean_histogram: int64 `[layers, heads, kinds, len(MEAN_EDGES) - 1]`, number of keys whose mean attention lies
+            between two neighbouring `MEAN_EDGES`; smaller means count in the first interval.
+        positions: float64 `[layers, heads, bins]`, number of sinks by relative position; a sink is shared among the bins that
             its token overlaps.
         token_sinks: int64 `[vocabulary]`, how often each token is a sink, over layers, heads and places.
         token_occurrences: int64 `[vocabulary]`, how often each token occurs, other than as the first token.
-        before: float64 `[layers, cells, cells]`, attention maps by relative position, averaged over heads, summed over
-            documents; None when no maps were asked for.
+        before: float64 `[layers, bins, bins]`, attention maps by relative position, averaged over heads, summed over documents;
+            None when no maps were asked for.
         after: the same of these very maps, calibrated.
     """
 
@@ -68,11 +68,11 @@ class SinkStatistics:
     after: np.ndarray | None = None
 
     def __add__(self, other: SinkStatistics) -> SinkStatistics:
-        """Statistics of both ones' documents. Raises ValueError when they are not of the same layers and shapes."""
+        """The statistics of both together. Raises ValueError when their layers or shapes differ."""
         names = [field.name for field in fields(self) if field.name != "layers"]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         if self.layers != other.layers or any(np.shape(one) != np.shape(two) for one, two in pairs.values()):
-            raise ValueError("only statistics of the same model, layers and number of cells can be added.")
+            raise ValueError("only statistics of the same model, layers and number of bins can be added.")
         sums: dict[str, Any] = {name: None if one is None else one + two for name, (one, two) in pairs.items()}
         return replace(self, **sums)
 
@@ -82,8 +82,8 @@ class SinkStatistics:
         return reduce(add, statistics)
 
     @property
-    def cells(self) -> int:
-        """Number of cells of relative position."""
+    def bins(self) -> int:
+        """Number of bins of relative position."""
         return int(self.positions.shape[-1])
 
     @property
@@ -98,12 +98,12 @@ class SinkStatistics:
 
     @property
     def map_before(self) -> np.ndarray:
-        """The average attention map of each layer: float64 `[layers, cells, cells]`. Raises ValueError without maps."""
+        """The average attention map of each layer: float64 `[layers, bins, bins]`. Raises ValueError without maps."""
         return self._average(self.before)
 
     @property
     def map_after(self) -> np.ndarray:
-        """The average of each layer's calibrated maps: float64 `[layers, cells, cells]`. Raises ValueError without maps."""
+        """The average of each layer's calibrated maps: float64 `[layers, bins, bins]`. Raises ValueError without maps."""
         return self._average(self.after)
 
     def _average(self, maps: np.ndarray | None) -> np.ndarray:
@@ -119,7 +119,7 @@ class SinkStatistics:
 
     @classmethod
     def load(cls, path: Path) -> SinkStatistics:
-        """Read what `save` wrote."""
+        """Read the file that `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {"before": None, "after": None, **file}
         layers = tuple(arrays.pop("layers").tolist())

@@ -1,4 +1,4 @@
-"""Each task's statistics on disk, so that a run that was stopped goes on where it was."""
+"""Keep each task's statistics on disk, so that a run that was stopped goes on where it was."""
 
 from __future__ import annotations
 

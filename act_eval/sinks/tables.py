@@ -93,7 +93,7 @@ def document(statistics: SinkStatistics, texts: Sequence[str]) -> pd.DataFrame:
     """The tokens of one document: `position`, `token` (readable), `heads` (in how many heads of all layers it is a sink).
 
     Args:
-        statistics: of this document alone, with a cell for each token.
+        statistics: of this document alone, with a bin for each token.
         texts: of its tokens.
     """
     heads = statistics.positions.sum((0, 1)).round().astype(int)

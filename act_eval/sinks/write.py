@@ -24,7 +24,7 @@ class Document:
     Attributes:
         name: task and number.
         tokens: text of each token.
-        statistics: of this document alone, with a cell for each token.
+        statistics: of this document alone, with a bin for each token.
     """
 
     name: str

@@ -87,6 +87,6 @@ def test_act_moves_answers(evaluated, demo_tasks):
     before, after = evaluated["samples"], evaluate(calibrated, names, demo_tasks, limit=100)["samples"]
     flipped = 0
     for name in names:
-        plain = {sample["doc_id"]: sample["acc"] for sample in before[name]}
-        flipped += sum(sample["acc"] != plain[sample["doc_id"]] for sample in after[name])
+        baseline = {sample["doc_id"]: sample["acc"] for sample in before[name]}
+        flipped += sum(sample["acc"] != baseline[sample["doc_id"]] for sample in after[name])
     assert flipped > 0

@@ -19,7 +19,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings
 from act_eval.mt_bench import answers as answers_module
 from act_eval.mt_bench.answers import CATEGORY_TEMPERATURES, AnswerSettings, write_answers
-from act_eval.mt_bench.folder import Folder
+from act_eval.mt_bench.folder import ComparisonFolder
 from act_eval.mt_bench.generation import Sampling, SeededSampling
 from act_eval.mt_bench.journal import open_journal, read_journal
 from act_eval.mt_bench.questions import load_questions
@@ -78,9 +78,11 @@ def settings(chat_model, **changes):
 
 def turns(folder):
     """What was said, by whether it is the baseline and by question."""
-    variants = Folder(folder).variants()
+    variants = ComparisonFolder(folder).variants()
     return {
-        variant.is_baseline: {question: answer.turns for question, answer in Folder(folder).answers(variant.model_id).items()}
+        variant.is_baseline: {
+            question: answer.turns for question, answer in ComparisonFolder(folder).answers(variant.model_id).items()
+        }
         for variant in variants
     }
 
@@ -95,7 +97,7 @@ def answered(chat_model, questions, tmp_path_factory):
 def test_the_format_is_fastchats(answered, questions):
     assert (answered / "question.jsonl").read_text() == QUESTIONS.read_text()
     files = sorted((answered / "model_answer").glob("*.jsonl"))
-    assert [file.stem for file in files] == sorted(variant.model_id for variant in Folder(answered).variants())
+    assert [file.stem for file in files] == sorted(variant.model_id for variant in ComparisonFolder(answered).variants())
     for file in files:
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert sorted(line["question_id"] for line in lines) == [question.question_id for question in questions]
@@ -109,7 +111,7 @@ def test_the_format_is_fastchats(answered, questions):
 
 
 def test_the_files_say_what_was_run(answered):
-    baseline, act = Folder(answered).variants()
+    baseline, act = ComparisonFolder(answered).variants()
     assert (baseline.is_baseline, act.is_baseline) == (True, False)
     assert (baseline.settings, act.settings) == ("baseline", "all (8 heads), beta 0, threshold 0.02")
     assert act.model_id.startswith("tiny-chat-act-")
@@ -258,7 +260,7 @@ def test_several_settings_share_a_baseline(chat_model, questions, tmp_path):
     model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS}
     for beta in (0.0, 0.5):
         write_answers(settings(chat_model, model_args={**model_args, "act_beta": beta}), questions, 1, tmp_path)
-    assert [variant.is_baseline for variant in Folder(tmp_path).variants()] == [True, False, False]
+    assert [variant.is_baseline for variant in ComparisonFolder(tmp_path).variants()] == [True, False, False]
 
 
 def test_half_a_line_is_dropped_and_broken_lines_are_named(tmp_path):
@@ -284,7 +286,7 @@ def test_half_a_line_is_dropped_and_broken_lines_are_named(tmp_path):
 
 def test_no_chat_template_is_found_before_the_weights_are_loaded(questions, tmp_path, monkeypatch):
     monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
-    with pytest.raises(InputError, match=r"has no chat template: choose a chat model.*--chat-template"):
+    with pytest.raises(InputError, match=r"has no chat template: choose a chat model.*chat_template"):
         write_answers(AnswerSettings(ALL_HEADS), questions, None, tmp_path)
     assert not list(tmp_path.glob("model_answer/*"))
 

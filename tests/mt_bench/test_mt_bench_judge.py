@@ -21,13 +21,15 @@ from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
 from act_eval.errors import InputError
-from act_eval.mt_bench.folder import Folder, Variant
+from act_eval.mt_bench.folder import ComparisonFolder, Variant
 from act_eval.mt_bench.grading import make_request, parse
 from act_eval.mt_bench.journal import open_journal, read_journal
-from act_eval.mt_bench.judge import ATTEMPTS, JudgeError, JudgeSettings, judge_answers, requests_of
+from act_eval.mt_bench.judge import judge_answers, requests_of
+from act_eval.mt_bench.judge_client import ATTEMPTS, JudgeError
 from act_eval.mt_bench.questions import load_questions
 from act_eval.mt_bench.report import write_scores
 from act_eval.mt_bench.scores import PAIR_COLUMNS, SINGLE_COLUMNS, make_scores, pair_scores, single_scores, verdict
+from act_eval.mt_bench.settings import JudgeSettings
 
 QUESTIONS = load_questions(str(Path(__file__).parent / "question.jsonl"))
 JUDGE = "org/the-judge"
@@ -50,7 +52,7 @@ def folder(tmp_path):
 
 def with_answers(path, same=()):
     """A folder as `act-eval mt-bench answer` leaves it; answers of both to the questions in `same` are equal."""
-    folder = Folder(path)
+    folder = ComparisonFolder(path)
     folder.start(QUESTIONS, {"model": "tiny"})
     for model_id, is_baseline in (("tiny-baseline", True), ("tiny-act", False)):
         folder.add_variant(Variant(model_id, is_baseline, "baseline" if is_baseline else "all (8 heads)", {}, {}))
@@ -294,7 +296,7 @@ def test_an_unreachable_judge(folder, capsys, monkeypatch):
     assert exit_.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("act-eval: ")]
     assert len(lines) == 1
-    assert re.search(rf"{url} cannot be reached after 2 tries .*check --judge-base-url", lines[0])
+    assert re.search(rf"{url} cannot be reached after 2 tries .*check judge_base_url", lines[0])
     assert before == {file: file.read_bytes() for file in before}
 
 
@@ -365,9 +367,9 @@ def test_two_judges_at_once_are_refused(folder):
     [
         ({"base_url": "localhost:8000"}, "not a URL"),
         ({"base_url": "https://me:pass@host/v1"}, "holds a user name or password"),
-        ({"concurrency": 0}, "--concurrency"),
-        ({"timeout": 0}, "--timeout"),
-        ({"retries": -1}, "--retries"),
+        ({"concurrency": 0}, "concurrency must be at least 1"),
+        ({"timeout": 0}, "timeout above 0"),
+        ({"retries": -1}, "retries at least 0"),
         ({"key_variable": "NO_SUCH_VARIABLE", "base_url": "https://api.openai.com/v1"}, "NO_SUCH_VARIABLE is not set"),
     ],
 )
@@ -383,7 +385,7 @@ def test_other_arguments_go_to_another_folder(folder):
         sent = len(server.requests)
         with pytest.raises(InputError, match="judgements with another arguments"):
             judge_answers(settings(server, arguments={"temperature": 1}), ("single",), folder)
-        with pytest.raises(InputError, match="--mode double"):
+        with pytest.raises(InputError, match="mode double"):
             judge_answers(settings(server), ("double",), folder)
         assert len(server.requests) == sent
 
@@ -413,7 +415,7 @@ def test_space_around_the_key_is_left_out(monkeypatch):
 
 def test_nothing_to_judge(tmp_path):
     with pytest.raises(InputError, match="holds no answers to MT-Bench: run act-eval mt-bench answer"):
-        judge_answers(JudgeSettings(JUDGE, "http://localhost/v1"), ("single",), Folder(tmp_path))
+        judge_answers(JudgeSettings(JUDGE, "http://localhost/v1"), ("single",), ComparisonFolder(tmp_path))
 
 
 def test_without_the_openai_package(folder, monkeypatch):
@@ -573,7 +575,7 @@ def test_which_judge(folder):
     with JudgeServer() as server:
         for judge in ("one", "two"):
             judge_answers(settings(server, model=judge), ("pair",), folder)
-    with pytest.raises(InputError, match="judgements of one, two: choose one with --judge-model"):
+    with pytest.raises(InputError, match="judgements of one, two: choose one of them as judge_model"):
         make_scores(folder)
     with pytest.raises(InputError, match="no judgements of three"):
         make_scores(folder, "three")

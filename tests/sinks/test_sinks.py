@@ -28,12 +28,13 @@ from act_eval.methods.temperature import Temperature
 from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile, ProfileError
 from act_eval.sinks import SinkStatistics, collect, plots, run, tables
+from act_eval.sinks import documents as documents_module
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import MEAN_EDGES
 from act_eval.sinks.store import StatisticsStore
 from act_eval.sinks.write import token_text
 
-CELLS = 12
+BINS = 12
 LENGTHS = (40, 9, 31, 12, 25)
 SOME = HeadProfile({1: (0, 3), 2: (2,), 4: (1, 5, 6, 7)})
 ACTS = [
@@ -73,11 +74,11 @@ def batches(documents, size=2, side="left"):
         yield {"input_ids": ids, "attention_mask": mask}
 
 
-def by_position(maps, cells):
-    """Maps `[..., n, n]` cut into n * cells fine parts, which are averaged (queries) and summed (keys) over each cell."""
+def by_position(maps, bins):
+    """Maps `[..., n, n]` cut into n * bins fine parts, which are averaged (queries) and summed (keys) over each bin."""
     n = maps.shape[-1]
-    fine = maps.repeat(cells, axis=-2).repeat(cells, axis=-1) / cells
-    return fine.reshape(*maps.shape[:-2], cells, n, cells, n).mean(-3).sum(-1)
+    fine = maps.repeat(bins, axis=-2).repeat(bins, axis=-1) / bins
+    return fine.reshape(*maps.shape[:-2], bins, n, bins, n).mean(-3).sum(-1)
 
 
 def expected(maps, documents, act, vocabulary, window=None):
@@ -88,11 +89,11 @@ def expected(maps, documents, act, vocabulary, window=None):
         "documents_with_sinks": np.zeros((num_layers, num_heads), int),
         "received": np.zeros((num_layers, num_heads, 3)),
         "mean_histogram": np.zeros((num_layers, num_heads, 3, len(MEAN_EDGES) - 1), int),
-        "positions": np.zeros((num_layers, num_heads, CELLS)),
+        "positions": np.zeros((num_layers, num_heads, BINS)),
         "token_sinks": np.zeros(vocabulary, int),
         "token_occurrences": np.zeros(vocabulary, int),
-        "before": np.zeros((num_layers, CELLS, CELLS)),
-        "after": np.zeros((num_layers, CELLS, CELLS)),
+        "before": np.zeros((num_layers, BINS, BINS)),
+        "after": np.zeros((num_layers, BINS, BINS)),
     }
     for weights, ids in zip(maps, documents, strict=True):
         n = len(ids)
@@ -117,12 +118,12 @@ def expected(maps, documents, act, vocabulary, window=None):
                         found = True
                         sums["sinks"][layer, head] += 1
                         sums["token_sinks"][ids[key]] += 1
-                        fine = np.zeros(n * CELLS)
-                        fine[key * CELLS : (key + 1) * CELLS] = 1 / CELLS
-                        sums["positions"][layer, head] += fine.reshape(CELLS, n).sum(-1)
+                        fine = np.zeros(n * BINS)
+                        fine[key * BINS : (key + 1) * BINS] = 1 / BINS
+                        sums["positions"][layer, head] += fine.reshape(BINS, n).sum(-1)
                 sums["documents_with_sinks"][layer, head] += found
-        sums["before"] += by_position(weights.double().numpy(), CELLS).mean(1)
-        sums["after"] += by_position(calibrated.double().numpy(), CELLS).mean(1)
+        sums["before"] += by_position(weights.double().numpy(), BINS).mean(1)
+        sums["after"] += by_position(calibrated.double().numpy(), BINS).mean(1)
     return {"layers": tuple(range(num_layers)), "documents": len(maps), "tokens": sum(map(len, documents)), **sums}
 
 
@@ -144,13 +145,13 @@ class TestStatistics:
         act, sums = case
         assert sums["sinks"].sum() > 50
         assert np.abs(sums["after"] - sums["before"]).max() > 0.05
-        assert_equal(collect(gqa_model, batches(documents, size, side), act, cells=CELLS), sums)
+        assert_equal(collect(gqa_model, batches(documents, size, side), act, bins=BINS), sums)
 
     def test_small_blocks(self, gqa_model, documents, case):
         """Blocks of few rows and chunks of few heads, which do not end where documents do, as with long documents."""
         act, sums = case
         act = replace(act, limits=ComputeLimits(block_elements_on_cpu=9 * 40 * 40))
-        assert_equal(collect(gqa_model, batches(documents, 3), act, cells=CELLS), sums)
+        assert_equal(collect(gqa_model, batches(documents, 3), act, bins=BINS), sums)
 
     def test_sliding_window(self, documents):
         torch.manual_seed(0)
@@ -165,21 +166,21 @@ class TestStatistics:
         act = ACT("none", threshold=0.2)
         sums = expected(eager_maps(model, documents), documents, ACT(HeadProfile({}), threshold=0.2), 128, window=8)
         assert sums["sinks"].sum() > 20
-        assert_equal(collect(model, batches(documents), act, cells=CELLS), sums)
+        assert_equal(collect(model, batches(documents), act, bins=BINS), sums)
 
     def test_no_map_of_a_whole_document_is_held(self, gqa_model):
         act = ACT("all", limits=ComputeLimits(block_elements_on_cpu=2**14))
         n = 256
-        with LargestTensor() as plain, torch.no_grad():
+        with LargestTensor() as without_counting, torch.no_grad():
             gqa_model(random_ids(n, seed=0))
         with LargestTensor() as tensors:
-            collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], act, layers=(2,), cells=CELLS)
+            collect(gqa_model, [{"input_ids": random_ids(n, seed=0)}], act, layers=(2,), bins=BINS)
         # In torch 2.6, sdpa itself holds the maps of all heads.
-        assert tensors.elements < max(n * n, plain.elements + 1)
+        assert tensors.elements < max(n * n, without_counting.elements + 1)
 
     def test_a_document_alone_has_its_exact_map(self, gqa_model, documents, full_maps):
         ids, attention = documents[0], full_maps[0]
-        statistics = collect(gqa_model, batches([ids]), ACTS[0], cells=len(ids))
+        statistics = collect(gqa_model, batches([ids]), ACTS[0], bins=len(ids))
         np.testing.assert_allclose(statistics.map_before, attention.mean(1), rtol=0, atol=1e-6)
         assert statistics.positions.sum() == statistics.sinks.sum()
         assert set(np.unique(statistics.positions)) == {0, 1}
@@ -341,10 +342,10 @@ class TestPlots:
     @pytest.mark.parametrize("length", [30, 150])
     def test_document(self, gqa_model, length):
         ids = random_ids(length, seed=3)[0].tolist()
-        statistics = collect(gqa_model, batches([ids]), ACTS[0], cells=length)
+        statistics = collect(gqa_model, batches([ids]), ACTS[0], bins=length)
         figure = plots.plot_document(statistics, [f"token{token}$" for token in ids])
         assert overlapping(figure) == ([], [])
-        with pytest.raises(ValueError, match="a cell for each"):
+        with pytest.raises(ValueError, match="a bin for each"):
             plots.plot_document(statistics, ["a"])
 
 
@@ -465,7 +466,7 @@ class TestCommand:
     )
     def test_tasks_that_cannot_be_looked_at(self, change, message, tmp_path, monkeypatch):
         monkeypatch.setattr(run, "ACTLM", None)
-        load = run.load_with_groups
+        load = documents_module.load_with_groups
 
         def load_changed(name, manager):
             loaded, groups = load(name, manager)
@@ -475,7 +476,7 @@ class TestCommand:
                 task.OUTPUT_TYPE = change.get("output_type", task.OUTPUT_TYPE)
             return loaded, groups
 
-        monkeypatch.setattr(run, "load_with_groups", load_changed)
+        monkeypatch.setattr(documents_module, "load_with_groups", load_changed)
         with pytest.raises(InputError, match=message):
             run.run_sinks(SinksSettings(ModelSettings(), PromptSettings(("demo_topic",), limit=100), "train"), tmp_path)
 
