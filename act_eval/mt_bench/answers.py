@@ -25,7 +25,7 @@ from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation
 from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.questions import TURNS, Question, first_of_each_category
 from act_eval.profiles import HeadProfile
-from act_eval.report.load import describe_settings
+from act_eval.report.settings_text import describe_settings
 
 Temperatures = Literal["greedy", "category"]
 

@@ -333,8 +333,9 @@ class TestStatistics:
     def test_counts_add_up(self, pairs):
         baseline, act = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
         result = paired_statistics(baseline, act)
-        assert result["both"] + result["only_baseline"] + result["only_act"] + result["neither"] == result["n"] == len(pairs)
-        assert result["delta"] == pytest.approx((result["only_act"] - result["only_baseline"]) / len(pairs))
+        counts = [result[name] for name in ("both", "only_baseline", "only_calibrated", "neither")]
+        assert sum(counts) == result["n"] == len(pairs)
+        assert result["delta"] == pytest.approx((result["only_calibrated"] - result["only_baseline"]) / len(pairs))
         assert result["low"] <= result["delta"] + 1e-12
         assert result["high"] >= result["delta"] - 1e-12
         assert 0 < result["p"] <= 1

@@ -18,10 +18,11 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from act_eval.cli.app import main
+from act_eval.errors import SettingError
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.load import ReportError
 from act_eval.report.machine_readable import schema, to_json
-from act_eval.report.plots import plot_number_of_heads, plot_subjects, plots, write_plots
+from act_eval.report.plots import make_plots, plot_number_of_heads, plot_subjects, write_plots
 from act_eval.report.tables import labels, latex, markdown, overview, print_tables
 from act_eval.report.write import write_report
 
@@ -247,7 +248,7 @@ class TestTables:
 class TestPlots:
     def test_all_of_them_as_png_and_svg(self, report, files):
         names = ["improvement", "scatter", "heat_map", "number_of_heads", "subjects"]
-        assert list(plots(report)) == names
+        assert list(make_plots(report)) == names
         for name in names:
             image = matplotlib.image.imread(files[f"{name}.png"])
             assert min(image.shape[:2]) > 200
@@ -256,7 +257,7 @@ class TestPlots:
             assert any(text and "ACT" in text for text in texts), name
 
     def test_texts_stay_inside(self, report):
-        for name, figure in plots(report).items():
+        for name, figure in make_plots(report).items():
             figure.draw_without_rendering()
             drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
             assert min(drawn.x0, drawn.y0) >= -0.02, name
@@ -265,31 +266,32 @@ class TestPlots:
     def test_long_names_fit(self, report):
         rows = report.comparison[report.comparison["task"] == "demo_topic"]
         rows = rows.assign(settings=rows["settings"].map(lambda name: "long_folder_" * 5 + name))
-        figures = plots(dataclasses.replace(report, comparison=rows))
+        figures = make_plots(dataclasses.replace(report, comparison=rows))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for figure in figures.values():
                 figure.draw_without_rendering()
 
     def test_bars_are_the_differences(self, report):
-        panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in plots(report)["improvement"].axes]
+        panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in make_plots(report)["improvement"].axes]
         deltas = [round(delta * 100, 6) for delta in report.comparison["delta"]]
         assert sorted(width for widths in panels for width in widths) == sorted(deltas)
         assert all(widths == sorted(widths) for widths in panels)
 
     def test_line_of_heads(self, report):
-        (axes,) = plots(report)["number_of_heads"].axes
+        (axes,) = make_plots(report)["number_of_heads"].axes
         x, y = axes.lines[0].get_data()
         groups = report.groups.sort_values("num_heads")
         assert list(x) == [16, 32]
         assert y == pytest.approx(groups["delta"].to_numpy(float) * 100)
 
     def test_nothing_to_show(self, report):
-        assert plot_subjects(report.subjects.iloc[:0]) is None
+        assert plot_subjects(dataclasses.replace(report, subjects=report.subjects.iloc[:0])) is None
         one = report.comparison[report.comparison["num_heads"] == 32]
-        assert plot_number_of_heads(one, report.groups.iloc[:0]) is None
+        assert plot_number_of_heads(dataclasses.replace(report, comparison=one, groups=report.groups.iloc[:0])) is None
         worse = report.comparison.assign(baseline=12.0)
-        assert plots(type(report)(report.runs, worse, report.groups.iloc[:0], report.subjects.iloc[:0], report.flips, ())) == {}
+        empty = {"groups": report.groups.iloc[:0], "subjects": report.subjects.iloc[:0]}
+        assert make_plots(dataclasses.replace(report, comparison=worse, **empty)) == {}
 
     def test_style(self, report, tmp_path):
         sheet = tmp_path / "own.mplstyle"
@@ -299,7 +301,7 @@ class TestPlots:
         before = dict(matplotlib.rcParams)
         write_plots(report, tmp_path, "ggplot")
         assert dict(matplotlib.rcParams) == before
-        with pytest.raises(ReportError, match="--style nothing"):
+        with pytest.raises(SettingError, match=r"^style nothing: "):
             write_plots(report, tmp_path, "nothing")
 
 
@@ -307,7 +309,7 @@ class TestOptions:
     def test_metrics(self):
         report = make_report([RESULTS], ReportOptions(metrics=("f1", "greedy_acc")))
         assert set(report.comparison["metric"]) == {"f1", "greedy_acc"}
-        with pytest.raises(ReportError, match=r"--metric nothing: no run has it; there are acc, exact_match, f1, greedy_acc"):
+        with pytest.raises(SettingError, match=r"^metric nothing: no run has it; there are acc, exact_match, f1, greedy_acc"):
             make_report([RESULTS], ReportOptions(metrics=("nothing",)))
 
     def test_patterns(self):
@@ -315,7 +317,7 @@ class TestOptions:
         assert report.comparison["task"].tolist() == ["demo_choice", "demo_sentiment", "demo_topic"]
         assert report.comparison["p_holm"].tolist() == [1, 1, 1]
         assert report.comparison["noise"].notna().sum() == 2
-        with pytest.raises(ReportError, match="no such column"):
+        with pytest.raises(SettingError, match=r"^filter colour=...: there is no such column"):
             make_report([RESULTS], ReportOptions(patterns={"colour": "red"}))
         with pytest.raises(ReportError, match="nothing is left"):
             make_report([RESULTS], ReportOptions(patterns={"task": "x*"}))
@@ -326,7 +328,7 @@ class TestOptions:
             for by in ("group", "tag", "all", "none")
         }
         assert groups == {"group": {"act_demo"}, "tag": {"all tasks"}, "all": {"all tasks"}, "none": set()}
-        with pytest.raises(ReportError, match="--group-by colour: choose one of group, tag, all, none"):
+        with pytest.raises(SettingError, match=r"^group_by colour: choose one of group, tag, all, none"):
             ReportOptions(group_by="colour")
 
 
