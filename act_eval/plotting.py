@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, ParamSpec
 
+import matplotlib
 import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
@@ -41,7 +42,9 @@ STYLE = {
     "svg.hashsalt": "act-eval",
     "figure.constrained_layout.use": True,
 }
-SMALL_PRINT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
+_SMALL_PRINT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
+# Decorates functions below `plot` whose texts are small. Where ticks are few enough for the font of `STYLE`, they have room:
+small_print = matplotlib.rc_context(_SMALL_PRINT)
 
 P = ParamSpec("P")
 

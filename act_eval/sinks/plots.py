@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from act_eval.plotting import COLUMN_WIDTH, PAGE_WIDTH, SERIES, SMALL_PRINT, plot
+from act_eval.plotting import COLUMN_WIDTH, PAGE_WIDTH, SERIES, plot, small_print
 from act_eval.sinks import tables
 from act_eval.sinks.statistics import KINDS, SinkStatistics
 
@@ -28,7 +28,8 @@ _LARGEST_NUMBERED_MAP = 16
 _HARDLY_ANY = 0.01
 
 
-@plot("attention_map", "Average attention maps", style=SMALL_PRINT)
+@plot("attention_map", "Average attention maps")
+@small_print
 def plot_attention_map(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """Average attention maps by relative position, over documents, heads and layers; a panel for each name.
 
@@ -42,7 +43,8 @@ def plot_attention_map(statistics: Mapping[str, SinkStatistics]) -> Figure:
     return _maps(maps, sinks)
 
 
-@plot("attention_map_layers", "Average attention map of each layer", style=SMALL_PRINT)
+@plot("attention_map_layers", "Average attention map of each layer")
+@small_print
 def plot_attention_by_layer(statistics: SinkStatistics) -> Figure:
     """The average attention map of each layer, over documents and heads; at most four a row.
 
@@ -54,7 +56,8 @@ def plot_attention_by_layer(statistics: SinkStatistics) -> Figure:
     return _maps(dict(zip(names, maps, strict=True)), dict(zip(names, sinks, strict=True)), columns=4)
 
 
-@plot("document_map", "Attention map of one document", data=tables.document, style=SMALL_PRINT)
+@plot("document_map", "Attention map of one document", data=tables.document)
+@small_print
 def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure:
     """The exact attention map of one document, over heads and layers, with its tokens.
 
@@ -85,7 +88,8 @@ def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure
     return figure
 
 
-@plot("before_and_after", "Average attention before and after calibration", style=SMALL_PRINT)
+@plot("before_and_after", "Average attention before and after calibration")
+@small_print
 def plot_before_and_after(statistics: SinkStatistics) -> Figure:
     """The average attention map over documents, heads and layers, the same of the calibrated maps, and the difference.
 
@@ -111,7 +115,8 @@ def plot_before_and_after(statistics: SinkStatistics) -> Figure:
     return figure
 
 
-@plot("attention_received", "Attention that sinks and other tokens receive", data=tables.received, style=SMALL_PRINT)
+@plot("attention_received", "Attention that sinks and other tokens receive", data=tables.received)
+@small_print
 def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """How the mean attention of keys is distributed: the first token, other sinks, other tokens; a panel for each name.
 
@@ -145,7 +150,8 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     return figure
 
 
-@plot("sink_positions", "Where in their documents sinks are", data=tables.positions, style=SMALL_PRINT)
+@plot("sink_positions", "Where in their documents sinks are", data=tables.positions)
+@small_print
 def plot_sink_positions(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """Where in their documents sinks are, as a share of each name's sinks; a line for each name.
 
@@ -166,7 +172,8 @@ def plot_sink_positions(statistics: Mapping[str, SinkStatistics]) -> Figure:
     return figure
 
 
-@plot("sinks_per_head", "Sinks per document in each head", data=tables.heads, style=SMALL_PRINT)
+@plot("sinks_per_head", "Sinks per document in each head", data=tables.heads)
+@small_print
 def plot_sinks_per_head(statistics: SinkStatistics) -> Figure:
     """How many sinks a document has in each head: a heat map, layers down, heads across."""
     values = statistics.sinks_per_document
@@ -187,7 +194,8 @@ def plot_sinks_per_head(statistics: SinkStatistics) -> Figure:
     return figure
 
 
-@plot("sink_tokens", "Tokens that are sinks", data=tables.tokens, style=SMALL_PRINT)
+@plot("sink_tokens", "Tokens that are sinks", data=tables.tokens)
+@small_print
 def plot_sink_tokens(statistics: SinkStatistics, text: Callable[[int], str], top: int = 15) -> Figure:
     """The tokens that are sinks most often, with their share of all sinks, and how often they are a sink where they occur.
 

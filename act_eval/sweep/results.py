@@ -53,15 +53,15 @@ class SweepResults:
 
 
 def read_results(axes: Sequence[Axis], points: Sequence[Point], cells: Sequence[Cell], folder: Path) -> SweepResults:
-    """Compare the finished runs of a sweep.
+    """Compare the finished cells of a sweep.
 
     Args:
         axes, points: the grid.
-        cells: all runs of it.
+        cells: all that were run.
         folder: where their results are, perhaps beside others.
 
     Raises:
-        ReportError: results cannot be read or must not be compared, see `report.load.load` and `report.pairing.pair`.
+        ReportError: see `report.load.load` and `report.pairing.pair`.
     """
     identities = [cell.identity for cell in cells]
     results = load([folder], lambda content: content.get("comparison_cell") in identities)

@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
@@ -22,9 +23,10 @@ from act_eval.errors import SettingError
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.load import ReportError
 from act_eval.report.machine_readable import schema, to_json
-from act_eval.report.plots import make_plots, plot_number_of_heads, plot_subjects, write_plots
+from act_eval.report.plots import PLOTS, make_plots, plot_number_of_heads, plot_subjects, report_plot, write_plots
 from act_eval.report.tables import labels, latex, markdown, overview, print_tables
 from act_eval.report.write import write_report
+from act_eval.tables import TextTable, interval, number, p_value, with_spread
 
 RESULTS = Path(__file__).parents[1] / "results"
 ALL_HEADS = "all (32 heads), beta 0.4, alpha 5"
@@ -245,6 +247,54 @@ class TestTables:
         assert labels(rows, "task", ("metric", "num_fewshot")).tolist() == ["a, 0 shots", "a, 4 shots", "b"]
 
 
+class TestTextTable:
+    TABLE = TextTable(
+        "A|title\nof two lines",
+        pd.DataFrame({"name": ["a|b*c_d", "e"], "p": ["<0.001", "-1 ± 2"]}),
+        ["name"],
+        pd.DataFrame({"name": [False, False], "p": [True, False]}),
+    )
+
+    def test_markdown(self):
+        heading, empty, *lines = self.TABLE.to_markdown().split("\n", 4)[1:]
+        assert (heading, empty) == ("of two lines", "")
+        assert lines[1].replace(" ", "").split("\n")[-3:-1] == ["|a\\|b\\*c_d|**<0.001**|", "|e|-1±2|"]
+
+    def test_latex(self):
+        text = self.TABLE.to_latex("a note", "another")
+        assert text.startswith("% A|title of two lines\n% a note\n% another\n\\begin{tabular}{lr}\n")
+        assert r"a|b*c\_d & \textbf{$<$0.001} \\" in text
+        assert r"e & $-$1 $\pm$ 2 \\" in text
+
+    def test_terminal(self):
+        console = Console(width=60, record=True, force_terminal=True)
+        console.print(self.TABLE.to_terminal({"p": {"min_width": 10}}, styles=["green", None], ends_of_sections=[0]))
+        text = console.export_text(styles=True)
+        assert text.count("\x1b[32m") == 2  # both texts of the first row
+        lines = [line.strip() for line in re.sub("\x1b.*?m", "", text).splitlines() if line.strip()]
+        assert [line.split()[0] for line in lines if line[0] in "ae"] == ["a|b*c_d", "e"]
+        assert sum(set(line) == {"─"} for line in lines) == 2
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (p_value(0.0009), "<0.001"),
+            (p_value(0.001), "0.001"),
+            (p_value(1), "1.000"),
+            (p_value(float("nan")), ""),
+            (interval(-0.5, 0.25), "-0.500 to +0.250"),
+            (interval(-0.5, 0.25, digits=2), "-0.50 to +0.25"),
+            (interval(float("nan"), float("nan")), "unpaired"),
+            (number(None, ".3f"), ""),
+            (number(3.0, ".0f"), "3"),
+            (with_spread(0.5, 0.1, "+.3f"), "+0.500 ± 0.100"),
+            (with_spread(0.5, float("nan"), "+.3f"), "+0.500"),
+        ],
+    )
+    def test_numbers(self, text, expected):
+        assert text == expected
+
+
 class TestPlots:
     def test_all_of_them_as_png_and_svg(self, report, files):
         names = ["improvement", "scatter", "heat_map", "number_of_heads", "subjects"]
@@ -255,6 +305,28 @@ class TestPlots:
             assert image[..., :3].std() > 0.01
             texts = [text.text for text in ElementTree.parse(files[f"{name}.svg"]).iter("{http://www.w3.org/2000/svg}text")]
             assert any(text and "ACT" in text for text in texts), name
+
+    def test_a_plot_says_all_that_is_said_of_it(self, files):
+        """Its name, its title on the page, and one place in it: a new one needs nothing else."""
+        assert len({plot.name for plot in PLOTS}) == len({plot.title for plot in PLOTS}) == len(PLOTS)
+        assert {file.stem for file in files.values() if file.suffix == ".svg"} == {plot.name for plot in PLOTS}
+        titles = re.findall("<figcaption>(.*?)</figcaption>", files["report.html"].read_text())
+        assert titles == [plot.title for plot in PLOTS]
+
+    def test_a_new_plot_is_written_and_on_the_page(self, report, tmp_path, monkeypatch):
+        monkeypatch.setattr("act_eval.report.plots.PLOTS", plots_of_a_report := [*PLOTS])
+        monkeypatch.setattr("act_eval.report.page.PLOTS", plots_of_a_report)
+
+        @report_plot("rows", "How many rows there are")
+        def plot_rows(report):
+            figure = Figure()
+            figure.text(0.5, 0.5, f"{len(report.comparison)} rows")
+            return figure
+
+        assert plot_rows.__name__ == "plot_rows"
+        written = {path.name for path in write_report(report, tmp_path)}
+        assert written >= {"rows.png", "rows.svg"}
+        assert "<figcaption>How many rows there are</figcaption>" in (tmp_path / "report.html").read_text()
 
     def test_texts_stay_inside(self, report):
         for name, figure in make_plots(report).items():
