@@ -1,13 +1,27 @@
-"""The one style of all plots: readable in grey, by colour-blind people, and at the size that a two-column paper prints."""
+"""How figures look, and the one way to make and write them.
+
+The style is readable in grey, by colour-blind people, and at the size that a two-column paper prints.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Generic, ParamSpec
 
+import matplotlib
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from act_eval.files import atomic_file
+from act_eval.errors import SettingError
+from act_eval.files import atomic_file, write_texts
 
+COLUMN_WIDTH, PAGE_WIDTH = 3.3, 6.8  # of a two-column paper, in inches
 COLOUR_BETTER = "#0072B2"
 COLOUR_WORSE = "#D55E00"
 GREY = "#333333"
@@ -28,7 +42,92 @@ STYLE = {
     "svg.hashsalt": "act-eval",
     "figure.constrained_layout.use": True,
 }
-COLUMN_WIDTH, PAGE_WIDTH = 3.3, 6.8
+_SMALL_PRINT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
+# Decorates functions below `plot` whose texts are small. Where ticks are few enough for the font of `STYLE`, they have room:
+small_print = matplotlib.rc_context(_SMALL_PRINT)
+
+P = ParamSpec("P")
+
+
+@dataclass(eq=False)
+class Plot(Generic[P]):
+    """A function that draws a figure, and what holds for the figure: the name of its files, its title, style and data.
+
+    A call draws the figure in its style, and returns None where there is nothing to show.
+
+    Attributes:
+        draw: the function.
+        name: of the files, without suffix.
+        title: what the figure shows, in a few words.
+        data: makes the table behind the figure from the arguments of `draw`, or None where the figure shows tables of others.
+        styles: matplotlib settings, or a style by its name or as a file; each changes what `STYLE` and those before it say.
+    """
+
+    draw: Callable[P, Figure | None]
+    name: str
+    title: str
+    data: Callable[..., pd.DataFrame] | None = None
+    styles: tuple[Mapping[str, Any] | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        functools.update_wrapper(self, self.draw)
+
+    def __call__(self, *arguments: P.args, **options: P.kwargs) -> Figure | None:
+        with matplotlib.style.context([STYLE, *self.styles]):
+            return self.draw(*arguments, **options)
+
+    def named(self, name: str) -> Plot[P]:
+        """The same plot, written to other files."""
+        return replace(self, name=name)
+
+    def styled(self, style: str) -> Plot[P]:
+        """The same plot in a matplotlib style, by its name or as a file, on top of its own.
+
+        Raises:
+            SettingError: there is no such style.
+        """
+        if style not in matplotlib.style.available and not os.path.isfile(style):
+            raise SettingError("style", f"{style}: matplotlib has no such style and there is no such file.")
+        return replace(self, styles=(*self.styles, style))
+
+    def write(self, folder: Path, *arguments: P.args, **options: P.kwargs) -> list[Path]:
+        """Write the figure as PNG and SVG, and its data beside it; the same arguments give the same bytes.
+
+        Args:
+            folder: exists.
+            arguments, options: those of `draw`.
+
+        Returns:
+            The paths of the files.
+        """
+        return [*self.write_figure(folder, *arguments, **options), *self.write_data(folder, *arguments, **options)]
+
+    def write_figure(self, folder: Path, *arguments: P.args, **options: P.kwargs) -> list[Path]:
+        """Write the PNG and the SVG of `write`, or nothing without a figure."""
+        figure = self(*arguments, **options)
+        if figure is None:
+            return []
+        with matplotlib.style.context([STYLE, *self.styles]):
+            return write_figure(figure, folder, self.name)
+
+    def write_data(self, folder: Path, *arguments: P.args, **options: P.kwargs) -> list[Path]:
+        """Write the CSV of `write`, or nothing without data."""
+        if self.data is None:
+            return []
+        table = self.data(*arguments, **options)
+        return write_texts({f"{self.name}.csv": table.to_csv(index=False, float_format="%.6g")}, folder)
+
+
+def plot(
+    name: str, title: str, *, data: Callable[..., pd.DataFrame] | None = None, style: Mapping[str, Any] | None = None
+) -> Callable[[Callable[P, Figure | None]], Plot[P]]:
+    """Make a `Plot` of the function below.
+
+    Args:
+        name, title, data: see `Plot`.
+        style: matplotlib settings that this plot has besides `STYLE`.
+    """
+    return lambda draw: Plot(draw, name, title, data, () if style is None else (style,))
 
 
 def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -48,3 +147,23 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     with atomic_file(svg) as file:
         figure.savefig(file, format="svg", metadata={"Date": None})
     return [png, svg]
+
+
+def plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame, factor: float = 100) -> None:
+    """Draw horizontal bars of `delta` with the interval from `low` to `high`; worse and better differ in colour and hatching.
+
+    Args:
+        axes: where.
+        labels: of the bars, from below.
+        rows: one for each bar.
+        factor: what all numbers are multiplied by; 100 turns shares into percentage points.
+    """
+    better = rows["delta"] >= 0
+    colours = better.map({True: COLOUR_BETTER, False: COLOUR_WORSE}).tolist()
+    errors = [(rows["delta"] - rows["low"]) * factor, (rows["high"] - rows["delta"]) * factor]
+    bars = axes.barh(list(labels), rows["delta"] * factor, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor=GREY)
+    for bar, is_better in zip(bars, better, strict=True):
+        bar.set_hatch("" if is_better else "///")
+    axes.use_sticky_edges = False
+    axes.margins(x=0.06)
+    axes.axvline(0, color=GREY, linewidth=0.8)

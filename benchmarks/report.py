@@ -22,7 +22,9 @@ from timing import machine, save
 def write_set(folder: Path, model: str, task: str, heads: int, documents: int, rng: random.Random) -> None:
     """A results file and its samples; heads 0 makes a baseline."""
     date = f"2026-01-01T00-00-00.{rng.randrange(10**6):06d}"
-    act = {"beta": 0.4, "threshold": None, "alpha": 5, "keep": "first-sink", "decode": "prefill", "profile": "all"}
+    act = {"method": "act", "parameters": {"beta": 0.4}, "threshold": None, "alpha": 5, "keep": "first-sink"}
+    act |= {"decode": "prefill", "sink_share": 1.0, "base": None, "changes_nothing": False, "profile": "all"}
+    act |= {"profile_hash": "0" * 16, "num_heads": heads, "text": f"all ({heads} heads), beta 0.4, alpha 5"}
     config = {"model": "act-hf", "model_args": {"pretrained": model}, "fewshot_seed": 1234, "limit": None}
     results = {
         "results": {task: {"acc,none": 0.5, "acc_stderr,none": 0.01}},
@@ -30,7 +32,7 @@ def write_set(folder: Path, model: str, task: str, heads: int, documents: int, r
         "versions": {task: 1},
         "n-shot": {task: 0},
         "n-samples": {task: {"original": documents, "effective": documents}},
-        "config": {**config, "act": {**act, "profile_hash": "0" * 16, "num_heads": heads}},
+        "config": {**config, "act": act},
         "model_name": model,
     }
     folder.mkdir(parents=True, exist_ok=True)

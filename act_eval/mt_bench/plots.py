@@ -5,34 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from act_eval.mt_bench.scores import ALL, BOTH, Scores
-from act_eval.plotting import GREY, PAGE_WIDTH, SERIES, STYLE, write_figure
-from act_eval.report.plots import plot_bars
+from act_eval.plotting import GREY, PAGE_WIDTH, SERIES, plot, plot_bars
 
 _FEWEST_SPOKES = 3
 _HIGHEST_GRADE = 10
 _NET_LABEL = "ACT's share of wins - share of losses"
 
 
-def write_plots(scores: Scores, folder: Path) -> list[Path]:
-    """Write `radar` and `differences`, each as PNG and SVG, into a folder that exists; only what there is something to show of.
-
-    Returns:
-        The paths of the files.
-    """
-    paths = []
-    with matplotlib.rc_context(STYLE):
-        for name, figure in (("radar", plot_radar(scores)), ("differences", plot_differences(scores))):
-            if figure is not None:
-                paths += write_figure(figure, folder, name)
-    return paths
-
-
+@plot("radar", "Mean grade per category")
 def plot_radar(scores: Scores) -> Figure | None:
     """Mean grade over both turns, a spoke for each category, a line for the baseline and for each ACT setting.
 
@@ -78,6 +63,7 @@ def plot_radar(scores: Scores) -> Figure | None:
     return figure
 
 
+@plot("differences", "What ACT changed per category")
 def plot_differences(scores: Scores) -> Figure | None:
     """Bars of what ACT changed per category over both turns, with 95% intervals: grades on the left, wins on the right.
 
@@ -107,6 +93,18 @@ def plot_differences(scores: Scores) -> Figure | None:
                 axes.set_xlabel(f"{label}\n(95% interval)")
         of_model[0].set_title(settings, fontsize="medium", loc="left")
     return figure
+
+
+PLOTS = (plot_radar, plot_differences)
+
+
+def write_plots(scores: Scores, folder: Path) -> list[Path]:
+    """Write every plot that there is something to show of, as PNG and SVG, into a folder that exists.
+
+    Returns:
+        The paths of the files.
+    """
+    return [path for each in PLOTS for path in each.write(folder, scores)]
 
 
 def _by_category(rows: pd.DataFrame, with_all: bool = False) -> pd.DataFrame:

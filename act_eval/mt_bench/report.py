@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from act_eval.files import make_folder, write_texts
 from act_eval.mt_bench.plots import write_plots
 from act_eval.mt_bench.scores import ALL, BOTH, Scores
-from act_eval.report.tables import TextTable, differs, plain_table, table_latex, table_markdown
+from act_eval.report.statistics import differs
+from act_eval.tables import BOOKTABS_NOTE, TextTable, csv_text, interval, p_value
 
 SINGLE_NOTE = (
     "Grades from 1 to 10. Differences are paired by question; intervals are 95% percentile bootstrap over questions (10,000 "
@@ -25,23 +25,26 @@ PAIR_NOTE = (
     "not corrected for the number of rows."
 )
 
+_NAMES = ("category",)
 
-def score_tables(scores: Scores) -> list[TextTable]:
-    """A table of grades and one of wins for each ACT setting, as far as there are any."""
-    return [plain_table(title, texts) for title, _, texts in _tables(scores)]
+
+def score_tables(scores: Scores) -> Iterator[tuple[pd.DataFrame, TextTable]]:
+    """A table of grades and one of wins for each ACT setting, as far as there are any, each with the rows that it shows."""
+    for (model, settings), rows in scores.single.groupby(["model", "settings"], sort=False):
+        yield rows, TextTable(f"{model}: {settings}; grades by {scores.judge}", _single_texts(rows), _NAMES)
+    for (model, settings), rows in scores.pair.groupby(["model", "settings"], sort=False):
+        yield rows, TextTable(f"{model}: {settings}; against the baseline, by {scores.judge}", _pair_texts(rows), _NAMES)
 
 
 def print_scores(scores: Scores, console: Console) -> None:
     """Show every category over both turns, and all categories per turn; green is better and red worse."""
-    for title, rows, texts in _tables(scores):
-        table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for column in texts:
-            table.add_column(str(column), justify="left" if column == "category" else "right")
+    for rows, table in score_tables(scores):
         shown = (rows["turn"] == BOTH) | (rows["category"] == ALL)
-        for index, row in rows[shown].iterrows():
-            style = None if not differs(rows)[index] else "green" if row["delta"] > 0 else "red"
-            table.add_row(*texts.loc[index], style=style)
-        console.print(table)
+        significant = differs(rows)
+        styles = [
+            None if not significant[index] else "green" if row["delta"] > 0 else "red" for index, row in rows[shown].iterrows()
+        ]
+        console.print(replace(table, texts=table.texts[shown]).to_terminal(styles=styles))
     for note in scores.notes:
         console.print(note, soft_wrap=True, highlight=False)
 
@@ -57,25 +60,17 @@ def write_scores(scores: Scores, output: Path) -> list[Path]:
         The paths of the files.
     """
     make_folder(output)
-    tables = score_tables(scores)
+    tables = [table for _, table in score_tables(scores)]
     notes = [*_notes(scores), *scores.notes]
-    markdown = [f"### {table.title}\n\n{table_markdown(table)}\n" for table in tables] + [f"{note}\n" for note in notes]
-    latex = [f"% {table.title}\n{table_latex(table)}" for table in tables] + [f"% {note}" for note in notes]
+    markdown = [table.to_markdown() for table in tables] + [f"{note}\n" for note in notes]
+    latex = [BOOKTABS_NOTE, *(table.to_latex() for table in tables), *(f"% {note}" for note in notes)]
     texts = {
         "scores.md": "\n".join(markdown),
-        "scores.tex": "\n".join(["% Needs \\usepackage{booktabs}.", *latex]) + "\n",
-        "single.csv": scores.single.to_csv(index=False) if len(scores.single) else None,
-        "pair.csv": scores.pair.to_csv(index=False) if len(scores.pair) else None,
+        "scores.tex": "\n".join(latex) + "\n",
+        "single.csv": csv_text(scores.single),
+        "pair.csv": csv_text(scores.pair),
     }
     return [*write_texts(texts, output), *write_plots(scores, output)]
-
-
-def _tables(scores: Scores) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Title, rows, and the rows as text."""
-    for (model, settings), rows in scores.single.groupby(["model", "settings"], sort=False):
-        yield f"{model}: {settings}; grades by {scores.judge}", rows, _single_texts(rows)
-    for (model, settings), rows in scores.pair.groupby(["model", "settings"], sort=False):
-        yield f"{model}: {settings}; against the baseline, by {scores.judge}", rows, _pair_texts(rows)
 
 
 def _single_texts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -87,10 +82,8 @@ def _single_texts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _pair_texts(rows: pd.DataFrame) -> pd.DataFrame:
     counts = {header: rows[name].astype(str) for header, name in (("wins", "win"), ("ties", "tie"), ("losses", "loss"))}
-    p = rows["p"].map(lambda p: "" if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}")
-    return pd.DataFrame(
-        {**_names(rows), **counts, "net": rows["delta"].map("{:+.2f}".format), "95% interval": _intervals(rows), "p": p}
-    )
+    net = {"net": rows["delta"].map("{:+.2f}".format), "95% interval": _intervals(rows), "p": rows["p"].map(p_value)}
+    return pd.DataFrame({**_names(rows), **counts, **net})
 
 
 def _names(rows: pd.DataFrame) -> dict[str, pd.Series]:
@@ -98,7 +91,7 @@ def _names(rows: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _intervals(rows: pd.DataFrame) -> pd.Series:
-    return rows["low"].map("{:+.2f}".format) + " to " + rows["high"].map("{:+.2f}".format)
+    return rows.apply(lambda row: interval(row["low"], row["high"], digits=2), axis=1)
 
 
 def _notes(scores: Scores) -> list[str]:

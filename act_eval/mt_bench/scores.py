@@ -14,12 +14,13 @@ from act_eval.errors import InputError
 from act_eval.mt_bench.folder import Answer, ComparisonFolder
 from act_eval.mt_bench.grading import Kind, make_request
 from act_eval.mt_bench.questions import TURNS, Question
-from act_eval.report.statistics import bootstrap_interval, exact_mcnemar, paired_statistics
+from act_eval.report.statistics import bootstrap_interval, exact_mcnemar, paired_statistics, public_table
 
 ALL, BOTH = "all", "both"
 SINGLE_COLUMNS = ("model", "settings", "category", "turn", "n", "baseline", "act", "delta", "low", "high")
 PAIR_COLUMNS = ("model", "settings", "category", "turn", "n", "win", "tie", "loss", "delta", "low", "high", "p")
 
+_SIDES = ["baseline", "calibrated"]
 _REPLY = ["model", "settings", "category", "question_id", "turn"]
 
 
@@ -64,50 +65,51 @@ def make_scores(folder: ComparisonFolder, judge: str | None = None) -> Scores:
 
 
 def single_scores(grades: pd.DataFrame) -> pd.DataFrame:
-    """Mean grades, see `Scores.single`.
+    """Compute `Scores.single`, the mean grades.
 
     In a row of both turns each question counts once, with its mean over the turns, so that the interval resamples questions.
 
     Args:
-        grades: a row for each reply, with columns model, settings, category, question_id, turn, baseline and act (float, from 1
-            to 10, NaN where a grade is missing; such replies do not count).
+        grades: a row for each reply, with columns model, settings, category, question_id, turn, baseline and calibrated (float,
+            from 1 to 10, NaN where a grade is missing; such replies do not count).
     """
     rows = []
-    for cell, replies in _cells(grades.dropna()):
-        questions = replies.groupby("question_id")[["baseline", "act"]].mean()
-        rows.append({**cell, **paired_statistics(questions["baseline"].to_numpy(), questions["act"].to_numpy())})
-    return pd.DataFrame(rows, columns=list(SINGLE_COLUMNS))
+    for names, replies in _replies_by_row(grades.dropna()):
+        questions = replies.groupby("question_id")[_SIDES].mean()
+        rows.append({**names, **paired_statistics(questions["baseline"].to_numpy(), questions["calibrated"].to_numpy())})
+    return public_table(rows, SINGLE_COLUMNS)
 
 
 def pair_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """How often ACT wins, see `Scores.pair`.
+    """Compute `Scores.pair`, how often ACT wins.
 
     Args:
-        verdicts: like the grades of `single_scores`; `act` is 1 for a win, 0 for a tie and -1 for a loss, `baseline` is 0.
+        verdicts: like the grades of `single_scores`; `calibrated` is 1 for a win, 0 for a tie and -1 for a loss, and `baseline`
+            is 0.
     """
     rows = []
-    for cell, replies in _cells(verdicts.dropna()):
-        questions = replies.groupby("question_id")["act"].mean().to_numpy()
-        counts = {name: int((replies["act"] == value).sum()) for name, value in (("win", 1), ("tie", 0), ("loss", -1))}
+    for names, replies in _replies_by_row(verdicts.dropna()):
+        questions = replies.groupby("question_id")["calibrated"].mean().to_numpy()
+        counts = {name: int((replies["calibrated"] == value).sum()) for name, value in (("win", 1), ("tie", 0), ("loss", -1))}
         low, high = bootstrap_interval(questions)
-        p = np.nan if cell["turn"] == BOTH else exact_mcnemar(counts["loss"], counts["win"])
-        rows.append({**cell, "n": len(questions), **counts, "delta": questions.mean(), "low": low, "high": high, "p": p})
-    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+        p = np.nan if names["turn"] == BOTH else exact_mcnemar(counts["loss"], counts["win"])
+        rows.append({**names, "n": len(questions), **counts, "delta": questions.mean(), "low": low, "high": high, "p": p})
+    return public_table(rows, PAIR_COLUMNS)
 
 
-def verdict(first: float | str | None, second: float | str | None) -> float:
+def verdict(baseline_as_a: float | str | None, act_as_a: float | str | None) -> float:
     """The outcome for ACT from the verdicts of both orders: a win or a loss only where both agree, else a tie.
 
     Args:
-        first: with the baseline as A.
-        second: with ACT as A.
+        baseline_as_a: where the judge saw the baseline as A.
+        act_as_a: where it saw ACT as A.
 
     Returns:
         1 for a win, 0 for a tie, -1 for a loss; NaN where a verdict is missing.
     """
-    if first is None or second is None:
+    if baseline_as_a is None or act_as_a is None:
         return float("nan")
-    return {("B", "A"): 1.0, ("A", "B"): -1.0}.get((str(first), str(second)), 0.0)
+    return {("B", "A"): 1.0, ("A", "B"): -1.0}.get((str(baseline_as_a), str(act_as_a)), 0.0)
 
 
 def _values(folder: ComparisonFolder, judge: str, kind: Kind) -> pd.DataFrame:
@@ -121,21 +123,20 @@ def _values(folder: ComparisonFolder, judge: str, kind: Kind) -> pd.DataFrame:
 
     rows = []
     for variant, question in product(variants, folder.questions()):
-        first, second = (answers[model.model_id].get(question.question_id) for model in (baseline, variant))
-        if first is None or second is None:
+        of_baseline, of_act = (answers[model.model_id].get(question.question_id) for model in (baseline, variant))
+        if of_baseline is None or of_act is None:
             continue
         for turn in TURNS:
             reply = (variant.model_id, variant.settings, question.category, question.question_id, turn)
             if kind == "single":
-                rows.append((*reply, said(question, turn, first), said(question, turn, second)))
+                rows.append((*reply, said(question, turn, of_baseline), said(question, turn, of_act)))
             else:
-                outcome = verdict(said(question, turn, first, second), said(question, turn, second, first))
+                outcome = verdict(said(question, turn, of_baseline, of_act), said(question, turn, of_act, of_baseline))
                 rows.append((*reply, 0.0, outcome))
-    values = pd.DataFrame(rows, columns=[*_REPLY, "baseline", "act"])
-    return values.astype({"baseline": float, "act": float})
+    return pd.DataFrame(rows, columns=[*_REPLY, *_SIDES]).astype(dict.fromkeys(_SIDES, float))
 
 
-def _cells(replies: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def _replies_by_row(replies: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The replies of each row of a table: per ACT setting, category and turn, then of all categories."""
     for (model, settings), of_model in replies.groupby(["model", "settings"], sort=False):
         by_category = [*of_model.groupby("category", sort=False), (ALL, of_model)]
@@ -159,7 +160,7 @@ def _unanswered(folder: ComparisonFolder, replies: pd.DataFrame) -> Iterator[str
 def _missing(kind: Kind, values: pd.DataFrame) -> Iterator[str]:
     """Which judgements are missing, in words; nothing where none was asked for."""
     for (model, settings), of_model in values.groupby(["model", "settings"], sort=False):
-        gaps = int(of_model[["baseline", "act"]].isna().any(axis=1).sum())
+        gaps = int(of_model[_SIDES].isna().any(axis=1).sum())
         if 0 < gaps < len(of_model):
             yield f"{model} ({settings}): {gaps} of {len(of_model)} replies have no {kind} judgement and do not count."
 

@@ -9,12 +9,12 @@ from typing import Literal, get_args
 
 import pandas as pd
 
+from act_eval.errors import SettingError
 from act_eval.report.flips import Flips, find_flips
-from act_eval.report.load import ReportError, Results, load
+from act_eval.report.load import Results, load
 from act_eval.report.pairing import pair
-from act_eval.report.statistics import by_subject, compare, macro_averages
+from act_eval.report.statistics import ALL_TASKS, by_subject, compare, macro_averages
 
-ALL_TASKS = "all tasks"
 GroupBy = Literal["group", "tag", "all", "none"]
 
 
@@ -22,12 +22,15 @@ GroupBy = Literal["group", "tag", "all", "none"]
 class ReportOptions:
     """What goes into a report.
 
-    Attributes:
+    Args:
         metrics: names of metrics; all by default.
         patterns: by a column of the comparison, a shell-style pattern that its values must match (`{"task": "mmlu_*"}`).
         group_by: what is averaged: the tasks of each lm-eval group and all tasks (`group`), of each tag and all tasks (`tag`),
             all tasks alone (`all`), or nothing (`none`).
         most_flips: how many documents that changed are kept, shared evenly by the rows of the comparison.
+
+    Raises:
+        SettingError: there is no such grouping.
     """
 
     metrics: tuple[str, ...] = ()
@@ -37,7 +40,7 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.group_by not in get_args(GroupBy):
-            raise ReportError(f"--group-by {self.group_by}: choose one of {', '.join(get_args(GroupBy))}.")
+            raise SettingError("group_by", f"{self.group_by}: choose one of {', '.join(get_args(GroupBy))}.")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def make_report(folders: Iterable[Path], options: ReportOptions | None = None) -
         options: what goes in; everything by default.
 
     Raises:
-        ReportError: see `load.load` and `pairing.pair`; a metric, column or grouping that does not exist.
+        ReportError: results cannot be read or must not be compared, see `load.load` and `pairing.pair`, or none are left.
+        SettingError: there is no such metric or column.
     """
     options = options or ReportOptions()
     results = load(folders)

@@ -30,7 +30,8 @@ FLIP_COLUMNS = (
     "margin_baseline",
     "margin_act",
 )
-_CELL = ["model", "settings", "task", "num_fewshot", "limit", "filter", "metric"]
+_ROW_OF_COMPARISON = ["model", "settings", "task", "num_fewshot", "limit", "filter", "metric"]
+_COLUMN_ENDS = {"baseline": "baseline", "calibrated": "act"}  # of the two sides in `FLIP_COLUMNS`
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,25 @@ def find_flips(pairing: Pairing, runs: pd.DataFrame, most: int) -> Flips:
         ReportError: a sample does not hold what lm-eval writes.
     """
     values = pairing.values
-    outcomes = values["baseline"].isin((0, 1)) & values["act"].isin((0, 1))
-    changed = values[outcomes & (values["baseline"] != values["act"])].sort_values([*_CELL, "doc_id", "seed"])
-    cells = changed.groupby(_CELL, dropna=False, observed=True, sort=False)
-    kept = cells.head(max(1, most // max(1, cells.ngroups))).head(most)
-    sides = {side: _samples(kept, side, runs) for side in ("baseline", "act")}
+    outcomes = values["baseline"].isin((0, 1)) & values["calibrated"].isin((0, 1))
+    changed = values[outcomes & (values["baseline"] != values["calibrated"])]
+    by_row = changed.sort_values([*_ROW_OF_COMPARISON, "doc_id", "seed"]).groupby(
+        _ROW_OF_COMPARISON, dropna=False, observed=True, sort=False
+    )
+    kept = by_row.head(max(1, most // max(1, by_row.ngroups))).head(most)
+    samples = {side: _samples(kept, side, runs) for side in _COLUMN_ENDS}
     rows = []
     for _, flip in kept.iterrows():
-        baseline, act = (sides[side][flip[f"run_{side}"], flip[f"line_{side}"]] for side in ("baseline", "act"))
+        of_flip = {side: samples[side][flip[f"run_{side}"], flip[f"line_{side}"]] for side in _COLUMN_ENDS}
         try:
-            contents = _contents(baseline, act, flip["metric"])
+            contents = _contents(of_flip, flip["metric"])
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            file = runs.loc[flip["run_act"], "samples_file"]
+            file = runs.loc[flip["run_calibrated"], "samples_file"]
             reason = (
                 f"document {flip['doc_id']} of {flip['task']} has no requests and answers as lm-eval writes them ({error!r})"
             )
             raise ReportError(f"{reason}, in {file} or in its baseline: run both again.") from error
-        change = "gained" if flip["act"] > flip["baseline"] else "lost"
+        change = "gained" if flip["calibrated"] > flip["baseline"] else "lost"
         rows.append({**flip[[column for column in FLIP_COLUMNS if column in flip]], "change": change, **contents})
     return Flips(pd.DataFrame(rows, columns=list(FLIP_COLUMNS)), len(changed))
 
@@ -90,28 +93,29 @@ def _samples(flips: pd.DataFrame, side: str, runs: pd.DataFrame) -> dict[tuple[i
     return samples
 
 
-def _contents(baseline: Mapping[str, Any], act: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """Prompt, gold, answers and margins, as far as the samples of lm-eval tell."""
+def _contents(samples: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Prompt, gold, answers and margins, as far as the samples of baseline and calibrated run tell."""
+    baseline = samples["baseline"]
     arguments = [list(request.values()) for request in baseline["arguments"].values()]
     # Mutual information adds a request without context for each choice:
     arguments = [request for request in arguments if request[0] != ""] or arguments
     prompts = [str(request[0]) for request in arguments]
     if not _is_multiple_choice(baseline):
-        answers = {f"answer_{side}": _text(sample["filtered_resps"]) for side, sample in (("baseline", baseline), ("act", act))}
-        margins = {"margin_baseline": math.nan, "margin_act": math.nan}
+        answers = {f"answer_{_COLUMN_ENDS[side]}": _text(sample["filtered_resps"]) for side, sample in samples.items()}
+        margins = {f"margin_{_COLUMN_ENDS[side]}": math.nan for side in samples}
         return {"prompt": prompts[0], "gold": _text(baseline["target"]), **answers, **margins}
     endings = [str(request[1]) for request in arguments]
     choices = [ending.strip() for ending in (endings if len(set(prompts)) == 1 else prompts)]
     gold = _gold_choice(baseline["target"], choices)
     contents: dict[str, Any] = {"prompt": prompts[0] if len(set(prompts)) == 1 else f"... {endings[0].strip()}"}
     contents["gold"] = _text(baseline["target"]) if gold is None else choices[gold]
-    for side, sample in (("baseline", baseline), ("act", act)):
+    for side, sample in samples.items():
         scores = [float(response[0]) for response in sample["filtered_resps"]][: len(choices)]
         lengths = [len(choice) if metric == "acc_norm" else 1 for choice in choices]
         answer = max(range(len(choices)), key=lambda choice: scores[choice] / lengths[choice])
-        contents[f"answer_{side}"] = choices[answer]
+        contents[f"answer_{_COLUMN_ENDS[side]}"] = choices[answer]
         others = [score for choice, score in enumerate(scores) if choice != gold]
-        contents[f"margin_{side}"] = scores[gold] - max(others) if gold is not None and others else math.nan
+        contents[f"margin_{_COLUMN_ENDS[side]}"] = scores[gold] - max(others) if gold is not None and others else math.nan
     return contents
 
 

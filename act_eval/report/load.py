@@ -16,6 +16,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from act_eval.errors import InputError
+from act_eval.report import older_files
+from act_eval.report.settings_text import describe_settings, is_baseline
 
 RUN_COLUMNS = {
     "file": "str",
@@ -52,12 +54,6 @@ SCORE_COLUMNS = {"run": "int32", "filter": "str", "metric": "str", "value": "flo
 CLUSTER_FIELDS = ("subject", "title")
 
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
-_ACT_KEYS = ("threshold", "alpha", "keep", "decode", "profile", "profile_hash", "num_heads")
-# What else is among the ACT settings of a results file; everything beyond is a parameter of the method.
-_OTHER_ACT_KEYS = ("method", "sink_share", "changes_nothing", "base", "heads")
-_OLDER_METHOD = "act"  # of files that do not say which one it was
-_DIGITS = ".10g"
-_LONGEST_PROFILE = 20
 _LONGEST_REASON = 200
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
 
@@ -188,40 +184,6 @@ def _one_line(error: Exception) -> str:
     return " ".join(repr(error).split())[:_LONGEST_REASON]
 
 
-def describe_settings(act: Mapping[str, Any] | None) -> str:
-    """The ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`.
-
-    The method is named where it is not ACT's own, and what says when a key is a sink where the method uses sinks. A profile
-    file is named by its last two path components and by its content's hash, since files change; a long list of heads by its
-    beginning and its hash.
-    """
-    if act is None or _changes_nothing(act):
-        return "baseline"
-    if "text" in act:
-        return act["text"]
-    profile = str(act["profile"])
-    if profile.endswith(".json"):
-        profile = f"{'/'.join(Path(profile).parts[-2:])} {act['profile_hash'][:8]}"
-    elif len(profile) > _LONGEST_PROFILE:
-        profile = f"{profile[: _LONGEST_PROFILE - 3]}... {act['profile_hash'][:8]}"
-    method = act.get("method", _OLDER_METHOD)
-    parts = [f"{profile} ({act['num_heads']} heads)"]
-    parts += [method] if method != _OLDER_METHOD else []
-    parts += [f"{name} {value:{_DIGITS}}" for name, value in method_parameters(act).items()]
-    parts += [f"{name} {act[name]:{_DIGITS}}" for name in ("alpha", "threshold") if act[name] is not None]
-    parts += [f"{100 * act['sink_share']:{_DIGITS}}% of sinks"] if act.get("sink_share", 1) != 1 else []
-    parts += [act["keep"]] if act["keep"] != "first-sink" else []
-    parts += [f"decode {act['decode']}"] if act["decode"] != "prefill" else []
-    return ", ".join(parts)
-
-
-def method_parameters(act: Mapping[str, Any]) -> dict[str, float]:
-    """The parameters of the method among the ACT settings of a run."""
-    if "parameters" in act:
-        return act["parameters"]
-    return {name: value for name, value in act.items() if name not in (*_ACT_KEYS, *_OTHER_ACT_KEYS)}
-
-
 def read_samples(file: Path, lines: Iterable[int]) -> dict[int, dict[str, Any]]:
     """Some samples of a file, whole, by line number from 1."""
     wanted = set(lines)
@@ -233,9 +195,10 @@ def read_samples(file: Path, lines: Iterable[int]) -> dict[int, dict[str, Any]]:
 def _read_json(file: Path) -> dict[str, Any]:
     content = json.loads(file.read_text(encoding="utf-8"))
     act = content["config"].get("act")
-    missing = [key for key in _ACT_KEYS if act is not None and key not in act]
-    if missing:
-        raise ReportError(f"{file} does not say what ACT's {missing[0]} was: run that evaluation again.")
+    if act is not None and "text" not in act:
+        missing = [name for name in older_files.REQUIRED if name not in act]
+        if missing:
+            raise ReportError(f"{file} does not say what ACT's {missing[0]} was: run that evaluation again.")
     return content
 
 
@@ -268,7 +231,7 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "model": str(results.get("model_name") or config.get("model")),
             "model_args": _arguments_of_the_model(config.get("model_args")),
             "settings": describe_settings(act),
-            "is_baseline": act is None or _changes_nothing(act),
+            "is_baseline": is_baseline(act),
             "num_heads": 0 if act is None else act["num_heads"],
             "task": task,
             "version": str(results.get("versions", {}).get(task, "")),
@@ -287,11 +250,6 @@ def _arguments_of_the_model(model_args: Any) -> str:
         model_args = dict(part.partition("=")[::2] for part in model_args.split(",") if part)
     kept = {key: value for key, value in (model_args or {}).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
     return ",".join(f"{key}={value}" for key, value in sorted(kept.items()))
-
-
-def _changes_nothing(act: Mapping[str, Any]) -> bool:
-    older = act.get("beta") == 1 and act["decode"] != "official"
-    return act["num_heads"] == 0 or bool(act.get("changes_nothing", older))
 
 
 def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

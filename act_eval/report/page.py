@@ -12,37 +12,34 @@ import pandas as pd
 
 from act_eval import __version__
 from act_eval.report.build import Report
+from act_eval.report.plots import PLOTS
 from act_eval.report.tables import report_notes, report_tables
 
-PLOT_TITLES = {
-    "improvement": "Difference per task",
-    "scatter": "Baseline against ACT",
-    "heat_map": "Differences, models x tasks",
-    "number_of_heads": "Difference against the number of calibrated heads",
-    "subjects": "Difference per subject",
-}
 
-
-def page(report: Report, plots: Mapping[str, Path]) -> str:
+def page(report: Report, figures: Mapping[str, Path]) -> str:
     """The page, as HTML. Texts from results, such as prompts and answers, are escaped.
 
     Args:
         report: what to show.
-        plots: SVG files, by name of plot.
+        figures: SVG files, by name of the plot.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("act_eval.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("page.html").render(
         version=__version__,
-        tables=[(table.title, table.texts, table.bold, table.left) for table in report_tables(report)],
+        tables=[(table.title, table.texts, table.is_bold, table.is_left) for table in report_tables(report)],
         notes=report_notes(report),
         not_compared=report.notes,
-        plots=[(PLOT_TITLES[name], base64.b64encode(path.read_bytes()).decode()) for name, path in plots.items()],
+        plots=[(plot.title, _base64(figures[plot.name])) for plot in PLOTS if plot.name in figures],
         runs=[_run(run) for _, run in report.runs.iterrows()],
         flips=report.flips.documents.astype(object).where(report.flips.documents.notna(), None).to_dict("records"),
         total_flips=report.flips.total,
     )
+
+
+def _base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def _run(run: pd.Series) -> dict[str, object]:

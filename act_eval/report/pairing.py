@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from act_eval.errors import SettingError
 from act_eval.report.load import ReportError, Results
 
 PAIR_COLUMNS = ("model", "settings", "num_heads", "task", "num_fewshot", "limit", "seed", "filter", "metric")
@@ -19,16 +20,16 @@ VALUE_COLUMNS = (
     "cluster_field",
     "cluster",
     "baseline",
-    "act",
+    "calibrated",
     "run_baseline",
-    "run_act",
+    "run_calibrated",
     "line_baseline",
-    "line_act",
+    "line_calibrated",
 )
-UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "act")
+UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "calibrated")
 
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
-_CELL = [*_SAME, "model_args", "settings", "is_baseline"]
+_REPEATED = [*_SAME, "model_args", "settings", "is_baseline"]  # what runs have in common of which the newest counts
 _SAMPLE = ["filter", "metric", "doc_id"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
 _DOCUMENTS_SHOWN = 5
@@ -39,12 +40,12 @@ class Pairing:
     """Runs side by side.
 
     Attributes:
-        values: a row for each document, seed, filter and metric that both runs of a pair scored (`VALUE_COLUMNS`): the two
-            values, and the run and line that each comes from.
+        values: a row for each document, seed, filter and metric that both runs of a pair scored (`VALUE_COLUMNS`): the values
+            of baseline and calibrated run, and the run and line that each comes from.
         unpaired: a row for each metric of runs of which one has no samples, with the scores that lm-eval computed
             (`UNPAIRED_COLUMNS`).
-        noise: like `values`, for the two newest baselines of a cell, where there are two: how much runs differ that should
-            not; the older one stands as `baseline`.
+        noise: like `values`, for the two newest runs of a baseline, where there are two: how much runs differ that should
+            not. The older one stands as `baseline`, the newer one as `calibrated`.
         notes: what was not compared, and why, a sentence each.
         lower_is_better: task and metric, where lm-eval says so.
     """
@@ -63,16 +64,17 @@ class Pairing:
             patterns: by a column of `PAIR_COLUMNS`, a shell-style pattern such as `mmlu_*`; case matters.
 
         Raises:
-            ReportError: there is no such column, or nothing is left.
+            SettingError: there is no such metric or column.
+            ReportError: nothing is left.
         """
         for column in patterns or {}:
             if column not in PAIR_COLUMNS:
-                raise ReportError(f"--filter {column}=...: there is no such column; choose one of {', '.join(PAIR_COLUMNS)}.")
+                raise SettingError("filter", f"{column}=...: there is no such column; choose one of {', '.join(PAIR_COLUMNS)}.")
         parts = {"values": self.values, "unpaired": self.unpaired, "noise": self.noise}
         there = sorted({str(metric) for table in (self.values, self.unpaired) for metric in table["metric"].unique()})
         for metric in metrics:
             if metric not in there:
-                raise ReportError(f"--metric {metric}: no run has it; there are {', '.join(there)}.")
+                raise SettingError("metric", f"{metric}: no run has it; there are {', '.join(there)}.")
         for name, table in parts.items():
             kept = table["metric"].isin(metrics or there)
             for column, pattern in (patterns or {}).items():
@@ -81,17 +83,15 @@ class Pairing:
                     kept &= table[column].map(matches).astype(bool)
             parts[name] = table[kept]
         if parts["values"].empty and parts["unpaired"].empty:
-            raise ReportError(
-                f"nothing is left of the results with --filter {dict(patterns or {})} and --metric {list(metrics)}."
-            )
+            raise ReportError(f"nothing is left of the results with filter {dict(patterns or {})} and metric {list(metrics)}.")
         return replace(self, values=parts["values"], unpaired=parts["unpaired"], noise=parts["noise"])
 
 
 def pair(results: Results) -> Pairing:
     """Find the baseline of each calibrated run: same model and model arguments, task, few-shot count, seed and limit.
 
-    The newest complete run of a cell counts; older and incomplete ones are noted. Documents are matched by id, and the
-    hashes of document, prompt and target must agree.
+    Of runs that differ in their date alone, the newest complete one counts; older and incomplete ones are noted. Documents are
+    matched by id, and the hashes of document, prompt and target must agree.
 
     Raises:
         ReportError: nothing can be compared; says why.
@@ -99,29 +99,29 @@ def pair(results: Results) -> Pairing:
     samples = dict(iter(results.samples.groupby("run")))
     runs = results.runs.assign(scored=[samples[run]["doc_id"].nunique() if run in samples else 0 for run in results.runs.index])
     runs["complete"] = (runs["scored"] > 0) & (runs["scored"] == runs["documents"].fillna(runs["scored"]))
-    cells = [cell.sort_values(["complete", "date"]) for _, cell in runs.groupby(_CELL, dropna=False)]
-    notes = [_left_out(run, cell.iloc[-1]) for cell in cells for _, run in cell.iloc[:-1].iterrows()]
-    newest = pd.DataFrame([cell.iloc[-1] for cell in cells]).convert_dtypes(convert_floating=False)
+    repeated = [same.sort_values(["complete", "date"]) for _, same in runs.groupby(_REPEATED, dropna=False)]
+    notes = [_left_out(run, same.iloc[-1]) for same in repeated for _, run in same.iloc[:-1].iterrows()]
+    newest = pd.DataFrame([same.iloc[-1] for same in repeated]).convert_dtypes(convert_floating=False)
     baselines = newest[newest["is_baseline"]]
     used: set[Any] = set()
     values, unpaired = [], []
-    for _, act in newest[~newest["is_baseline"]].iterrows():
+    for _, calibrated in newest[~newest["is_baseline"]].iterrows():
         try:
-            baseline = _baseline_of(act, baselines)
+            baseline = _baseline_of(calibrated, baselines)
             used.add(baseline.name)
-            if act["complete"] and baseline["complete"]:
-                values.append(_paired(baseline, act, samples))
+            if calibrated["complete"] and baseline["complete"]:
+                values.append(_paired(baseline, calibrated, samples))
             else:
-                unpaired.append(_unpaired(baseline, act, results.scores))
-                notes.append(f"{_name(act)}: paired by nothing but the task, for {_incomplete(baseline, act)}.")
+                unpaired.append(_unpaired(baseline, calibrated, results.scores))
+                notes.append(f"{_name(calibrated)}: paired by nothing but the task, for {_incomplete(baseline, calibrated)}.")
         except ReportError as refusal:
             notes.append(str(refusal))
     notes += [f"{_name(run)}: no calibrated run goes with it." for index, run in baselines.iterrows() if index not in used]
     if not values and not unpaired:
         raise ReportError(notes[0] if len(notes) == 1 else "nothing can be compared:\n" + "\n".join(notes))
     noise = []
-    for cell in cells:
-        whole = cell[cell["complete"] & cell["is_baseline"]]
+    for same in repeated:
+        whole = same[same["complete"] & same["is_baseline"]]
         if len(whole) > 1:
             try:
                 noise.append(_paired(whole.iloc[-2], whole.iloc[-1], samples))
@@ -136,63 +136,73 @@ def pair(results: Results) -> Pairing:
     )
 
 
-def _baseline_of(act: pd.Series, baselines: pd.DataFrame) -> pd.Series:
-    same = baselines
+def _baseline_of(calibrated: pd.Series, baselines: pd.DataFrame) -> pd.Series:
+    """The baseline of a calibrated run, among the newest ones. Raises ReportError where there is none."""
+    same, name = baselines, _name(calibrated)
     for column in _SAME:
-        missing = pd.isna(act[column])
-        same = same[same[column].isna() if missing else same[column].eq(act[column]).fillna(False).astype(bool)]
+        value = calibrated[column]
+        same = same[same[column].isna() if pd.isna(value) else same[column].eq(value).fillna(False).astype(bool)]
         if same.empty:
             raise ReportError(
-                f"{_name(act)}: no baseline of the same model, task, few-shot count, seed and limit (the first to differ is "
-                f"{column}, here {act[column]}): run it, for example with act-eval compare."
+                f"{name}: no baseline of the same model, task, few-shot count, seed and limit (the first to differ is "
+                f"{column}, here {value}): run it, for example with act-eval compare."
             )
-    equal = same[same["model_args"] == act["model_args"]]
+    equal = same[same["model_args"] == calibrated["model_args"]]
     if equal.empty:
         raise ReportError(
-            f"{_name(act)}: the model arguments of baseline and ACT differ ({same.iloc[-1]['model_args'] or 'none'}; "
-            f"{act['model_args'] or 'none'}): run both in the same way."
+            f"{name}: the model arguments of baseline and ACT differ ({same.iloc[-1]['model_args'] or 'none'}; "
+            f"{calibrated['model_args'] or 'none'}): run both in the same way."
         )
     baseline = equal.iloc[-1]
-    if baseline["version"] != act["version"]:
+    if baseline["version"] != calibrated["version"]:
         raise ReportError(
-            f"{_name(act)}: the task changed from version {baseline['version']} to {act['version']} between the two runs: "
+            f"{name}: the task changed from version {baseline['version']} to {calibrated['version']} between the two runs: "
             "run both again."
         )
     return baseline
 
 
-def _paired(baseline: pd.Series, act: pd.Series, samples: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
+def _paired(baseline: pd.Series, calibrated: pd.Series, samples: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
     """`VALUE_COLUMNS` of two runs. Raises ReportError when they must not be compared."""
-    sides = [samples[run.name] for run in (baseline, act)]
+    name = _name(calibrated)
+    sides = [samples[run.name] for run in (baseline, calibrated)]
     for side in sides:
         if side.duplicated(_SAMPLE).any():
-            raise ReportError(f"{_name(act)}: there are several samples of one document, which cannot be paired.")
+            raise ReportError(f"{name}: there are several samples of one document, which cannot be paired.")
     metrics = [sorted(set(zip(side["metric"], side["filter"], strict=True))) for side in sides]
     if metrics[0] != metrics[1]:
-        names = [", ".join(f"{metric} ({name})" for metric, name in side) or "none" for side in metrics]
-        raise ReportError(f"{_name(act)}: baseline and ACT have different metrics ({names[0]}; {names[1]}): run both again.")
-    merged = sides[0].merge(sides[1], on=_SAMPLE, how="outer", suffixes=("_baseline", "_act"), indicator=True)
+        there = [", ".join(f"{metric} ({filter_name})" for metric, filter_name in side) or "none" for side in metrics]
+        raise ReportError(f"{name}: baseline and ACT have different metrics ({there[0]}; {there[1]}): run both again.")
+    merged = sides[0].merge(sides[1], on=_SAMPLE, how="outer", suffixes=("_baseline", "_calibrated"), indicator=True)
     missing = [_documents(merged.loc[merged["_merge"] == side, "doc_id"]) for side in ("left_only", "right_only")]
     if any(missing):
         alone = "; ".join(f"{side} alone: {ids}" for side, ids in zip(("baseline", "ACT"), missing, strict=True) if ids)
-        raise ReportError(f"{_name(act)}: baseline and ACT saw different documents ({alone}): run both with the same --limit.")
-    for column, name in _HASHES.items():
-        if (merged[f"{column}_baseline"] != merged[f"{column}_act"]).any():
-            raise ReportError(f"{_name(act)}: baseline and ACT saw different {name}: run both in the same way.")
-    merged = merged.rename(columns={"value_baseline": "baseline", "value_act": "act", "cluster_act": "cluster"})
-    of_the_run = {column: act[column] for column in (*PAIR_COLUMNS, "cluster_field") if column not in merged}
+        raise ReportError(f"{name}: baseline and ACT saw different documents ({alone}): run both with the same --limit.")
+    for column, what in _HASHES.items():
+        if (merged[f"{column}_baseline"] != merged[f"{column}_calibrated"]).any():
+            raise ReportError(f"{name}: baseline and ACT saw different {what}: run both in the same way.")
+    merged = merged.rename(
+        columns={"value_baseline": "baseline", "value_calibrated": "calibrated", "cluster_calibrated": "cluster"}
+    )
+    of_the_run = {column: calibrated[column] for column in (*PAIR_COLUMNS, "cluster_field") if column not in merged}
     return merged.assign(**of_the_run)[list(VALUE_COLUMNS)]
 
 
-def _unpaired(baseline: pd.Series, act: pd.Series, scores: pd.DataFrame) -> pd.DataFrame:
-    sides = [scores[scores["run"] == run.name].drop(columns=["run", "standard_error"]) for run in (baseline, act)]
-    merged = sides[0].merge(sides[1], on=["filter", "metric"], suffixes=("_baseline", "_act"))
+def _unpaired(baseline: pd.Series, calibrated: pd.Series, scores: pd.DataFrame) -> pd.DataFrame:
+    """`UNPAIRED_COLUMNS` of two runs. Raises ReportError when there is nothing to compare."""
+    name = _name(calibrated)
+    sides = [scores[scores["run"] == run.name].drop(columns=["run", "standard_error"]) for run in (baseline, calibrated)]
+    merged = (
+        sides[0]
+        .rename(columns={"value": "baseline"})
+        .merge(sides[1].rename(columns={"value": "calibrated"}), on=["filter", "metric"])
+    )
     if merged.empty:
-        raise ReportError(f"{_name(act)}: baseline and ACT have no metric in common.")
-    if not np.isfinite(merged[["value_baseline", "value_act"]].to_numpy(float)).all():
-        raise ReportError(f"{_name(act)}: a score in {baseline['file']} or {act['file']} is not a number: run both again.")
-    merged = merged.rename(columns={"value_baseline": "baseline", "value_act": "act"}).assign(n=act["documents"])
-    return merged.assign(**{column: act[column] for column in PAIR_COLUMNS if column not in merged})[list(UNPAIRED_COLUMNS)]
+        raise ReportError(f"{name}: baseline and ACT have no metric in common.")
+    if not np.isfinite(merged[["baseline", "calibrated"]].to_numpy(float)).all():
+        raise ReportError(f"{name}: a score in {baseline['file']} or {calibrated['file']} is not a number: run both again.")
+    of_the_run = {column: calibrated[column] for column in PAIR_COLUMNS if column not in merged}
+    return merged.assign(n=calibrated["documents"], **of_the_run)[list(UNPAIRED_COLUMNS)]
 
 
 def _documents(ids: pd.Series) -> str:
@@ -203,11 +213,13 @@ def _documents(ids: pd.Series) -> str:
 
 
 def _name(run: pd.Series) -> str:
+    """What notes call a run."""
     shots = "" if pd.isna(run["num_fewshot"]) or not run["num_fewshot"] else f", {run['num_fewshot']} shots"
     return f"{run['task']}{shots} ({run['model']}, {run['settings']})"
 
 
 def _left_out(run: pd.Series, newest: pd.Series) -> str:
+    """Why a run does not count beside the one that does."""
     reason = f"there is a newer one of {newest['date']}" if run["complete"] or not newest["complete"] else _what_is_missing(run)
     return f"{_name(run)}: the run of {run['date']} was left out, for {reason}."
 

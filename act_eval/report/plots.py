@@ -1,79 +1,92 @@
-"""Plots of a report, in the style of `act_eval.plotting`.
+"""Plots of a report. Those that have a name and a title here are in its folder and on its page.
 
-Every function takes tables of a report and returns a figure, or None where the tables have nothing to show. Plots show scores
-between 0 and 1 alone, such as accuracy and F1, as percentages.
+Plots show scores between 0 and 1 alone, such as accuracy and F1, as percentages; of other reports a plot is None.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import matplotlib
-import matplotlib.style
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from act_eval.plotting import COLOUR_BETTER, COLOUR_WORSE, GREY, SERIES, STYLE, write_figure
-from act_eval.report.build import ALL_TASKS, Report
-from act_eval.report.load import ReportError
-from act_eval.report.tables import differs, labels
+from act_eval.plotting import GREY, SERIES, Plot, plot, plot_bars
+from act_eval.report.build import Report
+from act_eval.report.statistics import ALL_TASKS, differs
+from act_eval.report.tables import labels
 
 _TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
 _LONGEST_LINE = 30
 _DELTA_LABEL = "ACT - baseline, percentage points"
 
+ReportPlot = Plot[[Report]]
 
-def plots(report: Report, style: str | None = None) -> Mapping[str, Figure]:
-    """Every plot that the report has data for, by the name of its file.
+PLOTS: list[ReportPlot] = []  # of every report, in their order on the page
+
+
+def make_plots(report: Report, style: str | None = None) -> Mapping[str, Figure]:
+    """Draw every plot that the report has data for.
 
     Args:
         report: what to plot.
         style: name of a matplotlib style or path of a style sheet, on top of the project's.
 
+    Returns:
+        The figures, by the name of their files.
+
     Raises:
-        ReportError: there is no such style.
+        SettingError: there is no such style.
     """
-    with _style(style):
-        figures = {
-            "improvement": plot_improvement(report.comparison),
-            "scatter": plot_scatter(report.comparison),
-            "heat_map": plot_heat_map(report.comparison),
-            "number_of_heads": plot_number_of_heads(report.comparison, report.groups),
-            "subjects": plot_subjects(report.subjects),
-        }
+    figures = {each.name: each(report) for each in _styled(style)}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def write_plots(report: Report, folder: Path, style: str | None = None) -> list[Path]:
-    """Write every plot as PNG and SVG into a folder that exists; the same report gives the same bytes. See `plots`."""
-    paths: list[Path] = []
-    for name, figure in plots(report, style).items():
-        with _style(style):
-            paths += write_figure(figure, folder, name)
-    return paths
+    """Write every plot as PNG and SVG into a folder that exists; the same report gives the same bytes.
+
+    Args:
+        report, style: see `make_plots`.
+        folder: exists.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        SettingError: there is no such style.
+    """
+    return [path for each in _styled(style) for path in each.write(folder, report)]
 
 
-def _style(style: str | None) -> AbstractContextManager[None]:
-    if style is not None and style not in matplotlib.style.available and not os.path.isfile(style):
-        raise ReportError(f"--style {style}: matplotlib has no such style and there is no such file.")
-    return matplotlib.style.context([STYLE] if style is None else [STYLE, style])
+def _styled(style: str | None) -> list[ReportPlot]:
+    return PLOTS if style is None else [each.styled(style) for each in PLOTS]
 
 
-def plot_improvement(comparison: pd.DataFrame) -> Figure | None:
+def report_plot(name: str, title: str) -> Callable[[Callable[[Report], Figure | None]], ReportPlot]:
+    """Make a plot of the function below, and put it into every report.
+
+    Args:
+        name: of its files, without suffix.
+        title: on the page.
+    """
+
+    def register(draw: Callable[[Report], Figure | None]) -> ReportPlot:
+        made = plot(name, title)(draw)
+        PLOTS.append(made)
+        return made
+
+    return register
+
+
+@report_plot("improvement", "Difference per task")
+def plot_improvement(report: Report) -> Figure | None:
     """Bars of the difference per task with 95% intervals, sorted, a panel for each ACT setting.
 
     Worse and better differ in colour and in hatching.
-
-    Args:
-        comparison: see `statistics.compare`.
     """
-    comparison = _shares(comparison)
+    comparison = _shares(report.comparison)
     if comparison.empty:
         return None
     panels = sorted((rows for _, rows in comparison.groupby("settings")), key=lambda rows: -rows["delta"].mean())
@@ -89,15 +102,13 @@ def plot_improvement(comparison: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def plot_scatter(comparison: pd.DataFrame) -> Figure | None:
+@report_plot("scatter", "Baseline against ACT")
+def plot_scatter(report: Report) -> Figure | None:
     """Baseline against ACT, a point per model and task, with the diagonal; a colour and a marker for each ACT setting.
 
     Points that differ from the baseline significantly are filled and have labels.
-
-    Args:
-        comparison: see `statistics.compare`.
     """
-    comparison = _shares(comparison)
+    comparison = _shares(report.comparison)
     if comparison.empty:
         return None
     figure = Figure(figsize=(5.2, 5.4))
@@ -139,15 +150,13 @@ def plot_scatter(comparison: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def plot_heat_map(comparison: pd.DataFrame) -> Figure | None:
+@report_plot("heat_map", "Differences, models x tasks")
+def plot_heat_map(report: Report) -> Figure | None:
     """Differences in percentage points, models and ACT settings down, tasks across; a star marks significance.
 
-    The colour scale is symmetric around zero, and every cell says its number.
-
-    Args:
-        comparison: see `statistics.compare`.
+    The colour scale is symmetric around zero, and every tile says its number.
     """
-    comparison = _shares(comparison)
+    comparison = _shares(report.comparison)
     if comparison.empty:
         return None
     rows = comparison.assign(
@@ -178,17 +187,15 @@ def plot_heat_map(comparison: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def plot_number_of_heads(comparison: pd.DataFrame, groups: pd.DataFrame) -> Figure | None:
+@report_plot("number_of_heads", "Difference against the number of calibrated heads")
+def plot_number_of_heads(report: Report) -> Figure | None:
     """Difference against the number of calibrated heads with 95% intervals, where there are two numbers or more.
 
     A line per model and metric, of the average over all tasks, or of the one task that there is.
-
-    Args:
-        comparison: see `statistics.compare`.
-        groups: see `statistics.macro_averages`.
     """
+    groups = report.groups
     rows = groups[groups["group"] == ALL_TASKS] if (groups["group"] == ALL_TASKS).any() else groups
-    rows = _shares(comparison.rename(columns={"task": "group"}) if rows.empty else rows)
+    rows = _shares(report.comparison.rename(columns={"task": "group"}) if rows.empty else rows)
     if rows["num_heads"].nunique() < 2:
         return None
     varying = [name for name in ("model", "group", "metric", "filter", "num_fewshot") if rows[name].nunique(dropna=False) > 1]
@@ -220,13 +227,10 @@ def plot_number_of_heads(comparison: pd.DataFrame, groups: pd.DataFrame) -> Figu
     return figure
 
 
-def plot_subjects(subjects: pd.DataFrame) -> Figure | None:
-    """Difference per subject (MMLU) with 95% intervals, sorted, a panel beside the other for each ACT setting.
-
-    Args:
-        subjects: see `statistics.by_subject`.
-    """
-    subjects = _shares(subjects)
+@report_plot("subjects", "Difference per subject")
+def plot_subjects(report: Report) -> Figure | None:
+    """Difference per subject (MMLU) with 95% intervals, sorted, a panel beside the other for each ACT setting."""
+    subjects = _shares(report.subjects)
     if subjects.empty:
         return None
     names = [name for name in ("model", "settings", "metric", "num_fewshot") if subjects[name].nunique(dropna=False) > 1]
@@ -242,19 +246,6 @@ def plot_subjects(subjects: pd.DataFrame) -> Figure | None:
         axes.set_xlabel(_DELTA_LABEL.replace(", ", ",\n"))
         axes.margins(y=0.01)
     return figure
-
-
-def plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame, factor: float = 100) -> None:
-    """Horizontal bars of `delta` with the interval `low` to `high`, times a factor: by default in percentage points."""
-    better = rows["delta"] >= 0
-    colours = better.map({True: COLOUR_BETTER, False: COLOUR_WORSE}).tolist()
-    errors = [(rows["delta"] - rows["low"]) * factor, (rows["high"] - rows["delta"]) * factor]
-    bars = axes.barh(list(labels), rows["delta"] * factor, xerr=errors, color=colours, alpha=0.85, capsize=3, ecolor=GREY)
-    for bar, is_better in zip(bars, better, strict=True):
-        bar.set_hatch("" if is_better else "///")
-    axes.use_sticky_edges = False
-    axes.margins(x=0.06)
-    axes.axvline(0, color=GREY, linewidth=0.8)
 
 
 def _shares(rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,8 +70,15 @@ SUBJECT_COLUMNS = (*_OF_SUBJECTS, "n", "baseline", "act", "delta", "low", "high"
 BOOTSTRAP_RESAMPLES = 10_000
 SEED = 0
 
-_CELL = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
-_NOISE_CELL = [column for column in _CELL if column not in ("settings", "num_heads")]
+ALL_TASKS = "all tasks"
+SIGNIFICANCE_LEVEL = 0.05
+
+# What these columns are called in tables of results, which are files that others read:
+_PUBLIC_NAMES = {"calibrated": "act", "calibrated_sd": "act_sd", "only_calibrated": "only_act"}
+_SIDES = ["baseline", "calibrated"]
+_ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
+_ROW_OF_AVERAGES = [column for column in _ROW if column != "task"]
+_ROW_OF_NOISE = [column for column in _ROW if column not in ("settings", "num_heads")]
 _FAMILY = ["model", "settings"]
 _FEW_VALUES = 50
 
@@ -95,19 +103,19 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         of the metric. Where `paired` is False, one of the runs has no samples, and all but means and difference is missing.
     """
     rows = []
-    for key, values in pairing.values.groupby(_CELL, dropna=False, observed=True):
+    for key, values in pairing.values.groupby(_ROW, dropna=False, observed=True):
         documents = _mean_over_seeds(values)
         statistics = {
             **seed_spread(values),
-            **paired_statistics(documents["baseline"].to_numpy(), documents["act"].to_numpy()),
+            **paired_statistics(documents["baseline"].to_numpy(), documents["calibrated"].to_numpy()),
             **standard_errors(values),
         }
-        rows.append({**dict(zip(_CELL, key, strict=True)), "paired": True, **statistics})
-    for key, scores in pairing.unpaired.groupby(_CELL, dropna=False, observed=True):
-        means = scores[["baseline", "act"]].mean()
-        means["delta"] = means["act"] - means["baseline"]
-        rows.append({**dict(zip(_CELL, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
-    table = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS)).sort_values(_CELL, ignore_index=True)
+        rows.append({**dict(zip(_ROW, key, strict=True)), "paired": True, **statistics})
+    for key, scores in pairing.unpaired.groupby(_ROW, dropna=False, observed=True):
+        means = scores[_SIDES].mean()
+        means["delta"] = means["calibrated"] - means["baseline"]
+        rows.append({**dict(zip(_ROW, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
+    table = public_table(rows, COMPARISON_COLUMNS).sort_values(_ROW, ignore_index=True)
     names = zip(table["task"], table["metric"], strict=True)
     table["higher_is_better"] = [name not in pairing.lower_is_better for name in names]
     for _, family in table[table["p"].notna()].groupby(_FAMILY):
@@ -115,15 +123,16 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     return _with_noise(table, pairing.noise)
 
 
-def _with_noise(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """The comparison with `noise` and `noise_changed`, from documents of two baseline runs."""
-    if pairs.empty:
+def _with_noise(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """The comparison with `noise` and `noise_changed`, from the values of two baseline runs."""
+    if values.empty:
         return table
-    differences = (pairs["act"] - pairs["baseline"]).astype(float)
-    cells = pairs.assign(noise=differences, noise_changed=differences != 0).groupby(_NOISE_CELL, dropna=False, observed=True)
-    noise = cells.agg({"noise": "mean", "noise_changed": "sum"}).reset_index()
+    differences = (values["calibrated"] - values["baseline"]).astype(float)
+    changes = values.assign(noise=differences, noise_changed=differences != 0)
+    noise = changes.groupby(_ROW_OF_NOISE, dropna=False, observed=True).agg({"noise": "mean", "noise_changed": "sum"})
+    noise = noise.reset_index()
     noise = noise.assign(noise=noise["noise"].abs(), noise_changed=noise["noise_changed"].astype("Int64"))
-    return table.drop(columns=["noise", "noise_changed"]).merge(noise, on=_NOISE_CELL, how="left")
+    return table.drop(columns=["noise", "noise_changed"]).merge(noise, on=_ROW_OF_NOISE, how="left")
 
 
 def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -139,12 +148,11 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.
         percentile bootstrap over documents within each task. Unpaired tasks are not counted, and there is no row for one
         task, nor for tasks that an earlier group has averaged.
     """
-    cell = [column for column in _CELL if column != "task"]
     rows = []
-    for key, values in pairing.values.groupby(cell, dropna=False, observed=True):
+    for key, values in pairing.values.groupby(_ROW_OF_AVERAGES, dropna=False, observed=True):
         tasks = {task: _mean_over_seeds(of_task) for task, of_task in values.groupby("task")}
         resampled = {
-            task: bootstrap_means((documents["act"] - documents["baseline"]).to_numpy(), (SEED, number))
+            task: bootstrap_means((documents["calibrated"] - documents["baseline"]).to_numpy(), (SEED, number))
             for number, (task, documents) in enumerate(tasks.items())
         }
         averaged: list[set[str]] = []
@@ -155,12 +163,13 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.
                 means = pd.DataFrame([tasks[task].mean() for task in there]).mean()
                 low, high = _interval(np.mean([resampled[task] for task in there], axis=0))
                 counts = {"tasks": len(there), "of_tasks": len(members), "n": sum(len(tasks[task]) for task in there)}
-                delta = means["act"] - means["baseline"]
+                delta = means["calibrated"] - means["baseline"]
                 numbers = {**counts, **means, "delta": delta, "low": low, "high": high}
                 lower = all((task, key[-1]) in pairing.lower_is_better for task in there)
-                rows.append({**dict(zip(cell, key, strict=True)), "group": group, "higher_is_better": not lower, **numbers})
-    order = [column for column in GROUP_COLUMNS if column in (*cell, "group")]
-    return pd.DataFrame(rows, columns=list(GROUP_COLUMNS)).sort_values(order, ignore_index=True)
+                names = {**dict(zip(_ROW_OF_AVERAGES, key, strict=True)), "group": group}
+                rows.append({**names, "higher_is_better": not lower, **numbers})
+    order = [column for column in GROUP_COLUMNS if column in (*_ROW_OF_AVERAGES, "group")]
+    return public_table(rows, GROUP_COLUMNS).sort_values(order, ignore_index=True)
 
 
 def by_subject(pairing: Pairing) -> pd.DataFrame:
@@ -171,32 +180,51 @@ def by_subject(pairing: Pairing) -> pd.DataFrame:
         `compare` gives for tasks.
     """
     values = pairing.values[pairing.values["cluster_field"] == "subject"]
-    cell = [column for column in (*_CELL, "cluster") if column != "task"]
+    key_columns = [*_ROW_OF_AVERAGES, "cluster"]
     rows = []
-    for key, of_subject in values.groupby(cell, dropna=False, observed=True):
+    for key, of_subject in values.groupby(key_columns, dropna=False, observed=True):
         documents = _mean_over_seeds(of_subject, ["task", "doc_id"])
-        statistics = paired_statistics(documents["baseline"].to_numpy(), documents["act"].to_numpy())
-        rows.append({**dict(zip(cell, key, strict=True)), "subject": key[-1], **statistics})
-    return pd.DataFrame(rows, columns=list(SUBJECT_COLUMNS))
+        statistics = paired_statistics(documents["baseline"].to_numpy(), documents["calibrated"].to_numpy())
+        rows.append({**dict(zip(key_columns, key, strict=True)), "subject": key[-1], **statistics})
+    return public_table(rows, SUBJECT_COLUMNS)
+
+
+def public_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table of results with its public columns, from rows that may lack some and have more."""
+    named = [{_PUBLIC_NAMES.get(name, name): value for name, value in row.items()} for row in rows]
+    return pd.DataFrame(named, columns=list(columns))
+
+
+def differs(rows: pd.DataFrame) -> pd.Series:
+    """Which differences are significant: where Holm's p is below 0.05, or, without one, where the interval excludes zero.
+
+    Args:
+        rows: with columns `low` and `high`, and `p_holm` where there are tests; its index is that of the result.
+    """
+    interval = (rows["low"] > 0) | (rows["high"] < 0)
+    if "p_holm" not in rows:
+        return interval
+    p = rows["p_holm"].astype(float)
+    return (p < SIGNIFICANCE_LEVEL).where(p.notna(), interval)
 
 
 def _mean_over_seeds(values: pd.DataFrame, document: Sequence[str] = ("doc_id",)) -> pd.DataFrame:
-    """Baseline and ACT of each document, in these columns."""
-    return values.groupby(list(document))[["baseline", "act"]].mean()
+    """Baseline and calibrated value of each document, in these columns."""
+    return values.groupby(list(document))[_SIDES].mean()
 
 
 def standard_errors(values: pd.DataFrame) -> dict[str, float]:
-    """Of the mean difference of one task and metric: plain, and robust to clusters of documents.
+    """Compute standard errors of the mean difference of one task and metric.
 
     Args:
-        values: a row per document and seed, with columns doc_id, cluster, baseline, act.
+        values: a row per document and seed, with columns doc_id, cluster, baseline, calibrated.
 
     Returns:
         `standard_error` (NaN for one document); where documents fall into several clusters, also their number `clusters`
-        and `clustered_standard_error`.
+        and `clustered_standard_error`, which allows documents of one cluster to depend on each other.
     """
-    documents = values.groupby("doc_id").agg({"baseline": "mean", "act": "mean", "cluster": "first"})
-    difference = documents["act"] - documents["baseline"]
+    documents = values.groupby("doc_id").agg({"baseline": "mean", "calibrated": "mean", "cluster": "first"})
+    difference = documents["calibrated"] - documents["baseline"]
     clusters = documents["cluster"].nunique()
     result = {
         "standard_error": float(np.std(difference, ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
@@ -209,15 +237,15 @@ def standard_errors(values: pd.DataFrame) -> dict[str, float]:
 
 
 def seed_spread(values: pd.DataFrame) -> dict[str, float]:
-    """How much the means of one metric vary from seed to seed.
+    """Compute how much the means of one metric vary from seed to seed.
 
     Args:
-        values: a row per document and seed, with columns seed, baseline, act.
+        values: a row per document and seed, with columns seed, baseline, calibrated.
 
     Returns:
-        `seeds` (how many) and the sample standard deviations of `COMPARISON_COLUMNS`, NaN for one seed.
+        `seeds` (how many) and the sample standard deviations `baseline_sd`, `calibrated_sd` and `delta_sd`, NaN for one seed.
     """
-    return _spread(values.groupby("seed", dropna=False)[["baseline", "act"]].mean())
+    return _spread(values.groupby("seed", dropna=False)[_SIDES].mean())
 
 
 def _spread(means: pd.DataFrame) -> dict[str, float]:
@@ -225,43 +253,44 @@ def _spread(means: pd.DataFrame) -> dict[str, float]:
     return {
         "seeds": len(means),
         "baseline_sd": float(means["baseline"].std()),
-        "act_sd": float(means["act"].std()),
-        "delta_sd": float((means["act"] - means["baseline"]).std()),
+        "calibrated_sd": float(means["calibrated"].std()),
+        "delta_sd": float((means["calibrated"] - means["baseline"]).std()),
     }
 
 
-def paired_statistics(baseline: np.ndarray, act: np.ndarray) -> dict[str, float]:
+def paired_statistics(baseline: np.ndarray, calibrated: np.ndarray) -> dict[str, float]:
     """Compare two values per document.
 
     Args:
-        baseline, act: float `[documents]`, in the same order.
+        baseline, calibrated: float `[documents]`, in the same order.
 
     Returns:
-        The columns of `COMPARISON_COLUMNS` from `n` to `p` that are not about seeds. The interval is the percentile bootstrap
-        of the mean difference over documents (10,000 resamples, fixed seed).
+        `n`, the means `baseline` and `calibrated`, `delta`, and its interval from `low` to `high`, the percentile bootstrap of
+        the mean difference over documents (10,000 resamples, fixed seed). Where all values are 0 or 1, also the counts `both`,
+        `only_baseline`, `only_calibrated` and `neither`, and the exact McNemar `p`.
     """
-    difference = act - baseline
+    difference = calibrated - baseline
     low, high = bootstrap_interval(difference)
     result: dict[str, float] = {
         "n": len(difference),
         "baseline": float(baseline.mean()),
-        "act": float(act.mean()),
+        "calibrated": float(calibrated.mean()),
         "delta": float(difference.mean()),
         "low": low,
         "high": high,
     }
-    if not np.isin(np.concatenate([baseline, act]), (0, 1)).all():
+    if not np.isin(np.concatenate([baseline, calibrated]), (0, 1)).all():
         return result
-    only_baseline = int(((baseline == 1) & (act == 0)).sum())
-    only_act = int(((baseline == 0) & (act == 1)).sum())
-    both = int(((baseline == 1) & (act == 1)).sum())
+    only_baseline = int(((baseline == 1) & (calibrated == 0)).sum())
+    only_calibrated = int(((baseline == 0) & (calibrated == 1)).sum())
+    both = int(((baseline == 1) & (calibrated == 1)).sum())
     return {
         **result,
         "both": both,
         "only_baseline": only_baseline,
-        "only_act": only_act,
-        "neither": len(difference) - both - only_baseline - only_act,
-        "p": exact_mcnemar(only_baseline, only_act),
+        "only_calibrated": only_calibrated,
+        "neither": len(difference) - both - only_baseline - only_calibrated,
+        "p": exact_mcnemar(only_baseline, only_calibrated),
     }
 
 

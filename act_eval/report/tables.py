@@ -1,20 +1,16 @@
-"""Tables of a report as text: Markdown, LaTeX, HTML cells, and the terminal."""
+"""The tables of a report: which rows and columns they have."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from act_eval.report.build import Report
+from act_eval.report.statistics import differs
+from act_eval.tables import BOOKTABS_NOTE, TextTable, interval, number, one_line, p_value, with_spread
 
-SIGNIFICANCE_LEVEL = 0.05
 PAIRED_NOTE = (
     "Differences are paired by document; intervals are 95% percentile bootstrap over documents (10,000 resamples); p is "
     "the exact McNemar test, and Holm p the same corrected for the number of rows of its table."
@@ -33,40 +29,20 @@ GROUP_NOTE = "Averages give every task the same weight; their intervals resample
 TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
 SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
-_MEANS = {"baseline": ".3f", "act": ".3f", "delta": "+.3f"}
+_MEANS = (("baseline", "baseline", ".3f"), ("ACT", "act", ".3f"), ("delta", "delta", "+.3f"))  # header, column, form
 _TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
-_NAMES = ("model", "settings", "task", "metric", "group", "subject", "category", "method", "profile", "keep", "decode")
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table ready to print.
-
-    Attributes:
-        title: what it shows.
-        texts: the cells; the columns are the headers.
-        bold: of the same shape, which cells are the best.
-    """
-
-    title: str
-    texts: pd.DataFrame
-    bold: pd.DataFrame
-
-    @property
-    def left(self) -> list[bool]:
-        """Which columns hold names and stand on the left."""
-        return [column in _NAMES for column in self.texts]
+_NAMES = ("model", "settings", "task", "metric", "group", "subject")
 
 
 def report_tables(report: Report) -> list[TextTable]:
     """Models x tasks, then the comparison for each model and settings, averages, and subjects."""
     tables = [overview(report)]
     for title, rows in _by_settings(report.comparison):
-        tables.append(plain_table(title, comparison_texts(rows)))
+        tables.append(TextTable(title, comparison_texts(rows), _NAMES))
     for title, rows in _by_settings(report.groups):
-        tables.append(plain_table(f"Averages over tasks, {title}", group_texts(rows)))
+        tables.append(TextTable(f"Averages over tasks, {title}", group_texts(rows), _NAMES))
     for title, rows in _by_settings(report.subjects):
-        tables.append(plain_table(f"Per subject, {title}", group_texts(rows)))
+        tables.append(TextTable(f"Per subject, {title}", group_texts(rows), _NAMES))
     return tables
 
 
@@ -96,16 +72,16 @@ def comparison_texts(comparison: pd.DataFrame) -> pd.DataFrame:
             {
                 "task": row["task"],
                 "metric": _metric(row),
-                "shots": _number(row["num_fewshot"], ".0f"),
-                "n": _number(row["n"], ".0f"),
-                **dict(zip(("baseline", "ACT", "delta"), _means(row), strict=True)),
-                "95% interval": _interval(row),
-                "SE": _number(row["standard_error"], ".3f"),
-                "clustered SE": _number(row["clustered_standard_error"], ".3f"),
-                "only baseline right": _number(row["only_baseline"], ".0f"),
-                "only ACT right": _number(row["only_act"], ".0f"),
-                "McNemar p": _p_value(row["p"]),
-                "Holm p": _p_value(row["p_holm"]),
+                "shots": number(row["num_fewshot"], ".0f"),
+                "n": number(row["n"], ".0f"),
+                **{header: with_spread(row[column], row[f"{column}_sd"], form) for header, column, form in _MEANS},
+                "95% interval": interval(row["low"], row["high"]),
+                "SE": number(row["standard_error"], ".3f"),
+                "clustered SE": number(row["clustered_standard_error"], ".3f"),
+                "only baseline right": number(row["only_baseline"], ".0f"),
+                "only ACT right": number(row["only_act"], ".0f"),
+                "McNemar p": p_value(row["p"]),
+                "Holm p": p_value(row["p_holm"]),
                 "noise": _noise(row),
             }
         )
@@ -120,16 +96,13 @@ def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
     name = "group" if "group" in groups else "subject"
     rows = []
     for _, row in groups.iterrows():
-        cells = {name: row[name]}
+        texts = {name: row[name]}
         if name == "group":
-            cells["tasks"] = f"{row['tasks']}" if row["tasks"] == row["of_tasks"] else f"{row['tasks']} of {row['of_tasks']}"
-        cells |= {"metric": _metric(row), "shots": _number(row["num_fewshot"], ".0f"), "n": _number(row["n"], ".0f")}
-        cells |= {header: f"{row[column]:{form}}" for header, (column, form) in zip(_HEADERS, _MEANS.items(), strict=True)}
-        rows.append({**cells, "95% interval": _interval(row)})
+            texts["tasks"] = f"{row['tasks']}" if row["tasks"] == row["of_tasks"] else f"{row['tasks']} of {row['of_tasks']}"
+        texts |= {"metric": _metric(row), "shots": number(row["num_fewshot"], ".0f"), "n": number(row["n"], ".0f")}
+        texts |= {header: f"{row[column]:{form}}" for header, column, form in _MEANS}
+        rows.append({**texts, "95% interval": interval(row["low"], row["high"])})
     return pd.DataFrame(rows)
-
-
-_HEADERS = ("baseline", "ACT", "delta")
 
 
 def overview(report: Report) -> TextTable:
@@ -137,39 +110,37 @@ def overview(report: Report) -> TextTable:
 
     The best of a model is bold in each column, and a star marks what differs from the baseline (`OVERVIEW_NOTE`).
     """
-    cells = pd.concat([_cells(report.comparison, "task"), _cells(report.groups, "group")], ignore_index=True)
-    columns = list(dict.fromkeys(cells["column"]))
+    shown = [_scores(report.comparison, "task"), _scores(report.groups, "group")]
+    scores = pd.concat(shown, ignore_index=True)
+    columns = list(dict.fromkeys(scores["column"]))
     rows, bold = [], []
-    for model, of_model in cells.groupby("model", sort=False):
-        first = of_model.drop_duplicates("column").set_index("column")
-        values = {"baseline": first["baseline"]}
-        values |= {
-            str(name): of_settings.set_index("column")["act"] for name, of_settings in of_model.groupby("settings", sort=False)
-        }
-        stars = {
-            str(name): of_settings.set_index("column")["differs"]
-            for name, of_settings in of_model.groupby("settings", sort=False)
-        }
-        shown = pd.DataFrame(values).T.reindex(columns=columns).astype(float).round(3)
-        best = shown.mul(first["sign"].reindex(columns), axis=1)
-        best = best.eq(best.max()) & shown.notna()
-        for settings, row in shown.iterrows():
+    for model, of_model in scores.groupby("model", sort=False):
+        once = of_model.drop_duplicates("column").set_index("column")
+        values = {"baseline": once["baseline"]}
+        stars = {}
+        for settings, of_settings in of_model.groupby("settings", sort=False):
+            values[str(settings)] = of_settings.set_index("column")["act"]
+            stars[str(settings)] = of_settings.set_index("column")["differs"]
+        numbers = pd.DataFrame(values).T.reindex(columns=columns).astype(float).round(3)
+        best = numbers.mul(once["sign"].reindex(columns), axis=1)
+        best = best.eq(best.max()) & numbers.notna()
+        for settings, row in numbers.iterrows():
             marks = stars.get(str(settings), pd.Series(dtype=bool)).reindex(columns, fill_value=False)
-            texts = {column: _number(value, ".3f") + ("*" if marks[column] else "") for column, value in row.items()}
+            texts = {column: number(value, ".3f") + ("*" if marks[column] else "") for column, value in row.items()}
             rows.append({"model": model, "settings": settings, **texts})
             bold.append({"model": False, "settings": False, **best.loc[settings]})
-        rows.append({"model": model, "settings": "n", **{column: _number(first["n"].get(column), ".0f") for column in columns}})
+        rows.append({"model": model, "settings": "n", **{column: number(once["n"].get(column), ".0f") for column in columns}})
         bold.append(dict.fromkeys(["model", "settings", *columns], False))
-    return TextTable("Models x tasks", pd.DataFrame(rows), pd.DataFrame(bold).astype(bool))
+    return TextTable("Models x tasks", pd.DataFrame(rows), _NAMES, pd.DataFrame(bold).astype(bool))
 
 
-def _cells(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """What `overview` shows of the comparison or of the averages: a row for each cell."""
-    cells = rows[["model", "settings", "n", "baseline", "act"]].copy()
-    cells["column"] = labels(rows, name)
-    cells["sign"] = rows["higher_is_better"].map({True: 1, False: -1}).astype(float)
-    cells["differs"] = differs(rows)
-    return cells
+def _scores(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """What `overview` shows of each row of the comparison or of the averages."""
+    scores = rows[["model", "settings", "n", "baseline", "act"]].copy()
+    scores["column"] = labels(rows, name)
+    scores["sign"] = rows["higher_is_better"].map({True: 1, False: -1}).astype(float)
+    scores["differs"] = differs(rows)
+    return scores
 
 
 def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "filter", "num_fewshot", "limit")) -> pd.Series:
@@ -183,78 +154,45 @@ def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "f
     return texts
 
 
-def differs(rows: pd.DataFrame) -> pd.Series:
-    """Which differences are significant: by Holm's p where there is one, else by the interval; see `OVERVIEW_NOTE`."""
-    interval = (rows["low"] > 0) | (rows["high"] < 0)
-    if "p_holm" not in rows:
-        return interval
-    p = rows["p_holm"].astype(float)
-    return (p < SIGNIFICANCE_LEVEL).where(p.notna(), interval)
-
-
 def markdown(report: Report) -> str:
     """All tables in Markdown, with a heading each, and what was not compared."""
-    parts = [f"### {table.title}\n\n{table_markdown(table)}\n" for table in report_tables(report)]
+    parts = [table.to_markdown() for table in report_tables(report)]
     parts += [f"{note}\n" for note in report_notes(report)]
     if report.notes:
         parts.append("Not compared:\n\n" + "".join(f"- {text}\n" for text in report.notes))
     return "\n".join(parts)
 
 
-def table_markdown(table: TextTable) -> str:
-    """A table in Markdown, without its title."""
-    texts = table.texts.map(lambda text: text.replace("|", "\\|").replace("*", "\\*"))
-    texts = texts.where(~table.bold, "**" + texts + "**")
-    align = ["left" if left else "right" for left in table.left]
-    return texts.to_markdown(index=False, disable_numparse=True, colalign=align)
-
-
 def latex(report: Report) -> str:
-    """All tables as LaTeX `tabular`s with the rules of the booktabs package, each below a comment with its title."""
-    parts = ["% Needs \\usepackage{booktabs}."]
-    parts += [f"% {_one_line(table.title)}\n{table_latex(table)}" for table in report_tables(report)]
+    """All tables as LaTeX, each below a comment with its title."""
+    parts = [BOOKTABS_NOTE, *(table.to_latex() for table in report_tables(report))]
     parts += [f"% {note}" for note in report_notes(report)]
-    parts += [f"% Not compared: {_one_line(note)}" for note in report.notes]
+    parts += [f"% Not compared: {one_line(note)}" for note in report.notes]
     return "\n".join(parts) + "\n"
-
-
-def table_latex(table: TextTable) -> str:
-    """A table as a LaTeX `tabular`, without its title."""
-    style = table.texts.style.format(_mathematics, escape="latex").format_index(_mathematics, escape="latex", axis=1)
-    style = style.apply(lambda _: table.bold.map(lambda bold: "textbf:--rwrap;" if bold else ""), axis=None).hide(axis="index")
-    return style.to_latex(hrules=True, column_format="".join("l" if left else "r" for left in table.left))
-
-
-def _mathematics(cell: object) -> str:
-    """Signs that are mathematics in LaTeX."""
-    text = re.sub(r"(?<![\w.])([-+])(?=\d)", r"$\1$", str(cell))
-    return text.replace("<", "$<$").replace("±", r"$\pm$")
 
 
 def print_tables(report: Report, console: Console) -> None:
     """Show comparison and averages on a terminal; green is better and red worse, where the interval excludes zero."""
     for (model, settings), rows in report.comparison.groupby(["model", "settings"], sort=False):
         averages = report.groups[(report.groups["model"] == model) & (report.groups["settings"] == settings)]
-        caption = "\n".join([TERMINAL_NOTE, *([SEEDS_NOTE.format(seeds)] if (seeds := _seeds(rows)) else [])])
-        table = Table(title=f"{model}: {settings}", caption=caption, box=box.SIMPLE, padding=0)
-        for header in _TERMINAL:
-            justify: Literal["left", "right"] = "left" if header in _NAMES else "right"
-            name = "p" if header == "McNemar p" else header
-            table.add_column(name, justify=justify, no_wrap=header not in _NAMES, overflow="fold")
-        _add_rows(table, rows, comparison_texts(rows))
+        texts = [comparison_texts(rows)]
         if len(averages):
-            table.add_section()
-            _add_rows(table, averages, group_texts(averages).rename(columns={"group": "task"}))
-        console.print(table)
+            texts.append(group_texts(averages).rename(columns={"group": "task"}))
+        shown = pd.concat([part.reindex(columns=list(_TERMINAL), fill_value="") for part in texts], ignore_index=True)
+        shown = shown.map(lambda text: text.replace(" ± ", "\n± ")).rename(columns={"McNemar p": "p"})
+        table = TextTable(f"{model}: {settings}", shown, _NAMES)
+        columns = {header: {"no_wrap": not left, "overflow": "fold"} for header, left in zip(shown, table.is_left, strict=True)}
+        caption = "\n".join([TERMINAL_NOTE, *([SEEDS_NOTE.format(seeds)] if (seeds := _seeds(rows)) else [])])
+        styles = [_style(row) for part in (rows, averages) for _, row in part.iterrows()]
+        ends = [len(rows) - 1] if len(averages) else []
+        console.print(table.to_terminal(columns, caption=caption, padding=(0, 0, 0, 0), styles=styles, ends_of_sections=ends))
 
 
-def _add_rows(table: Table, rows: pd.DataFrame, texts: pd.DataFrame) -> None:
-    shown = texts.reindex(columns=list(_TERMINAL), fill_value="")
-    for (_, row), cells in zip(rows.iterrows(), shown.itertuples(index=False), strict=True):
-        sign = 1 if row["higher_is_better"] else -1
-        worst, best = sorted((sign * row["low"], sign * row["high"]))
-        style = "green" if worst > 0 else "red" if best < 0 else None
-        table.add_row(*(cell.replace(" ± ", "\n± ") for cell in cells), style=style)
+def _style(row: pd.Series) -> str | None:
+    """The colour of a row on a terminal."""
+    sign = 1 if row["higher_is_better"] else -1
+    worst, best = sorted((sign * row["low"], sign * row["high"]))
+    return "green" if worst > 0 else "red" if best < 0 else None
 
 
 def _by_settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -262,42 +200,15 @@ def _by_settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{model}: {settings}", of_settings
 
 
-def plain_table(title: str, texts: pd.DataFrame) -> TextTable:
-    """A table with nothing in bold."""
-    return TextTable(title, texts, texts.map(lambda _: False))
-
-
-def _means(row: pd.Series) -> Sequence[str]:
-    means = {name: f"{row[name]:{form}}" for name, form in _MEANS.items()}
-    spread = {name: "" if pd.isna(row[f"{name}_sd"]) else f" ± {row[f'{name}_sd']:.3f}" for name in _MEANS}
-    return [means[name] + spread[name] for name in _MEANS]
-
-
 def _metric(row: pd.Series) -> str:
     return row["metric"] if row["filter"] == "none" else f"{row['metric']} ({row['filter']})"
-
-
-def _interval(row: pd.Series) -> str:
-    return "unpaired" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
 
 
 def _noise(row: pd.Series) -> str:
     return "" if pd.isna(row["noise"]) else f"{row['noise']:.3f} ({row['noise_changed']} changed)"
 
 
-def _number(value: Any, form: str) -> str:
-    return "" if pd.isna(value) else f"{value:{form}}"
-
-
-def _p_value(p: float) -> str:
-    return "" if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _seeds(comparison: pd.DataFrame) -> str:
     """How many seeds were averaged, such as "5" or "3 to 5"; empty where each result has one."""
     counts = sorted({int(seeds) for seeds in comparison["seeds"] if seeds > 1})
     return " to ".join(dict.fromkeys(str(count) for count in (counts[0], counts[-1]))) if counts else ""
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

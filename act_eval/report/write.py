@@ -10,6 +10,7 @@ from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
 from act_eval.report.plots import write_plots
 from act_eval.report.tables import latex, markdown
+from act_eval.tables import csv_text
 
 
 def write_report(report: Report, output: Path, style: str | None = None) -> list[Path]:
@@ -19,13 +20,13 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
     Args:
         report: see `build.make_report`.
         output: folder for the files; made when missing.
-        style: a matplotlib style for the plots, see `plots.write_plots`.
+        style: name of a matplotlib style or path of a style sheet for the plots, on top of the project's.
 
     Returns:
         The paths of the files.
 
     Raises:
-        ReportError: there is no such style.
+        SettingError: there is no such style.
         InputError: the folder cannot be made.
     """
     make_folder(output)
@@ -33,10 +34,10 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
     figures = {path.stem: path for path in plots if path.suffix == ".svg"}
     texts = {
         "comparison.md": markdown(report),
-        "comparison.csv": report.comparison.to_csv(index=False),
+        "comparison.csv": csv_text(report.comparison),
         "comparison.tex": latex(report),
-        "groups.csv": report.groups.to_csv(index=False) if len(report.groups) else None,
-        "subjects.csv": report.subjects.to_csv(index=False) if len(report.subjects) else None,
+        "groups.csv": csv_text(report.groups),
+        "subjects.csv": csv_text(report.subjects),
         "report.json": to_json(report),
         "report.html": page(report, figures),
     }

@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from act_eval.plotting import COLUMN_WIDTH, PAGE_WIDTH, SERIES, STYLE
+from act_eval.plotting import COLUMN_WIDTH, PAGE_WIDTH, SERIES, plot, small_print
 from act_eval.sinks import tables
 from act_eval.sinks.statistics import KINDS, SinkStatistics
 
 MOST_NAMES = len(SERIES)
 
-_PAPER_STYLE = {**STYLE, "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
 _ATTENTION = "Blues"
 _CHANGE = "cividis"
 _LINES = ("-", "--", ":")
@@ -29,14 +27,13 @@ _LABELLED_TOKENS = 45
 _LARGEST_NUMBERED_MAP = 16
 _HARDLY_ANY = 0.01
 
-in_paper_style = matplotlib.rc_context(_PAPER_STYLE)
 
-
-@in_paper_style
+@plot("attention_map", "Average attention maps")
+@small_print
 def plot_attention_map(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """Average attention maps by relative position, over documents, heads and layers; a panel for each name.
 
-    Above each map stands where sinks are: sinks per document and head, for each cell.
+    Above each map stands where sinks are: sinks per document and head, for each bin of positions.
 
     Args:
         statistics: with maps, by name of task or task family.
@@ -46,16 +43,21 @@ def plot_attention_map(statistics: Mapping[str, SinkStatistics]) -> Figure:
     return _maps(maps, sinks)
 
 
-@in_paper_style
+@plot("attention_map_layers", "Average attention map of each layer")
+@small_print
 def plot_attention_by_layer(statistics: SinkStatistics) -> Figure:
-    """The average attention map of each layer, over documents and heads; at most four a row. See `plot_attention_map`."""
+    """The average attention map of each layer, over documents and heads; at most four a row.
+
+    Above each map stands where sinks are: sinks per document and head, for each bin of positions.
+    """
     names = [f"layer {layer}" for layer in statistics.layers]
     sinks = statistics.positions.mean(1) / statistics.documents
     maps = statistics.map_before
     return _maps(dict(zip(names, maps, strict=True)), dict(zip(names, sinks, strict=True)), columns=4)
 
 
-@in_paper_style
+@plot("document_map", "Attention map of one document", data=tables.document)
+@small_print
 def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure:
     """The exact attention map of one document, over heads and layers, with its tokens.
 
@@ -86,7 +88,8 @@ def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure
     return figure
 
 
-@in_paper_style
+@plot("before_and_after", "Average attention before and after calibration")
+@small_print
 def plot_before_and_after(statistics: SinkStatistics) -> Figure:
     """The average attention map over documents, heads and layers, the same of the calibrated maps, and the difference.
 
@@ -112,7 +115,8 @@ def plot_before_and_after(statistics: SinkStatistics) -> Figure:
     return figure
 
 
-@in_paper_style
+@plot("attention_received", "Attention that sinks and other tokens receive", data=tables.received)
+@small_print
 def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """How the mean attention of keys is distributed: the first token, other sinks, other tokens; a panel for each name.
 
@@ -146,7 +150,8 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     return figure
 
 
-@in_paper_style
+@plot("sink_positions", "Where in their documents sinks are", data=tables.positions)
+@small_print
 def plot_sink_positions(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """Where in their documents sinks are, as a share of each name's sinks; a line for each name.
 
@@ -167,7 +172,8 @@ def plot_sink_positions(statistics: Mapping[str, SinkStatistics]) -> Figure:
     return figure
 
 
-@in_paper_style
+@plot("sinks_per_head", "Sinks per document in each head", data=tables.heads)
+@small_print
 def plot_sinks_per_head(statistics: SinkStatistics) -> Figure:
     """How many sinks a document has in each head: a heat map, layers down, heads across."""
     values = statistics.sinks_per_document
@@ -188,7 +194,8 @@ def plot_sinks_per_head(statistics: SinkStatistics) -> Figure:
     return figure
 
 
-@in_paper_style
+@plot("sink_tokens", "Tokens that are sinks", data=tables.tokens)
+@small_print
 def plot_sink_tokens(statistics: SinkStatistics, text: Callable[[int], str], top: int = 15) -> Figure:
     """The tokens that are sinks most often, with their share of all sinks, and how often they are a sink where they occur.
 
@@ -210,6 +217,10 @@ def plot_sink_tokens(statistics: SinkStatistics, text: Callable[[int], str], top
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axes.set_xlabel("share of all sinks, %\n(at the bar: share of its occurrences)")
     return figure
+
+
+# In the order in which their tables are written:
+WITH_DATA = (plot_received, plot_sink_positions, plot_sinks_per_head, plot_sink_tokens, plot_document)
 
 
 def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], columns: int = 3) -> Figure:

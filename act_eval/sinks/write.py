@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-import pandas as pd
-from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
 
-from act_eval.files import write_texts
-from act_eval.plotting import STYLE, write_figure
-from act_eval.sinks import plots, tables
+from act_eval.plotting import Plot
+from act_eval.sinks import plots
 from act_eval.sinks.statistics import SinkStatistics
 
 
@@ -57,32 +54,25 @@ def write_sinks(
     }
     everything = SinkStatistics.total(statistics.values())
     by_position = statistics if len(statistics) <= plots.MOST_NAMES else by_family
-    data: dict[str, pd.DataFrame] = {
-        "attention_received": tables.received(by_family),
-        "sink_positions": tables.positions(by_position),
-        "sinks_per_head": tables.heads(everything),
-        "sink_tokens": tables.tokens(everything, lambda token: token_text(tokenizer, token)),
+
+    def text(token: int) -> str:
+        return token_text(tokenizer, token)
+
+    arguments: dict[Plot[...], tuple[Any, ...]] = {
+        plots.plot_attention_map: (by_family,),
+        plots.plot_attention_by_layer: (everything,),
+        plots.plot_before_and_after: (everything,),
+        plots.plot_received: (by_family,),
+        plots.plot_sinks_per_head: (everything,),
+        plots.plot_sink_tokens: (everything, text),
+        plots.plot_sink_positions: (by_position,),
     }
-    figures: dict[str, Figure] = {
-        "attention_map": plots.plot_attention_map(by_family),
-        "attention_map_layers": plots.plot_attention_by_layer(everything),
-        "before_and_after": plots.plot_before_and_after(everything),
-        "attention_received": plots.plot_received(by_family),
-        "sinks_per_head": plots.plot_sinks_per_head(everything),
-        "sink_tokens": plots.plot_sink_tokens(everything, lambda token: token_text(tokenizer, token)),
-    }
-    if len(by_position) <= plots.MOST_NAMES:
-        figures["sink_positions"] = plots.plot_sink_positions(by_position)
     if document is not None:
-        data["document_map"] = tables.document(document.statistics, document.tokens)
-        figures["document_map"] = plots.plot_document(document.statistics, document.tokens)
-    paths: list[Path] = []
-    with matplotlib.rc_context(STYLE):
-        for name, figure in figures.items():
-            paths += write_figure(figure, folder, name)
-    paths += write_texts(
-        {f"{name}.csv": table.to_csv(index=False, float_format="%.6g") for name, table in data.items()}, folder
-    )
+        arguments[plots.plot_document] = (document.statistics, document.tokens)
+    drawn = [plot for plot in arguments if plot is not plots.plot_sink_positions or len(by_position) <= plots.MOST_NAMES]
+    with_data = [plot for plot in plots.WITH_DATA if plot in arguments]
+    paths = [path for plot in drawn for path in plot.write_figure(folder, *arguments[plot])]
+    paths += [path for plot in with_data for path in plot.write_data(folder, *arguments[plot])]
     if document is not None:
         paths.append(folder / "document_map.npz")
         document.statistics.save(paths[-1])

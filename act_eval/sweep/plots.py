@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from act_eval.plotting import COLUMN_WIDTH, GREY, PAGE_WIDTH, SERIES
-from act_eval.report.build import ALL_TASKS
+from act_eval.plotting import COLUMN_WIDTH, GREY, PAGE_WIDTH, SERIES, plot
+from act_eval.report.statistics import ALL_TASKS
 from act_eval.sweep.grid import Axis, label
 from act_eval.sweep.results import SweepResults
 from act_eval.sweep.tables import describe, lines, totals
@@ -24,6 +24,7 @@ _HEIGHT_OF_A_LETTER = 0.035  # of slanted names below an axis, in inches
 _APART_ON_A_SCALE, _APART_AT_A_NAME = 0.012, 0.11
 
 
+@plot("by_axis", "Difference along an axis")
 def plot_axis(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Figure:
     """ACT minus baseline along an axis, with 95% intervals: the average over tasks, or the one task that there is.
 

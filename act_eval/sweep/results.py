@@ -10,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from act_eval.compare import IDENTITY_KEY, Run
-from act_eval.report.build import ALL_TASKS
 from act_eval.report.load import load
 from act_eval.report.pairing import pair
-from act_eval.report.statistics import compare, macro_averages
+from act_eval.report.statistics import ALL_TASKS, compare, macro_averages
 from act_eval.sweep.grid import Axis, Point
 
 _STATISTICS = [
@@ -43,7 +42,7 @@ class SweepResults:
         axes: what varied.
         points: the combinations.
         table: a row for each point, task and metric, and for the average over all tasks where there are several (`task` is
-            `report.build.ALL_TASKS`): `point`, its place in `points`; a column for each axis, missing where the point's
+            `report.statistics.ALL_TASKS`): `point`, its place in `points`; a column for each axis, missing where the point's
             method knows nothing of it; and the statistics of `report.statistics.compare`. Points that change nothing have the
             settings "baseline" and no interval.
     """

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from act_eval.errors import InputError
-from act_eval.report.build import ALL_TASKS
-from act_eval.report.tables import TextTable, differs, plain_table
+from act_eval.errors import SettingError
+from act_eval.report.statistics import ALL_TASKS, differs
 from act_eval.sweep.grid import Axis
 from act_eval.sweep.results import SweepResults
+from act_eval.tables import TextTable, interval
 
 NOTE = (
     "Differences are paired by document, with 95% bootstrap intervals. A star marks a task that differs from the baseline "
@@ -37,13 +35,13 @@ def main_metric(results: SweepResults, metric: str | None = None) -> tuple[str, 
         metric: its name, or None for the one that most tasks have, `acc` before others.
 
     Raises:
-        InputError: no task has it.
+        SettingError: no task has it.
     """
     tasks = results.table.groupby(["metric", "filter"])["task"].nunique()
     names = [name for name in tasks.index if metric in (None, name[0])]
     if not names:
         there = ", ".join(dict.fromkeys(name for name, _ in tasks.index))
-        raise InputError(f"--metric {metric}: no task of the sweep has it; there are {there}.")
+        raise SettingError("metric", f"{metric}: no task of the sweep has it; there are {there}.")
     return min(names, key=lambda name: (-tasks[name], name[0] != "acc", name))
 
 
@@ -98,7 +96,8 @@ def axis_table(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Te
             text |= {"ACT": f"{total['act']:.3f}", "delta": f"{total['delta']:+.3f}", _INTERVAL: _interval(total)}
             texts.append(text)
     title = f"By {axis.name}: {describe(metric, names)} (baseline {total['baseline']:.3f})"
-    return plain_table(title, pd.DataFrame(texts).fillna(""))
+    names_of_values = [other.name for other in results.axes if not other.is_numeric]
+    return TextTable(title, pd.DataFrame(texts).fillna(""), names_of_values)
 
 
 def describe(metric: tuple[str, str], tasks: list[str]) -> str:
@@ -110,7 +109,7 @@ def describe(metric: tuple[str, str], tasks: list[str]) -> str:
 def _interval(row: pd.Series) -> str:
     if row["settings"] == "baseline":
         return _SAME
-    return "unpaired" if pd.isna(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+    return interval(row["low"], row["high"])
 
 
 def print_tables(results: SweepResults, metric: tuple[str, str], console: Console) -> None:
@@ -118,13 +117,10 @@ def print_tables(results: SweepResults, metric: tuple[str, str], console: Consol
     names = [axis.name for axis in results.axes]
     for axis in varied(results):
         table = axis_table(results, axis, metric)
-        shown = Table(title=table.title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for header in table.texts:
-            justify: Literal["left", "right"] = "left" if header in names else "right"
+        columns: dict[str, dict[str, Any]] = {}
+        for header in map(str, table.texts):
             widest = max(map(len, table.texts[header]))
-            whole = header in (*names, _INTERVAL)
-            shown.add_column(str(header), justify=justify, min_width=widest, no_wrap=whole, overflow="fold")
-        for cells in table.texts.itertuples(index=False):
-            shown.add_row(*cells)
-        console.print(shown)
+            columns[header] = {"min_width": widest, "no_wrap": header in (*names, _INTERVAL), "overflow": "fold"}
+            columns[header] |= {"justify": "left"} if header in names else {}
+        console.print(table.to_terminal(columns))
     console.print(NOTE, soft_wrap=True, highlight=False)

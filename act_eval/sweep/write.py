@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
 from act_eval.files import write_texts
-from act_eval.plotting import STYLE, write_figure
-from act_eval.report.tables import table_latex, table_markdown
 from act_eval.sweep.plots import plot_axis
 from act_eval.sweep.results import SweepResults
 from act_eval.sweep.tables import NOTE, axis_table, varied
+from act_eval.tables import csv_text
 
 
 def write_sweep(results: SweepResults, metric: tuple[str, str], output: Path) -> list[Path]:
@@ -27,11 +24,10 @@ def write_sweep(results: SweepResults, metric: tuple[str, str], output: Path) ->
     Returns:
         The paths of the files.
     """
-    texts, paths = {"sweep.csv": results.table.drop(columns="point").to_csv(index=False)}, []
+    texts = {"sweep.csv": csv_text(results.table.drop(columns="point"))}
+    plots: list[Path] = []
     for axis in varied(results):
-        table = axis_table(results, axis, metric)
-        texts[f"by_{axis.name}.md"] = f"### {table.title}\n\n{table_markdown(table)}\n\n{NOTE}\n"
-        texts[f"by_{axis.name}.tex"] = f"% {table.title}\n% {NOTE}\n{table_latex(table)}"
-        with matplotlib.rc_context(STYLE):
-            paths += write_figure(plot_axis(results, axis, metric), output, f"by_{axis.name}")
-    return [*write_texts(texts, output), *paths]
+        name, table = f"by_{axis.name}", axis_table(results, axis, metric)
+        texts |= {f"{name}.md": f"{table.to_markdown()}\n{NOTE}\n", f"{name}.tex": table.to_latex(NOTE)}
+        plots += plot_axis.named(name).write(output, results, axis, metric)
+    return [*write_texts(texts, output), *plots]

@@ -10,6 +10,18 @@ import numpy as np
 dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
 
 
+def act_settings(heads, beta, older):
+    """What results say of ACT, now or, `older`, before they said it in words."""
+    settings = {"threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill"}
+    profile = {"profile": "all", "profile_hash": "0" * 16, "num_heads": heads}
+    if older:
+        return {"beta": beta, **settings, **profile}
+    nothing = beta == 1
+    text = "baseline" if nothing or not heads else f"all ({heads} heads), beta {beta:g}, threshold 0.1"
+    method = {"method": "act", "parameters": {"beta": beta}, "sink_share": 1.0, "base": None, "changes_nothing": nothing}
+    return {**method, **settings, **profile, "heads": {}, "text": text}
+
+
 def write_run(
     folder,
     values,
@@ -27,15 +39,17 @@ def write_run(
     model_args="pretrained=some/model",
     samples=None,
     stock=False,
-    **act,
+    older=False,
 ):
-    """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all)."""
+    """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all).
+
+    `older` files hold ACT's settings as `act_settings` says.
+    """
     date = next(dates)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"beta": beta, "threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill", "num_heads": heads}
     config = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
     if not stock:
-        config["act"] = {**settings, "profile": "all", "profile_hash": "0" * 16, **act}
+        config["act"] = act_settings(heads, beta, older)
     results = {
         "model_name": model,
         "config": config,

@@ -32,7 +32,8 @@ from act_eval.methods.scale_first_token import ScaleFirstToken
 from act_eval.methods.temperature import Temperature
 from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile
-from act_eval.report.load import describe_settings, method_parameters
+from act_eval.report.older_files import current_form
+from act_eval.report.settings_text import describe_settings
 
 CASES = [
     ToOtherTokens(0.4),
@@ -443,7 +444,7 @@ def test_settings_in_results(method):
     lm = ACTLM(**arguments.model_args, device="cpu")
     act = lm.get_model_info()["act"]
     assert act["method"] == method.name
-    assert method_parameters(act) == method.parameters
+    assert current_form(act)["parameters"] == method.parameters
     assert act["changes_nothing"] is False
     described = describe_settings(act)
     parameters = [f"{name} {value:g}" for name, value in method.parameters.items()]

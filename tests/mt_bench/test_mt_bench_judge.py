@@ -441,9 +441,9 @@ def test_a_missing_order_is_missing():
 
 
 def replies(rows):
-    """Rows of category, question, turn, baseline and act."""
-    table = pd.DataFrame(rows, columns=["category", "question_id", "turn", "baseline", "act"])
-    return table.assign(model="m", settings="s").astype({"baseline": float, "act": float})
+    """Rows of category, question, turn, baseline and calibrated."""
+    table = pd.DataFrame(rows, columns=["category", "question_id", "turn", "baseline", "calibrated"])
+    return table.assign(model="m", settings="s").astype({"baseline": float, "calibrated": float})
 
 
 def row(scores, category, turn):

@@ -6,14 +6,16 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.runs import ACT, BASELINE, write_run
+from helpers.runs import ACT, BASELINE, act_settings, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.load import ReportError, load
+from act_eval.report.older_files import current_form
 from act_eval.report.pairing import pair
+from act_eval.report.settings_text import describe_settings, is_baseline
 from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
 from act_eval.report.write import write_report
 
@@ -239,8 +241,17 @@ class TestCompare:
         with pytest.raises(ReportError, match=r"a score in .*results_.* is not a number"):
             pair(load([tmp_path]))
 
+    @pytest.mark.parametrize("older", [False, True])
+    def test_older_files_are_read_beside_newer_ones(self, tmp_path, older):
+        write_run(tmp_path, BASELINE, older=older)
+        write_run(tmp_path, ACT, heads=32, older=not older)
+        write_run(tmp_path, [0.0] * 100, heads=2, older=older)
+        table = compared(tmp_path)
+        assert table["settings"].tolist() == [f"all ({heads} heads), beta 0.4, threshold 0.1" for heads in (2, 32)]
+        assert table["num_heads"].tolist() == [2, 32]
+
     def test_settings_that_are_missing(self, tmp_path):
-        write_run(tmp_path, [1.0], heads=32)
+        write_run(tmp_path, [1.0], heads=32, older=True)
         (file,) = tmp_path.glob("results_*")
         content = json.loads(file.read_text())
         del content["config"]["act"]["keep"]
@@ -270,6 +281,44 @@ def rewrite(folder, pattern, change):
     for file in folder.glob(pattern):
         texts = [file.read_text()] if file.suffix == ".json" else file.read_text().splitlines()
         file.write_text("".join(json.dumps(change(json.loads(text))) + "\n" for text in texts))
+
+
+class TestSettings:
+    OLDER = act_settings(32, 0.4, older=True) | {"profile_hash": "0123456789abcdef"}
+
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            ({}, "all (32 heads), beta 0.4, threshold 0.1"),
+            ({"threshold": None, "alpha": 5, "beta": 1 / 3}, "all (32 heads), beta 0.3333333333, alpha 5"),
+            ({"method": "remove", "beta": None}, "all (32 heads), remove, threshold 0.1"),
+            ({"method": "temperature", "beta": None, "theta": 2, "threshold": None}, "all (32 heads), temperature, theta 2"),
+            ({"sink_share": 0.4, "keep": "first-token"}, "all (32 heads), beta 0.4, threshold 0.1, 40% of sinks, first-token"),
+            ({"decode": "row", "base": "sdpa"}, "all (32 heads), beta 0.4, threshold 0.1, decode row"),
+            ({"profile": "a/b/c.json"}, "b/c.json 01234567 (32 heads), beta 0.4, threshold 0.1"),
+            ({"profile": "1:1+2+3+4+5+6+7+8"}, "1:1+2+3+4+5+6+7+8 (32 heads), beta 0.4, threshold 0.1"),
+            (
+                {"profile": "1:1+2+3+4+5+6+7+8+9+10+11"},
+                "1:1+2+3+4+5+6+7+8... 01234567 (32 heads), beta 0.4, threshold 0.1",
+            ),
+            ({"beta": 1}, "baseline"),
+            ({"beta": 1, "decode": "official"}, "all (32 heads), beta 1, threshold 0.1, decode official"),
+            ({"beta": 1, "changes_nothing": False}, "all (32 heads), beta 1, threshold 0.1"),
+            ({"changes_nothing": True}, "baseline"),
+            ({"num_heads": 0}, "baseline"),
+        ],
+    )
+    def test_older_files_in_words(self, change, text):
+        act = {name: value for name, value in {**self.OLDER, **change}.items() if name != "beta" or value is not None}
+        assert describe_settings(act) == text
+        assert is_baseline(act) == (text == "baseline")
+        assert describe_settings(current_form(act)) == text
+
+    def test_what_is_said_in_words_is_taken_as_it_is(self):
+        act = {"text": "whatever came later", "num_heads": 3, "changes_nothing": False}
+        assert describe_settings(act) == "whatever came later"
+        assert describe_settings({**act, "changes_nothing": True}) == describe_settings({**act, "num_heads": 0}) == "baseline"
+        assert describe_settings(None) == "baseline"
 
 
 class TestGroups:
@@ -333,8 +382,9 @@ class TestStatistics:
     def test_counts_add_up(self, pairs):
         baseline, act = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
         result = paired_statistics(baseline, act)
-        assert result["both"] + result["only_baseline"] + result["only_act"] + result["neither"] == result["n"] == len(pairs)
-        assert result["delta"] == pytest.approx((result["only_act"] - result["only_baseline"]) / len(pairs))
+        counts = [result[name] for name in ("both", "only_baseline", "only_calibrated", "neither")]
+        assert sum(counts) == result["n"] == len(pairs)
+        assert result["delta"] == pytest.approx((result["only_calibrated"] - result["only_baseline"]) / len(pairs))
         assert result["low"] <= result["delta"] + 1e-12
         assert result["high"] >= result["delta"] - 1e-12
         assert 0 < result["p"] <= 1

@@ -12,18 +12,21 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from act_eval.cli.app import main
+from act_eval.errors import SettingError
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.load import ReportError
 from act_eval.report.machine_readable import schema, to_json
-from act_eval.report.plots import plot_number_of_heads, plot_subjects, plots, write_plots
+from act_eval.report.plots import PLOTS, make_plots, plot_number_of_heads, plot_subjects, report_plot, write_plots
 from act_eval.report.tables import labels, latex, markdown, overview, print_tables
 from act_eval.report.write import write_report
+from act_eval.tables import TextTable, interval, number, p_value, with_spread
 
 RESULTS = Path(__file__).parents[1] / "results"
 ALL_HEADS = "all (32 heads), beta 0.4, alpha 5"
@@ -244,10 +247,58 @@ class TestTables:
         assert labels(rows, "task", ("metric", "num_fewshot")).tolist() == ["a, 0 shots", "a, 4 shots", "b"]
 
 
+class TestTextTable:
+    TABLE = TextTable(
+        "A|title\nof two lines",
+        pd.DataFrame({"name": ["a|b*c_d", "e"], "p": ["<0.001", "-1 ± 2"]}),
+        ["name"],
+        pd.DataFrame({"name": [False, False], "p": [True, False]}),
+    )
+
+    def test_markdown(self):
+        heading, empty, *lines = self.TABLE.to_markdown().split("\n", 4)[1:]
+        assert (heading, empty) == ("of two lines", "")
+        assert lines[1].replace(" ", "").split("\n")[-3:-1] == ["|a\\|b\\*c_d|**<0.001**|", "|e|-1±2|"]
+
+    def test_latex(self):
+        text = self.TABLE.to_latex("a note", "another")
+        assert text.startswith("% A|title of two lines\n% a note\n% another\n\\begin{tabular}{lr}\n")
+        assert r"a|b*c\_d & \textbf{$<$0.001} \\" in text
+        assert r"e & $-$1 $\pm$ 2 \\" in text
+
+    def test_terminal(self):
+        console = Console(width=60, record=True, force_terminal=True)
+        console.print(self.TABLE.to_terminal({"p": {"min_width": 10}}, styles=["green", None], ends_of_sections=[0]))
+        text = console.export_text(styles=True)
+        assert text.count("\x1b[32m") == 2  # both texts of the first row
+        lines = [line.strip() for line in re.sub("\x1b.*?m", "", text).splitlines() if line.strip()]
+        assert [line.split()[0] for line in lines if line[0] in "ae"] == ["a|b*c_d", "e"]
+        assert sum(set(line) == {"─"} for line in lines) == 2
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (p_value(0.0009), "<0.001"),
+            (p_value(0.001), "0.001"),
+            (p_value(1), "1.000"),
+            (p_value(float("nan")), ""),
+            (interval(-0.5, 0.25), "-0.500 to +0.250"),
+            (interval(-0.5, 0.25, digits=2), "-0.50 to +0.25"),
+            (interval(float("nan"), float("nan")), "unpaired"),
+            (number(None, ".3f"), ""),
+            (number(3.0, ".0f"), "3"),
+            (with_spread(0.5, 0.1, "+.3f"), "+0.500 ± 0.100"),
+            (with_spread(0.5, float("nan"), "+.3f"), "+0.500"),
+        ],
+    )
+    def test_numbers(self, text, expected):
+        assert text == expected
+
+
 class TestPlots:
     def test_all_of_them_as_png_and_svg(self, report, files):
         names = ["improvement", "scatter", "heat_map", "number_of_heads", "subjects"]
-        assert list(plots(report)) == names
+        assert list(make_plots(report)) == names
         for name in names:
             image = matplotlib.image.imread(files[f"{name}.png"])
             assert min(image.shape[:2]) > 200
@@ -255,8 +306,30 @@ class TestPlots:
             texts = [text.text for text in ElementTree.parse(files[f"{name}.svg"]).iter("{http://www.w3.org/2000/svg}text")]
             assert any(text and "ACT" in text for text in texts), name
 
+    def test_a_plot_says_all_that_is_said_of_it(self, files):
+        """Its name, its title on the page, and one place in it: a new one needs nothing else."""
+        assert len({plot.name for plot in PLOTS}) == len({plot.title for plot in PLOTS}) == len(PLOTS)
+        assert {file.stem for file in files.values() if file.suffix == ".svg"} == {plot.name for plot in PLOTS}
+        titles = re.findall("<figcaption>(.*?)</figcaption>", files["report.html"].read_text())
+        assert titles == [plot.title for plot in PLOTS]
+
+    def test_a_new_plot_is_written_and_on_the_page(self, report, tmp_path, monkeypatch):
+        monkeypatch.setattr("act_eval.report.plots.PLOTS", plots_of_a_report := [*PLOTS])
+        monkeypatch.setattr("act_eval.report.page.PLOTS", plots_of_a_report)
+
+        @report_plot("rows", "How many rows there are")
+        def plot_rows(report):
+            figure = Figure()
+            figure.text(0.5, 0.5, f"{len(report.comparison)} rows")
+            return figure
+
+        assert plot_rows.__name__ == "plot_rows"
+        written = {path.name for path in write_report(report, tmp_path)}
+        assert written >= {"rows.png", "rows.svg"}
+        assert "<figcaption>How many rows there are</figcaption>" in (tmp_path / "report.html").read_text()
+
     def test_texts_stay_inside(self, report):
-        for name, figure in plots(report).items():
+        for name, figure in make_plots(report).items():
             figure.draw_without_rendering()
             drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
             assert min(drawn.x0, drawn.y0) >= -0.02, name
@@ -265,31 +338,32 @@ class TestPlots:
     def test_long_names_fit(self, report):
         rows = report.comparison[report.comparison["task"] == "demo_topic"]
         rows = rows.assign(settings=rows["settings"].map(lambda name: "long_folder_" * 5 + name))
-        figures = plots(dataclasses.replace(report, comparison=rows))
+        figures = make_plots(dataclasses.replace(report, comparison=rows))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for figure in figures.values():
                 figure.draw_without_rendering()
 
     def test_bars_are_the_differences(self, report):
-        panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in plots(report)["improvement"].axes]
+        panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in make_plots(report)["improvement"].axes]
         deltas = [round(delta * 100, 6) for delta in report.comparison["delta"]]
         assert sorted(width for widths in panels for width in widths) == sorted(deltas)
         assert all(widths == sorted(widths) for widths in panels)
 
     def test_line_of_heads(self, report):
-        (axes,) = plots(report)["number_of_heads"].axes
+        (axes,) = make_plots(report)["number_of_heads"].axes
         x, y = axes.lines[0].get_data()
         groups = report.groups.sort_values("num_heads")
         assert list(x) == [16, 32]
         assert y == pytest.approx(groups["delta"].to_numpy(float) * 100)
 
     def test_nothing_to_show(self, report):
-        assert plot_subjects(report.subjects.iloc[:0]) is None
+        assert plot_subjects(dataclasses.replace(report, subjects=report.subjects.iloc[:0])) is None
         one = report.comparison[report.comparison["num_heads"] == 32]
-        assert plot_number_of_heads(one, report.groups.iloc[:0]) is None
+        assert plot_number_of_heads(dataclasses.replace(report, comparison=one, groups=report.groups.iloc[:0])) is None
         worse = report.comparison.assign(baseline=12.0)
-        assert plots(type(report)(report.runs, worse, report.groups.iloc[:0], report.subjects.iloc[:0], report.flips, ())) == {}
+        empty = {"groups": report.groups.iloc[:0], "subjects": report.subjects.iloc[:0]}
+        assert make_plots(dataclasses.replace(report, comparison=worse, **empty)) == {}
 
     def test_style(self, report, tmp_path):
         sheet = tmp_path / "own.mplstyle"
@@ -299,7 +373,7 @@ class TestPlots:
         before = dict(matplotlib.rcParams)
         write_plots(report, tmp_path, "ggplot")
         assert dict(matplotlib.rcParams) == before
-        with pytest.raises(ReportError, match="--style nothing"):
+        with pytest.raises(SettingError, match=r"^style nothing: "):
             write_plots(report, tmp_path, "nothing")
 
 
@@ -307,7 +381,7 @@ class TestOptions:
     def test_metrics(self):
         report = make_report([RESULTS], ReportOptions(metrics=("f1", "greedy_acc")))
         assert set(report.comparison["metric"]) == {"f1", "greedy_acc"}
-        with pytest.raises(ReportError, match=r"--metric nothing: no run has it; there are acc, exact_match, f1, greedy_acc"):
+        with pytest.raises(SettingError, match=r"^metric nothing: no run has it; there are acc, exact_match, f1, greedy_acc"):
             make_report([RESULTS], ReportOptions(metrics=("nothing",)))
 
     def test_patterns(self):
@@ -315,7 +389,7 @@ class TestOptions:
         assert report.comparison["task"].tolist() == ["demo_choice", "demo_sentiment", "demo_topic"]
         assert report.comparison["p_holm"].tolist() == [1, 1, 1]
         assert report.comparison["noise"].notna().sum() == 2
-        with pytest.raises(ReportError, match="no such column"):
+        with pytest.raises(SettingError, match=r"^filter colour=...: there is no such column"):
             make_report([RESULTS], ReportOptions(patterns={"colour": "red"}))
         with pytest.raises(ReportError, match="nothing is left"):
             make_report([RESULTS], ReportOptions(patterns={"task": "x*"}))
@@ -326,7 +400,7 @@ class TestOptions:
             for by in ("group", "tag", "all", "none")
         }
         assert groups == {"group": {"act_demo"}, "tag": {"all tasks"}, "all": {"all tasks"}, "none": set()}
-        with pytest.raises(ReportError, match="--group-by colour: choose one of group, tag, all, none"):
+        with pytest.raises(SettingError, match=r"^group_by colour: choose one of group, tag, all, none"):
             ReportOptions(group_by="colour")
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -20,8 +19,8 @@ from typer.testing import CliRunner
 from act_eval.cli import app as cli
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
-from act_eval.plotting import STYLE
-from act_eval.report.build import ALL_TASKS, make_report
+from act_eval.report.build import make_report
+from act_eval.report.statistics import ALL_TASKS
 from act_eval.sweep.grid import Axis, Point, points
 from act_eval.sweep.plots import plot_axis
 from act_eval.sweep.results import SweepResults
@@ -369,10 +368,9 @@ class TestShown:
         """Nothing is cut off, the legend touches no panel, and neither titles nor names of values meet."""
         results = made_up(GRIDS[name])
         for axis in varied(results):
-            with matplotlib.rc_context(STYLE):
-                figure = plot_axis(results, axis, ("acc", "none"))
-                canvas = FigureCanvasAgg(figure)
-                canvas.draw()
+            figure = plot_axis(results, axis, ("acc", "none"))
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
             renderer, inside = canvas.get_renderer(), figure.bbox.padded(1)
             titles = [panel._left_title.get_window_extent(renderer) for panel in figure.axes if panel._left_title.get_text()]
             panels = [panel.get_tightbbox(renderer) for panel in figure.axes]
