@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.runs import read_samples
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
@@ -59,11 +60,11 @@ def test_lm_evals_own_files(finished):
     for file in folder.glob("results_*.json"):
         results = json.loads(file.read_text())
         (task,) = results["configs"]
-        samples = (folder / f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl").read_text().splitlines()
+        samples = read_samples(file, task)
         assert len(samples) == 12
         assert results["config"]["model"] == "act-hf"
         assert results["config"]["act"]["num_heads"] in (0, 32)
-        assert results["results"][task]["acc,none"] == sum(json.loads(line)["acc"] for line in samples) / 12
+        assert results["results"][task]["acc,none"] == sum(sample["acc"] for sample in samples) / 12
     assert not list(finished.glob(".unfinished*"))
     assert (finished / "comparison.md").is_file()
 
@@ -92,8 +93,7 @@ def test_seeds_are_averaged(tmp_path):
         results = json.loads(file.read_text())
         variant = results["config"]["act"]["num_heads"], results["comparison_cell"]["seed"]
         assert results["config"]["fewshot_seed"] == variant[1]
-        samples = file.with_name(file.name.replace("results_", "samples_demo_topic_").replace(".json", ".jsonl"))
-        prompts[variant] = [json.loads(line)["arguments"]["gen_args_0"]["arg_0"] for line in samples.read_text().splitlines()]
+        prompts[variant] = [sample["arguments"]["gen_args_0"]["arg_0"] for sample in read_samples(file, "demo_topic")]
         means[variant] = results["results"]["demo_topic"]["acc,none"]
     assert sorted(prompts) == [(0, 0), (0, 42), (32, 0), (32, 42)]
     assert prompts[0, 0] == prompts[32, 0]
@@ -259,8 +259,7 @@ def test_a_kill_leaves_no_half_written_results(tmp_path):
     assert finished_files()
     for file in finished_files():
         (task,) = json.loads(file.read_text())["configs"]
-        samples = file.with_name(f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl")
-        assert len(samples.read_text().splitlines()) == 12
+        assert len(read_samples(file, task)) == 12
 
 
 def answers(folder):
@@ -269,8 +268,7 @@ def answers(folder):
     for results in folder.rglob("results_*.json"):
         content = json.loads(results.read_text())
         (task,) = content["configs"]
-        samples = results.with_name(f"samples_{task}_{results.stem.removeprefix('results_')}.jsonl").read_text().splitlines()
-        for sample in map(json.loads, samples):
+        for sample in read_samples(results, task):
             values = [float(value) for value, _ in sample["filtered_resps"]]
             found[task, content["config"]["act"]["num_heads"] > 0, sample["doc_id"]] = values
     return found

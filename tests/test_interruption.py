@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from helpers.runs import samples_file
 from rich.console import Console
 
 from act_eval.compare import ComparisonSettings, run_comparison
@@ -46,8 +47,7 @@ def contents(output):
             results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
             cell = results["comparison_cell"]
             found["results", cell["task"], cell["model_args"]["act_profile"]] = results
-            samples = file.with_name(f"samples_{cell['task']}_{file.stem.removeprefix('results_')}.jsonl")
-            found["samples", cell["task"], cell["model_args"]["act_profile"]] = samples.read_text()
+            found["samples", cell["task"], cell["model_args"]["act_profile"]] = samples_file(file, cell["task"]).read_text()
         elif not file.name.startswith("samples_"):
             found[name] = file.read_bytes()
     return found

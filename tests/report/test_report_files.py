@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.runs import read_samples
 from rich.console import Console
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
@@ -48,8 +49,7 @@ def sample_values(task, metric, shots, seed, profile):
             continue
         if config.get("act", {}).get("profile", "none") != profile:
             continue
-        lines = file.with_name(file.name.replace("results_", f"samples_{task}_").replace(".json", ".jsonl")).read_text()
-        samples = [json.loads(line) for line in lines.splitlines()]
+        samples = read_samples(file, task)
         values = np.array([sample[metric] for sample in sorted(samples, key=lambda sample: sample["doc_id"])], dtype=float)
         assert results["results"][task][f"{metric},none"] == pytest.approx(values.mean())
         clusters = [sample["doc"].get("subject", sample["doc"].get("title")) for sample in samples]
