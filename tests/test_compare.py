@@ -19,6 +19,8 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import tasks_path
 from act_eval.profiles import HeadProfile
 
+pytestmark = pytest.mark.tier("model")
+
 ARGUMENTS = ["compare", "--tasks", "demo_choice,demo_topic", "--limit", "12", "--batch-size", "4", "--device", "cpu"]
 MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=5,dtype=float32"]
 
@@ -179,6 +181,7 @@ def test_a_task_name_leads_nowhere_else(tmp_path, monkeypatch):
         compare(tmp_path / "results", "--include-path", str(tmp_path / "tasks"), "--tasks", "../../evil")
 
 
+@pytest.mark.tier("process")
 def test_report_of_a_folder(finished, tmp_path):
     result = act_eval("report", finished, "--output", tmp_path)
     assert result.returncode == 0
@@ -186,6 +189,7 @@ def test_report_of_a_folder(finished, tmp_path):
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
 
 
+@pytest.mark.tier("process")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -211,12 +215,14 @@ def test_a_folder_that_cannot_be_made(finished, tmp_path, monkeypatch):
         assert str(result.exception).endswith("cannot be written (Not a directory): choose another folder.")
 
 
+@pytest.mark.tier("process")
 def test_profiles():
     listing = act_eval("profiles").stdout
     assert "llama-2-7b-chat/classification" in listing
     assert json.loads(act_eval("profiles", "llama-2-7b-chat/mt-bench").stdout)["model"]["layers"] == 32
 
 
+@pytest.mark.tier("process")
 def test_run_is_lm_eval_with_the_projects_tasks(tmp_path):
     result = act_eval(
         *("run", "--model_args", "act_profile=all,act_alpha=5", "--tasks", "act_demo", "--limit", "4", "--device", "cpu"),
@@ -243,6 +249,7 @@ def test_run_uses_act_hf_unless_a_model_is_named(monkeypatch, arguments, model):
     assert seen == [model]
 
 
+@pytest.mark.tier("process")
 def test_a_kill_leaves_no_half_written_results(tmp_path):
     """SIGKILL while cells are being written: every results file that is there is whole and has its samples."""
     command = [str(Path(sys.executable).with_name("act-eval")), *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path)]
@@ -274,6 +281,7 @@ def answers(folder):
     return found
 
 
+@pytest.mark.tier("process")
 class TestTwoProcesses:
     """With an odd number of documents, so that the processes have different numbers of them."""
 

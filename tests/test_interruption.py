@@ -16,6 +16,8 @@ from act_eval.search.settings import SearchSettings
 from act_eval.sinks.run import run_sinks
 from act_eval.sinks.settings import SinksSettings
 
+pytestmark = pytest.mark.tier("process")
+
 KILLS = 7
 TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
 MODEL_ARGS = {"act_alpha": 5, "dtype": "float32"}

@@ -3,6 +3,10 @@
 import ast
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.tier("unit")
+
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "act_eval"
 

@@ -25,6 +25,8 @@ from act_eval.attention.pairs import AttentionCall, Pairs
 from act_eval.methods.act import ToOtherTokens
 from act_eval.profiles import HeadProfile, ProfileError
 
+pytestmark = pytest.mark.tier("model")
+
 SETTINGS = [
     CalibrationSettings(),
     CalibrationSettings(ToOtherTokens(0), threshold=0.05),
@@ -295,6 +297,7 @@ def test_masks_that_add_to_the_scores(gqa_model, slope):
     assert (logits_of(gqa_model, ids, attention_mask=mask) - expected).abs().max() > 0.01
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(
     "act",

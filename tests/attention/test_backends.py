@@ -24,6 +24,8 @@ from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 
+pytestmark = pytest.mark.tier("model")
+
 NEW = (1, 3)
 
 

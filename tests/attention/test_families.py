@@ -16,6 +16,8 @@ from act_eval.errors import InputError
 from act_eval.model_families import CHECKS, CheckedFamily, checked_families, to_json, to_markdown
 from act_eval.profiles import ProfileError
 
+pytestmark = pytest.mark.tier("slow")
+
 ROOT = Path(__file__).parents[2]
 README_MARKS = (
     "<!-- models: written by pytest tests/attention/test_families.py --write-models -->\n",

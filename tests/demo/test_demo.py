@@ -9,6 +9,8 @@ from act_eval.demo import MODEL_PATH, corpus
 from act_eval.demo.sinks import share_of_documents_with_sinks
 from act_eval.harness.lm import ACTLM
 
+pytestmark = pytest.mark.tier("model")
+
 CHANCE = {"sentiment": 0.5, "topic": 0.25, "choice": 0.25}
 
 

@@ -23,6 +23,8 @@ from act_eval.mt_bench.generation import Sampling, SeededSampling
 from act_eval.mt_bench.journal import open_journal, read_journal
 from act_eval.mt_bench.questions import load_questions
 
+pytestmark = pytest.mark.tier("model")
+
 HERE = Path(__file__).parent
 QUESTIONS, TEMPLATE = HERE / "question.jsonl", HERE / "chat.jinja"
 ACT_ARGUMENTS = {"act_profile": "all", "act_threshold": 0.02, "act_beta": 0.0}

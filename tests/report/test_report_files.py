@@ -26,6 +26,8 @@ from act_eval.report.plots import plot_number_of_heads, plot_subjects, plots, wr
 from act_eval.report.tables import labels, latex, markdown, overview, print_tables
 from act_eval.report.write import write_report
 
+pytestmark = pytest.mark.tier("unit")
+
 RESULTS = Path(__file__).parents[1] / "results"
 ALL_HEADS = "all (32 heads), beta 0.4, alpha 5"
 
@@ -291,6 +293,7 @@ class TestPlots:
         worse = report.comparison.assign(baseline=12.0)
         assert plots(type(report)(report.runs, worse, report.groups.iloc[:0], report.subjects.iloc[:0], report.flips, ())) == {}
 
+    @pytest.mark.tier("slow")
     def test_style(self, report, tmp_path):
         sheet = tmp_path / "own.mplstyle"
         sheet.write_text("figure.facecolor: 00ff00\nsavefig.facecolor: 00ff00\n")
@@ -320,6 +323,7 @@ class TestOptions:
         with pytest.raises(ReportError, match="nothing is left"):
             make_report([RESULTS], ReportOptions(patterns={"task": "x*"}))
 
+    @pytest.mark.tier("slow")
     def test_group_by(self):
         groups = {
             by: set(make_report([RESULTS], ReportOptions(group_by=by)).groups["group"])
@@ -406,6 +410,7 @@ def test_swapping_negates(tmp_path, report):
     assert swapped["delta"].to_numpy(float) == pytest.approx(-original["delta"].to_numpy(float))
 
 
+@pytest.mark.tier("slow")
 def test_truncated_samples_are_never_a_wrong_table(tmp_path):
     """A samples file cut anywhere is an error, or an unpaired row with a note."""
     for file in RESULTS.iterdir():

@@ -31,6 +31,8 @@ from act_eval.sinks.statistics import MEAN_EDGES
 from act_eval.sinks.store import StatisticsStore
 from act_eval.sinks.write import token_text
 
+pytestmark = pytest.mark.tier("model")
+
 CELLS = 12
 LENGTHS = (40, 9, 31, 12, 25)
 SOME = HeadProfile({1: (0, 3), 2: (2,), 4: (1, 5, 6, 7)})
@@ -300,6 +302,7 @@ def overlapping(figure):
 
 
 class TestPlots:
+    @pytest.mark.tier("slow")
     @pytest.mark.parametrize("names", [["one"], ["one", "two"], ["one", "two", "three", "four"]], ids=len)
     def test_labels_are_whole_and_apart(self, statistics, names):
         by_name = dict.fromkeys(names, statistics)
