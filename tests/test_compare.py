@@ -71,6 +71,7 @@ def test_lm_evals_own_files(finished):
     assert (finished / "comparison.md").is_file()
 
 
+@pytest.mark.tier("slow")
 def test_demo_searches_and_compares(tmp_path):
     output = tmp_path / "demo"
     first, second = (CliRunner().invoke(cli.app, ["demo", "--limit", "4", "--output", str(output)]) for _ in range(2))
@@ -86,6 +87,7 @@ def test_demo_searches_and_compares(tmp_path):
     assert "all (32 heads)" in text
 
 
+@pytest.mark.tier("slow")
 def test_seeds_are_averaged(tmp_path):
     arguments = ["compare", "--tasks", "demo_topic", "--limit", "10", "--batch-size", "10", "--device", "cpu", *MODEL_ARGS]
     arguments += ["--num-fewshot", "2", "--seeds", "0,42", "--output", str(tmp_path)]
@@ -111,6 +113,7 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch):
     assert "4 of 4 cells are finished" in compare(finished)
 
 
+@pytest.mark.tier("slow")
 def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     original, scored = ACTLM._score_contexts, []
 
@@ -132,12 +135,14 @@ def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
 
 
+@pytest.mark.tier("slow")
 def test_other_settings_are_other_cells(tmp_path):
     compare(tmp_path, "--limit", "4")
     compare(tmp_path, "--limit", "4", "--model-args", "act_profile=0:1,act_alpha=5,dtype=float32")
     assert identities(tmp_path) == sorted([*EVERY_CELL, ("demo_choice", "0:1"), ("demo_topic", "0:1")])
 
 
+@pytest.mark.tier("slow")
 def test_a_changed_profile_file_is_another_cell(tmp_path):
     profile, output = tmp_path / "mine.json", tmp_path / "output"
     for heads in ({0: (1,)}, {0: (2,)}):

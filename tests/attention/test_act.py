@@ -54,6 +54,7 @@ class TestGolden:
             if case["full_key"]:
                 np.testing.assert_allclose(logits, expected[case["full_key"]], rtol=0, atol=5e-5)
 
+    @pytest.mark.tier("slow")
     def test_generation(self, cases, expected, golden_model):
         assert len(cases["generation"]) == 15
         for case in cases["generation"]:
@@ -249,6 +250,7 @@ def test_rows_may_calibrate_different_heads(gqa_model):
         gqa_model(ids[:2])
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("block", [1, 300, 2**14, 2**22])
 def test_row_blocks_and_chunks_of_pairs_change_nothing(gqa_model, monkeypatch, block):
     act = ACT("all", beta=0)

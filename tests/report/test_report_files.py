@@ -247,6 +247,7 @@ class TestTables:
 
 
 class TestPlots:
+    @pytest.mark.tier("slow")
     def test_all_of_them_as_png_and_svg(self, report, files):
         names = ["improvement", "scatter", "heat_map", "number_of_heads", "subjects"]
         assert list(plots(report)) == names

@@ -301,8 +301,8 @@ def overlapping(figure):
     return beyond, covered
 
 
+@pytest.mark.tier("slow")
 class TestPlots:
-    @pytest.mark.tier("slow")
     @pytest.mark.parametrize("names", [["one"], ["one", "two"], ["one", "two", "three", "four"]], ids=len)
     def test_labels_are_whole_and_apart(self, statistics, names):
         by_name = dict.fromkeys(names, statistics)

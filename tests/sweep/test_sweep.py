@@ -156,7 +156,7 @@ def finished(tmp_path_factory):
     return output, result.output
 
 
-@pytest.mark.tier("model")
+@pytest.mark.tier("slow")
 class TestRun:
     def test_every_point_and_the_baseline_are_run_once(self, finished):
         output, _ = finished
@@ -278,6 +278,7 @@ class TestRun:
         for name in FILES:
             assert (output / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
+    @pytest.mark.tier("unit")
     @pytest.mark.parametrize(
         ("arguments", "culprit"),
         [
