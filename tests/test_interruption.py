@@ -47,9 +47,9 @@ def contents(output):
             continue
         if file.name.startswith("results_"):
             results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
-            cell = results["comparison_cell"]
-            found["results", cell["task"], cell["model_args"]["act_profile"]] = results
-            found["samples", cell["task"], cell["model_args"]["act_profile"]] = samples_file(file, cell["task"]).read_text()
+            run = results["comparison_cell"]
+            found["results", run["task"], run["model_args"]["act_profile"]] = results
+            found["samples", run["task"], run["model_args"]["act_profile"]] = samples_file(file, run["task"]).read_text()
         elif not file.name.startswith("samples_"):
             found[name] = file.read_bytes()
     return found

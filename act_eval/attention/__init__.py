@@ -1,4 +1,8 @@
-"""What happens inside one attention call: sinks are found, and the outputs of calibrated heads replaced."""
+"""What happens inside one attention call: sinks are found, and the outputs of calibrated heads replaced.
+
+`calibration` is the definition on attention maps, `act` puts it into a model, and `layer` follows one call. What users need is
+in `act_eval` itself: `ACT`, `calibrate`, `column_means`, `find_sinks`. The modules here are internal.
+"""
 
 import lazy_loader
 
