@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
-
 
 def samples_file(results: Path, task: str) -> Path:
     """Where lm-eval writes a task's samples: samples_{task}_{date}.jsonl beside results_{date}.json."""
@@ -19,6 +17,9 @@ def samples_file(results: Path, task: str) -> Path:
 def read_samples(results: Path, task: str) -> list[dict]:
     """The samples of a task in a run, in the order of the file."""
     return [json.loads(line) for line in samples_file(results, task).read_text().splitlines()]
+
+
+dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
 
 
 def write_run(

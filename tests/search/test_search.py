@@ -180,7 +180,6 @@ class TestEstimates:
         assert estimates.cost == 3 * estimates.full_pass
 
 
-@pytest.mark.tier("unit")
 class TestSelection:
     @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=60), st.floats(0.1, 20))
     def test_the_plan_keeps_to_the_budget(self, costs, budget):
