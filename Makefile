@@ -4,22 +4,27 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO_OUTPUT := demo-output
 MATRIX := oldest newest
+PYTEST := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_registration.py test_compare.py test_trouble.py
 
-.PHONY: demo test test-matrix lint clean
+.PHONY: demo test test-fast test-matrix lint style types layers clean
 .PRECIOUS: .venv-%/.installed
 
 demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/act-eval demo --output $(DEMO_OUTPUT)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(PYTEST)
+
+# What needs no process, browser or long run of its own.
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(PYTEST) -m 'unit or model'
 
 # Oldest and newest supported transformers and lm-eval, each in its own environment with its own constraints.
 test-matrix: $(MATRIX:%=test-%)
 
 test-%: .venv-%/.installed
-	.venv-$*/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(MATRIX_TESTS:%=tests/%)
+	.venv-$*/bin/python -m pytest $(PYTEST) $(MATRIX_TESTS:%=tests/%)
 
 .venv-%/.installed: constraints-%.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)
@@ -27,10 +32,19 @@ test-%: .venv-%/.installed
 	$(@D)/bin/pip install --quiet --constraint $< --editable '.[test]'
 	touch $@
 
-lint: $(VENV)/.installed-test
+# `make --keep-going lint` goes on after a failure.
+lint: style types layers
+
+style: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
 	$(BIN)/mypy
+
+# Which package may import which: pyproject.toml, [tool.importlinter].
+layers: $(VENV)/.installed-test
+	$(BIN)/lint-imports --no-logo
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -25,6 +25,32 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from act_eval.harness.tasks import tasks_path
 
+TIERS = {
+    "unit": "runs no model and starts no process",
+    "model": "runs a small model",
+    "process": "starts processes, and kills some",
+    "browser": "looks at a page in Chromium",
+    "slow": "takes many seconds",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"tier(name): what a test needs, {', '.join(TIERS)}; the nearest one counts")
+    for name, meaning in TIERS.items():
+        config.addinivalue_line("markers", f"{name}: a test that {meaning}; made from its tier")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the tier that its function, its class or its module names, before `-m` leaves some out."""
+    for item in items:
+        tier = item.get_closest_marker("tier")
+        if tier is None or tier.args[0] not in TIERS:
+            raise pytest.UsageError(
+                f"{item.nodeid} has no tier: mark it, its class or its module with one of {', '.join(TIERS)}."
+            )
+        item.add_marker(tier.args[0])
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-models", action="store_true", help="write the table of models from this run of test_families.py")

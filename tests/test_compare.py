@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.runs import read_samples
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
@@ -17,6 +18,8 @@ from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import tasks_path
 from act_eval.profiles import HeadProfile
+
+pytestmark = pytest.mark.tier("model")
 
 ARGUMENTS = ["compare", "--tasks", "demo_choice,demo_topic", "--limit", "12", "--batch-size", "4", "--device", "cpu"]
 MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=5,dtype=float32"]
@@ -59,15 +62,16 @@ def test_lm_evals_own_files(finished):
     for file in folder.glob("results_*.json"):
         results = json.loads(file.read_text())
         (task,) = results["configs"]
-        samples = (folder / f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl").read_text().splitlines()
+        samples = read_samples(file, task)
         assert len(samples) == 12
         assert results["config"]["model"] == "act-hf"
         assert results["config"]["act"]["num_heads"] in (0, 32)
-        assert results["results"][task]["acc,none"] == sum(json.loads(line)["acc"] for line in samples) / 12
+        assert results["results"][task]["acc,none"] == sum(sample["acc"] for sample in samples) / 12
     assert not list(finished.glob(".unfinished*"))
     assert (finished / "comparison.md").is_file()
 
 
+@pytest.mark.tier("slow")
 def test_demo_searches_and_compares(tmp_path):
     output = tmp_path / "demo"
     first, second = (CliRunner().invoke(cli.app, ["demo", "--limit", "4", "--output", str(output)]) for _ in range(2))
@@ -83,6 +87,7 @@ def test_demo_searches_and_compares(tmp_path):
     assert "all (32 heads)" in text
 
 
+@pytest.mark.tier("slow")
 def test_seeds_are_averaged(tmp_path):
     arguments = ["compare", "--tasks", "demo_topic", "--limit", "10", "--batch-size", "10", "--device", "cpu", *MODEL_ARGS]
     arguments += ["--num-fewshot", "2", "--seeds", "0,42", "--output", str(tmp_path)]
@@ -92,8 +97,7 @@ def test_seeds_are_averaged(tmp_path):
         results = json.loads(file.read_text())
         variant = results["config"]["act"]["num_heads"], results["comparison_cell"]["seed"]
         assert results["config"]["fewshot_seed"] == variant[1]
-        samples = file.with_name(file.name.replace("results_", "samples_demo_topic_").replace(".json", ".jsonl"))
-        prompts[variant] = [json.loads(line)["arguments"]["gen_args_0"]["arg_0"] for line in samples.read_text().splitlines()]
+        prompts[variant] = [sample["arguments"]["gen_args_0"]["arg_0"] for sample in read_samples(file, "demo_topic")]
         means[variant] = results["results"]["demo_topic"]["acc,none"]
     assert sorted(prompts) == [(0, 0), (0, 42), (32, 0), (32, 42)]
     assert prompts[0, 0] == prompts[32, 0]
@@ -109,6 +113,7 @@ def test_finished_cells_are_not_run_again(finished, monkeypatch):
     assert "4 of 4 runs are finished" in compare(finished)
 
 
+@pytest.mark.tier("slow")
 def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     original, scored = ACTLM._score_contexts, []
 
@@ -130,12 +135,14 @@ def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
 
 
+@pytest.mark.tier("slow")
 def test_other_settings_are_other_cells(tmp_path):
     compare(tmp_path, "--limit", "4")
     compare(tmp_path, "--limit", "4", "--model-args", "act_profile=0:1,act_alpha=5,dtype=float32")
     assert identities(tmp_path) == sorted([*EVERY_CELL, ("demo_choice", "0:1"), ("demo_topic", "0:1")])
 
 
+@pytest.mark.tier("slow")
 def test_a_changed_profile_file_is_another_cell(tmp_path):
     profile, output = tmp_path / "mine.json", tmp_path / "output"
     for heads in ({0: (1,)}, {0: (2,)}):
@@ -179,6 +186,7 @@ def test_a_task_name_leads_nowhere_else(tmp_path, monkeypatch):
         compare(tmp_path / "results", "--include-path", str(tmp_path / "tasks"), "--tasks", "../../evil")
 
 
+@pytest.mark.tier("process")
 def test_report_of_a_folder(finished, tmp_path):
     result = act_eval("report", finished, "--output", tmp_path)
     assert result.returncode == 0
@@ -186,6 +194,7 @@ def test_report_of_a_folder(finished, tmp_path):
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
 
 
+@pytest.mark.tier("process")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -211,12 +220,14 @@ def test_a_folder_that_cannot_be_made(finished, tmp_path, monkeypatch):
         assert str(result.exception).endswith("cannot be written (Not a directory): choose another folder.")
 
 
+@pytest.mark.tier("process")
 def test_profiles():
     listing = act_eval("profiles").stdout
     assert "llama-2-7b-chat/classification" in listing
     assert json.loads(act_eval("profiles", "llama-2-7b-chat/mt-bench").stdout)["model"]["layers"] == 32
 
 
+@pytest.mark.tier("process")
 def test_run_is_lm_eval_with_the_projects_tasks(tmp_path):
     result = act_eval(
         *("run", "--model_args", "act_profile=all,act_alpha=5", "--tasks", "act_demo", "--limit", "4", "--device", "cpu"),
@@ -243,6 +254,7 @@ def test_run_uses_act_hf_unless_a_model_is_named(monkeypatch, arguments, model):
     assert seen == [model]
 
 
+@pytest.mark.tier("process")
 def test_a_kill_leaves_no_half_written_results(tmp_path):
     """SIGKILL while cells are being written: every results file that is there is whole and has its samples."""
     command = [str(Path(sys.executable).with_name("act-eval")), *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path)]
@@ -259,8 +271,7 @@ def test_a_kill_leaves_no_half_written_results(tmp_path):
     assert finished_files()
     for file in finished_files():
         (task,) = json.loads(file.read_text())["configs"]
-        samples = file.with_name(f"samples_{task}_{file.stem.removeprefix('results_')}.jsonl")
-        assert len(samples.read_text().splitlines()) == 12
+        assert len(read_samples(file, task)) == 12
 
 
 def answers(folder):
@@ -269,13 +280,13 @@ def answers(folder):
     for results in folder.rglob("results_*.json"):
         content = json.loads(results.read_text())
         (task,) = content["configs"]
-        samples = results.with_name(f"samples_{task}_{results.stem.removeprefix('results_')}.jsonl").read_text().splitlines()
-        for sample in map(json.loads, samples):
+        for sample in read_samples(results, task):
             values = [float(value) for value, _ in sample["filtered_resps"]]
             found[task, content["config"]["act"]["num_heads"] > 0, sample["doc_id"]] = values
     return found
 
 
+@pytest.mark.tier("process")
 class TestTwoProcesses:
     """With an odd number of documents, so that the processes have different numbers of them."""
 

@@ -17,6 +17,8 @@ from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
 from act_eval.report.build import make_report
 from act_eval.report.machine_readable import to_json
 
+pytestmark = pytest.mark.tier("unit")
+
 few = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 many = settings(max_examples=200, deadline=None)
 

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from helpers.runs import samples_file
 from rich.console import Console
 
 from act_eval.compare import ComparisonSettings, run_comparison
@@ -15,6 +16,8 @@ from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks.run import run_sinks
 from act_eval.sinks.settings import SinksSettings
+
+pytestmark = pytest.mark.tier("process")
 
 KILLS = 7
 TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
@@ -48,8 +51,7 @@ def contents(output):
             results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
             run = results["comparison_cell"]
             found["results", run["task"], run["model_args"]["act_profile"]] = results
-            samples = file.with_name(f"samples_{run['task']}_{file.stem.removeprefix('results_')}.jsonl")
-            found["samples", run["task"], run["model_args"]["act_profile"]] = samples.read_text()
+            found["samples", run["task"], run["model_args"]["act_profile"]] = samples_file(file, run["task"]).read_text()
         elif not file.name.startswith("samples_"):
             found[name] = file.read_bytes()
     return found

@@ -1,11 +1,14 @@
 """What a built wheel holds."""
 
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.tier("process")
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +28,8 @@ def wheel(tmp_path_factory):
     [
         "act_eval_startup.pth",
         "act_eval/py.typed",
+        "act_eval/__init__.pyi",
+        "act_eval/report/__init__.pyi",
         "act_eval/model_families.json",
         "act_eval/demo/model/model.safetensors",
         "act_eval/demo/model/tokenizer.json",
@@ -49,12 +54,24 @@ def test_the_wheel_holds_nothing_else(wheel):
     assert sum(info.file_size for info in wheel.infolist() if "/model/" in info.filename) <= 6 * 2**20
 
 
-def test_no_path_of_a_machine_in_the_repository():
+@pytest.fixture(scope="module")
+def repository():
+    """The names of the repository's files."""
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode:
         pytest.skip("the tests run outside a git checkout")
+    return [name for name in listing.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_documents_name_files_that_are_there(repository):
+    for document in (name for name in repository if name.endswith(".md")):
+        for name in re.findall(r"`((?:act_eval|benchmarks|notebooks|tasks|tests)/[\w./-]+)`", (ROOT / document).read_text()):
+            assert (ROOT / name).exists(), f"{document} names {name}"
+
+
+def test_no_path_of_a_machine_in_the_repository(repository):
     own = Path(__file__).relative_to(ROOT).as_posix()
-    for name in listing.stdout.splitlines():
-        content = (ROOT / name).read_bytes() if name != own and (ROOT / name).is_file() else b""
+    for name in repository:
+        content = (ROOT / name).read_bytes() if name != own else b""
         for trace in (b"/home/", b"/root/", b"/work/", str(ROOT).encode() + b"/"):
             assert trace not in content, f"{name} holds {trace.decode()}"

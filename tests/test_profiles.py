@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from act_eval.profiles import HeadProfile, ProfileError, published_profiles, resolve_profile
 
+pytestmark = pytest.mark.tier("unit")
+
 heads_by_layer = st.dictionaries(st.integers(0, 31), st.sets(st.integers(0, 31)).map(tuple))
 
 

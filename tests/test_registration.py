@@ -12,6 +12,8 @@ import pytest
 
 import act_eval
 
+pytestmark = pytest.mark.tier("process")
+
 HOOK = Path(act_eval.__file__).parent / "act_eval_startup.pth"
 LIST_MODELS = "import lm_eval.models; from lm_eval.api.registry import model_registry as r; print(sorted(r))"
 

@@ -1,6 +1,5 @@
 """The embedded demo model: a small language model that ships with the package, so that everything runs offline."""
 
-from pathlib import Path
+import lazy_loader
 
-MODEL_PATH = Path(__file__).parent / "model"
-DEMO_MODEL_NAME = "act-eval-demo"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,7 +3,6 @@
 `collect` and `plots` need a model and token ids alone; `run` draws documents from lm-eval's tasks and writes everything.
 """
 
-from act_eval.sinks.collect import collect
-from act_eval.sinks.statistics import SinkStatistics
+import lazy_loader
 
-__all__ = ["SinkStatistics", "collect"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

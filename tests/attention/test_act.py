@@ -27,6 +27,8 @@ from act_eval.attention.pairs import RowHeadPairs
 from act_eval.methods.act import ToOtherTokens
 from act_eval.profiles import HeadProfile, ProfileError
 
+pytestmark = pytest.mark.tier("model")
+
 SETTINGS = [
     CalibrationSettings(),
     CalibrationSettings(method=ToOtherTokens(0), threshold=0.05),
@@ -54,6 +56,7 @@ class TestGolden:
             if case["full_key"]:
                 np.testing.assert_allclose(logits, expected[case["full_key"]], rtol=0, atol=5e-5)
 
+    @pytest.mark.tier("slow")
     def test_generation(self, cases, expected, golden_model):
         assert len(cases["generation"]) == 15
         for case in cases["generation"]:
@@ -248,6 +251,7 @@ def test_rows_may_calibrate_different_heads(gqa_model):
         gqa_model(ids[:2])
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("block", [1, 300, 2**14, 2**22])
 def test_row_blocks_and_chunks_of_heads_change_nothing(gqa_model, block):
     expected = prefill_and_decode(gqa_model, ACT("all", beta=0))
@@ -294,6 +298,7 @@ def test_masks_that_add_to_the_scores(gqa_model, slope):
     assert (logits_of(gqa_model, ids, attention_mask=mask) - expected).abs().max() > 0.01
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(
     "act",

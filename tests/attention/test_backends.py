@@ -25,6 +25,8 @@ from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 
+pytestmark = pytest.mark.tier("model")
+
 NEW = (1, 3)
 
 
@@ -66,6 +68,7 @@ class TestBases:
             result = run(model, mask_of("left"), NEW)
         assert_close(result, run_naive(model, "left"))
 
+    @pytest.mark.tier("slow")
     @pytest.mark.parametrize("name", ["Llama", "Mistral", "Gemma 2"])
     @pytest.mark.parametrize("side", [None, "left"])
     def test_flex_attention(self, name, side, monkeypatch):
@@ -226,6 +229,7 @@ def test_half_precision(name, dtype):
     assert (calibrated - baseline).abs().mean() > 5 * act_error
 
 
+@pytest.mark.tier("slow")
 def test_offloaded_to_the_cpu(llama):
     """accelerate's hooks, which `device_map` uses to put weights where they are needed, stay in force."""
     expected = run_naive(llama, "left")
@@ -235,6 +239,7 @@ def test_offloaded_to_the_cpu(llama):
     assert_close(result, expected)
 
 
+@pytest.mark.tier("slow")
 def test_device_map(llama, tmp_path):
     llama.save_pretrained(tmp_path)
     mapped = AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"})
@@ -243,6 +248,7 @@ def test_device_map(llama, tmp_path):
     assert_close(result, run_naive(llama, "left"))
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantised(bits, tmp_path):
@@ -256,6 +262,7 @@ def test_quantised(bits, tmp_path):
     assert (result[0] - expected).abs().mean() < 0.1 * (expected - baseline).abs().mean()
 
 
+@pytest.mark.tier("slow")
 def test_compiled(llama):
     """Entering and leaving the context changes what a compiled model computes, in both directions."""
     baseline, expected = run(llama, mask_of(None)), run_naive(llama, None, ())
@@ -267,6 +274,7 @@ def test_compiled(llama):
     assert_close(run(compiled, mask_of(None)), baseline)
 
 
+@pytest.mark.tier("slow")
 class TestAdapters:
     def test_peft_model(self, llama):
         torch.manual_seed(3)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from act_eval.attention.calibration import CalibrationSettings, calibrate, column_means, find_sinks
 from act_eval.methods.act import ToOtherTokens
 
+pytestmark = pytest.mark.tier("unit")
+
 CASES = json.loads((GOLDEN / "attention_maps.json").read_text())["cases"]
 MAPS = np.load(GOLDEN / "attention_maps.npz")
 

@@ -16,8 +16,13 @@ from act_eval.errors import InputError
 from act_eval.model_families import CHECKS, CheckedFamily, checked_families, to_json, to_markdown
 from act_eval.profiles import ProfileError
 
+pytestmark = pytest.mark.tier("slow")
+
 ROOT = Path(__file__).parents[2]
-README_MARKS = "<!-- models: written by pytest tests/test_families.py --write-models -->\n", "<!-- end of models -->\n"
+README_MARKS = (
+    "<!-- models: written by pytest tests/attention/test_families.py --write-models -->\n",
+    "<!-- end of models -->\n",
+)
 
 passed: dict[str, list[str]] = {}
 models: dict[str, transformers.PreTrainedModel] = {}
@@ -201,7 +206,7 @@ def test_the_table_of_models_is_what_this_run_gave(request):
     for entry in table:
         # GPT-J loads with another backend from transformers 5.24 on.
         assert replace(written[entry.family], attention=entry.attention) == entry, (
-            "write the table anew: pytest tests/test_families.py --write-models"
+            "write the table anew: pytest tests/attention/test_families.py --write-models"
         )
     if len(ran) == len(FAMILIES):
         assert [entry.family for entry in checked_families()] == [family.name for family in FAMILIES]

@@ -20,6 +20,8 @@ from act_eval.attention.masks import Visibility
 from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.to_first_token import ToFirstToken
 
+pytestmark = pytest.mark.tier("model")
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH, HEADS = 2, 4
 
@@ -100,6 +102,7 @@ def test_half_precision_scores_are_accumulated_in_float32(dtype):
     torch.testing.assert_close(means, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.tier("slow")
 def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeypatch):
     """Short sequences under every setting of the published implementation; the interpreter is slow."""
     cases = json.loads((golden_folder / "cases.json").read_text())

@@ -9,6 +9,8 @@ from act_eval.demo import MODEL_PATH, corpus
 from act_eval.demo.sinks import share_of_documents_with_sinks
 from act_eval.harness.lm import ACTLM
 
+pytestmark = pytest.mark.tier("model")
+
 CHANCE = {"sentiment": 0.5, "topic": 0.25, "choice": 0.25}
 
 
@@ -69,6 +71,7 @@ def evaluated(lm, demo_tasks):
     return evaluate(lm, ["act_demo"], demo_tasks)
 
 
+@pytest.mark.tier("slow")
 def test_clearly_above_chance_and_below_perfect(evaluated):
     results = evaluated["results"]
     for task, chance in CHANCE.items():
@@ -81,6 +84,7 @@ def test_sinks_in_the_middle():
     assert (share_of_documents_with_sinks(alpha=5) > 0.5).sum() >= 16
 
 
+@pytest.mark.tier("slow")
 def test_act_moves_answers(evaluated, demo_tasks):
     calibrated = ACTLM(act_profile="all", act_alpha=5, device="cpu", batch_size=32)
     names = [f"demo_{task}" for task in corpus.TASKS]

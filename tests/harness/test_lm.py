@@ -17,6 +17,8 @@ from act_eval.demo import MODEL_PATH, corpus
 from act_eval.harness.lm import ACTLM
 from act_eval.profiles import HeadProfile, ProfileError
 
+pytestmark = pytest.mark.tier("model")
+
 SETTINGS = {"act_profile": "all", "act_alpha": 3, "act_beta": 0.1}
 
 
@@ -289,6 +291,7 @@ class TestResponseCache:
         assert len(cached.dbdict) == 4
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize(
     ("task", "max_length", "limit"),
     [

@@ -12,6 +12,8 @@ from act_eval import ACT
 from act_eval.demo import MODEL_PATH
 from act_eval.harness.lm import ACTLM
 
+pytestmark = pytest.mark.tier("slow")
+
 
 def tiny_model(seed=0):
     torch.manual_seed(seed)

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from act_eval.cli import app as cli
 from act_eval.harness.tasks import TaskError, describe_tasks, explained_dataset_errors, project_tasks, tasks_path
 
+pytestmark = pytest.mark.tier("unit")
+
 COPIED_ROWS = Path(__file__).parents[1] / "hub"
 PUBLISHED = json.loads((GOLDEN / "prompts.json").read_text())
 LETTERS = "ABCDE"
@@ -316,6 +318,7 @@ class TestDatasetErrors:
         result = CliRunner().invoke(cli.app, command)
         assert isinstance(result.exception, TaskError)
 
+    @pytest.mark.tier("process")
     def test_in_lm_eval_itself(self, tmp_path):
         command = [str(Path(sys.executable).with_name("act-eval")), "run", "--tasks", "act_copa", "--limit", "2"]
         result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -343,6 +346,7 @@ class TestCommandLine:
         assert isinstance(result.exception, TaskError)
         assert "act_copa" in str(result.exception)
 
+    @pytest.mark.tier("process")
     def test_lm_eval_validates_every_task(self):
         names = ",".join([*project_tasks().all_subtasks, *project_tasks().all_groups])
         command = ["validate", "--tasks", names, "--include_path", str(tasks_path())]
@@ -350,6 +354,7 @@ class TestCommandLine:
         assert result.returncode == 0, result.stderr
         assert "All tasks found and valid" in result.stdout
 
+    @pytest.mark.tier("process")
     def test_every_task_runs_on_a_real_model(self, test_data, tmp_path):
         arguments = [
             *("--model", "act-hf", "--model_args", f"pretrained={test_data / 'models' / 'stories260K'},act_profile=all"),

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
+
+
+def samples_file(results: Path, task: str) -> Path:
+    """Where lm-eval writes a task's samples: samples_{task}_{date}.jsonl beside results_{date}.json."""
+    return results.with_name(f"samples_{task}_{results.stem.removeprefix('results_')}.jsonl")
+
+
+def read_samples(results: Path, task: str) -> list[dict]:
+    """The samples of a task in a run, in the order of the file."""
+    return [json.loads(line) for line in samples_file(results, task).read_text().splitlines()]
+
 
 dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
 
@@ -59,7 +71,8 @@ def write_run(
         "results": {task: {f"{metric},none": float(np.mean(values)), f"{metric}_stderr,none": 0.1, "alias": task}},
         "n-samples": {task: {"original": 10_000, "effective": len(values)}},
     }
-    (folder / f"results_{date}.json").write_text(json.dumps(results))
+    file = folder / f"results_{date}.json"
+    file.write_text(json.dumps(results))
     lines = [
         {
             "doc_id": index,
@@ -80,7 +93,7 @@ def write_run(
         for index, value in enumerate(values)
     ][:samples]
     if samples != 0:
-        (folder / f"samples_{task}_{date}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        samples_file(file, task).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return date
 
 

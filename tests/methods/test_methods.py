@@ -35,6 +35,8 @@ from act_eval.profiles import HeadProfile
 from act_eval.report.older_files import current_form
 from act_eval.report.settings_text import describe_settings
 
+pytestmark = pytest.mark.tier("model")
+
 CASES = [
     ToOtherTokens(0.4),
     Remove(),
@@ -265,6 +267,7 @@ def test_several_new_tokens_equal_one_at_a_time(gqa_model, method, decode):
     torch.testing.assert_close(decode_in_steps(1), decode_in_steps(10), rtol=0, atol=5e-5)
 
 
+@pytest.mark.tier("slow")
 @every_method
 @pytest.mark.parametrize("limit", [0.0, 2.0, 1e30])
 @pytest.mark.parametrize("block", [1, 300, 2**22])

@@ -24,6 +24,8 @@ from act_eval.mt_bench.generation import Sampling, SeededSampling
 from act_eval.mt_bench.journal import open_journal, read_journal
 from act_eval.mt_bench.questions import load_questions
 
+pytestmark = pytest.mark.tier("model")
+
 HERE = Path(__file__).parent
 ALL_HEADS = ModelSettings({"act_profile": "all"}, device="cpu")
 QUESTIONS, TEMPLATE = HERE / "question.jsonl", HERE / "chat.jinja"

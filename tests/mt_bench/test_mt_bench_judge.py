@@ -31,6 +31,8 @@ from act_eval.mt_bench.report import write_scores
 from act_eval.mt_bench.scores import PAIR_COLUMNS, SINGLE_COLUMNS, make_scores, pair_scores, single_scores, verdict
 from act_eval.mt_bench.settings import JudgeSettings
 
+pytestmark = pytest.mark.tier("unit")
+
 QUESTIONS = load_questions(str(Path(__file__).parent / "question.jsonl"))
 JUDGE = "org/the-judge"
 KEY = "sk-very-secret"
@@ -319,6 +321,7 @@ def test_the_key_is_never_written_or_shown(folder, capsys, caplog):
     assert not [text for text in texts if KEY in text]
 
 
+@pytest.mark.tier("process")
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_judge_goes_on(folder, kill):
     """What was on disk is not asked for again, and in the end everything is there once."""

@@ -19,6 +19,8 @@ from act_eval.report.settings_text import describe_settings, is_baseline
 from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
 from act_eval.report.write import write_report
 
+pytestmark = pytest.mark.tier("unit")
+
 
 def compared(*folders):
     return compare(pair(load(folders)))
@@ -219,6 +221,7 @@ class TestCompare:
         assert table["p"].to_dict() == pytest.approx(p)
         assert table["p_holm"].to_dict() == pytest.approx({"c": 3 * p["c"], "b": 2 * p["b"], "a": p["a"]})
 
+    @pytest.mark.tier("slow")
     def test_folders_in_any_order_and_twice_change_nothing(self, tmp_path):
         for name in "abc":
             write_run(tmp_path / name, BASELINE, task=name)
@@ -442,6 +445,7 @@ def test_report_files(tmp_path):
     assert "demo" in texts
 
 
+@pytest.mark.tier("slow")
 def test_the_same_runs_give_the_same_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)

@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.runs import read_samples
 from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
@@ -27,6 +28,8 @@ from act_eval.report.plots import PLOTS, make_plots, plot_number_of_heads, plot_
 from act_eval.report.tables import labels, latex, markdown, overview, print_tables
 from act_eval.report.write import write_report
 from act_eval.tables import TextTable, interval, number, p_value, with_spread
+
+pytestmark = pytest.mark.tier("unit")
 
 RESULTS = Path(__file__).parents[1] / "results"
 ALL_HEADS = "all (32 heads), beta 0.4, alpha 5"
@@ -51,8 +54,7 @@ def sample_values(task, metric, shots, seed, profile):
             continue
         if config.get("act", {}).get("profile", "none") != profile:
             continue
-        lines = file.with_name(file.name.replace("results_", f"samples_{task}_").replace(".json", ".jsonl")).read_text()
-        samples = [json.loads(line) for line in lines.splitlines()]
+        samples = read_samples(file, task)
         values = np.array([sample[metric] for sample in sorted(samples, key=lambda sample: sample["doc_id"])], dtype=float)
         assert results["results"][task][f"{metric},none"] == pytest.approx(values.mean())
         clusters = [sample["doc"].get("subject", sample["doc"].get("title")) for sample in samples]
@@ -296,6 +298,7 @@ class TestTextTable:
 
 
 class TestPlots:
+    @pytest.mark.tier("slow")
     def test_all_of_them_as_png_and_svg(self, report, files):
         names = ["improvement", "scatter", "heat_map", "number_of_heads", "subjects"]
         assert list(make_plots(report)) == names
@@ -365,6 +368,7 @@ class TestPlots:
         empty = {"groups": report.groups.iloc[:0], "subjects": report.subjects.iloc[:0]}
         assert make_plots(dataclasses.replace(report, comparison=worse, **empty)) == {}
 
+    @pytest.mark.tier("slow")
     def test_style(self, report, tmp_path):
         sheet = tmp_path / "own.mplstyle"
         sheet.write_text("figure.facecolor: 00ff00\nsavefig.facecolor: 00ff00\n")
@@ -394,6 +398,7 @@ class TestOptions:
         with pytest.raises(ReportError, match="nothing is left"):
             make_report([RESULTS], ReportOptions(patterns={"task": "x*"}))
 
+    @pytest.mark.tier("slow")
     def test_group_by(self):
         groups = {
             by: set(make_report([RESULTS], ReportOptions(group_by=by)).groups["group"])
@@ -480,6 +485,7 @@ def test_swapping_negates(tmp_path, report):
     assert swapped["delta"].to_numpy(float) == pytest.approx(-original["delta"].to_numpy(float))
 
 
+@pytest.mark.tier("slow")
 def test_truncated_samples_are_never_a_wrong_table(tmp_path):
     """A samples file cut anywhere is an error, or an unpaired row with a note."""
     for file in RESULTS.iterdir():

@@ -9,6 +9,8 @@ import pytest
 from act_eval.report.build import make_report
 from act_eval.report.write import write_report
 
+pytestmark = pytest.mark.tier("browser")
+
 RESULTS = Path(__file__).parents[1] / "results"
 HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\"> & {{ 7 * 7 }}"
 
@@ -41,6 +43,7 @@ def html(report, tmp_path_factory):
     return next(path for path in write_report(report, tmp_path_factory.mktemp("page")) if path.suffix == ".html")
 
 
+@pytest.mark.tier("unit")
 def test_needs_no_network(html):
     text = html.read_text()
     assert "http://" not in text

@@ -39,6 +39,8 @@ from act_eval.search.selection import ROUNDS, HalvingPlan, choose_head_set, head
 from act_eval.search.settings import SearchSettings
 from act_eval.search.store import UnitStore
 
+pytestmark = pytest.mark.tier("model")
+
 DEMO_TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
 
 
@@ -320,6 +322,7 @@ class TestDocuments:
         assert calibration_split(task) == "train"
 
 
+@pytest.mark.tier("unit")
 class TestStore:
     def test_round_trip_and_half_written_files(self, tmp_path):
         store = UnitStore.open(tmp_path / "new" / "folder", {"seed": 1}, 0)
@@ -490,6 +493,7 @@ class TestCommand:
             zip(improving["layer"], improving["head"], strict=True)
         )
 
+    @pytest.mark.tier("process")
     def test_python_m(self):
         answer = subprocess.run(
             [sys.executable, "-m", "act_eval", "search", "--help"], capture_output=True, text=True, check=True
@@ -516,6 +520,7 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
     assert len(list((tmp_path / "search" / "units").glob("*.npz"))) == 4
 
 
+@pytest.mark.tier("process")
 def test_two_processes_give_the_same(tmp_path):
     """Both as users start them."""
     prefixes = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]}

@@ -16,6 +16,8 @@ from act_eval.profiles import HeadProfile
 from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
 
+pytestmark = pytest.mark.tier("slow")
+
 LAYERS, HEADS, HEAD_DIM, HIDDEN, VOCABULARY = 4, 8, 8, 64, 128
 SINK_TOKEN, RIGHT_TOKENS, WRONG_TOKENS = 3, range(4, 34), range(34, 64)
 HARMFUL = {(1, 2), (3, 5)}

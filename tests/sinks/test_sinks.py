@@ -34,6 +34,8 @@ from act_eval.sinks.statistics import MEAN_EDGES
 from act_eval.sinks.store import StatisticsStore
 from act_eval.sinks.write import token_text
 
+pytestmark = pytest.mark.tier("model")
+
 BINS = 12
 LENGTHS = (40, 9, 31, 12, 25)
 SOME = HeadProfile({1: (0, 3), 2: (2,), 4: (1, 5, 6, 7)})
@@ -302,6 +304,7 @@ def overlapping(figure):
     return beyond, covered
 
 
+@pytest.mark.tier("slow")
 class TestPlots:
     @pytest.mark.parametrize("names", [["one"], ["one", "two"], ["one", "two", "three", "four"]], ids=len)
     def test_labels_are_whole_and_apart(self, statistics, names):

@@ -27,6 +27,8 @@ from act_eval.sweep.results import SweepResults
 from act_eval.sweep.tables import axis_table, lines, main_metric, varied
 from act_eval.sweep.write import write_sweep
 
+pytestmark = pytest.mark.tier("unit")
+
 TASKS = ("demo_sentiment", "demo_topic")
 OPTIONS = ["--tasks", ",".join(TASKS), "--limit", "24", "--batch-size", "24", "--device", "cpu"]
 VARY = ["--vary", "beta=0,0.5,1", "--vary", "method=act,to-first-token,remove"]
@@ -153,6 +155,7 @@ def finished(tmp_path_factory):
     return output, result.output
 
 
+@pytest.mark.tier("slow")
 class TestRun:
     def test_every_point_and_the_baseline_are_run_once(self, finished):
         output, _ = finished
@@ -256,6 +259,7 @@ class TestRun:
         averages = table[table["task"] == ALL_TASKS].set_index("head_share")["delta"]
         assert averages[0.25] == averages[0.26]
 
+    @pytest.mark.tier("process")
     def test_killed_it_goes_on(self, finished, tmp_path):
         output = tmp_path / "sweep"
         command = [sys.executable, "-m", "act_eval", "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output)]
@@ -273,6 +277,7 @@ class TestRun:
         for name in FILES:
             assert (output / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
+    @pytest.mark.tier("unit")
     @pytest.mark.parametrize(
         ("arguments", "culprit"),
         [
@@ -287,6 +292,7 @@ class TestRun:
         with pytest.raises(InputError, match=culprit):
             sweep(tmp_path / "x", *arguments, vary=[])
 
+    @pytest.mark.tier("process")
     def test_a_profile_that_does_not_fit_ends_before_anything_runs(self, tmp_path):
         command = [sys.executable, "-m", "act_eval", "sweep", *OPTIONS, "--vary", "profile=all,9:1"]
         result = subprocess.run([*command, "--output", str(tmp_path / "x")], capture_output=True, text=True)

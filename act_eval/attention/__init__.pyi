@@ -1,0 +1,9 @@
+from .act import ACT as ACT
+from .calibration import CalibrationSettings as CalibrationSettings
+from .calibration import calibrate as calibrate
+from .calibration import calibrate_decode_rows as calibrate_decode_rows
+from .calibration import column_means as column_means
+from .calibration import find_sinks as find_sinks
+from .model_structure import UnsupportedModelError as UnsupportedModelError
+from .model_structure import attention_layers as attention_layers
+from .model_structure import model_shape as model_shape

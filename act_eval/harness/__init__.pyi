@@ -1,0 +1,10 @@
+from .arguments import ACTArguments as ACTArguments
+from .lm import ACTLM as ACTLM
+from .nonfinite import NonFiniteLogitsError as NonFiniteLogitsError
+from .scoring import Context as Context
+from .scoring import Scorer as Scorer
+from .settings import ModelSettings as ModelSettings
+from .settings import PromptSettings as PromptSettings
+from .tasks import TaskError as TaskError
+from .tasks import project_tasks as project_tasks
+from .tasks import tasks_path as tasks_path

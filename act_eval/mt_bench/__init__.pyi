@@ -1,0 +1,14 @@
+from .answers import AnswerSettings as AnswerSettings
+from .answers import write_answers as write_answers
+from .folder import ComparisonFolder as ComparisonFolder
+from .judge import judge_answers as judge_answers
+from .judge_client import JudgeError as JudgeError
+from .plots import plot_differences as plot_differences
+from .plots import plot_radar as plot_radar
+from .questions import Question as Question
+from .questions import load_questions as load_questions
+from .report import print_scores as print_scores
+from .report import write_scores as write_scores
+from .scores import Scores as Scores
+from .scores import make_scores as make_scores
+from .settings import JudgeSettings as JudgeSettings

@@ -1,0 +1,15 @@
+from .build import Report as Report
+from .build import ReportOptions as ReportOptions
+from .build import make_report as make_report
+from .load import ReportError as ReportError
+from .load import Results as Results
+from .load import load as load
+from .machine_readable import schema as schema
+from .machine_readable import to_json as to_json
+from .pairing import Pairing as Pairing
+from .pairing import pair as pair
+from .plots import make_plots as make_plots
+from .statistics import compare as compare
+from .statistics import macro_averages as macro_averages
+from .tables import print_tables as print_tables
+from .write import write_report as write_report
