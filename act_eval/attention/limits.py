@@ -10,16 +10,17 @@ import torch
 
 @dataclass(frozen=True)
 class ComputeLimits:
-    """Bounds on memory and precision of the calibration. They decide how outputs are computed, not what they are.
+    """Bounds on memory and loss of precision. They decide how calibrated outputs are computed, not what they are.
 
-    Whatever they are, outputs agree up to rounding, so that they are no setting of ACT and belong to no result.
+    Outputs agree up to rounding whatever the limits, but for a safe factor that is too large. So they are no setting of ACT,
+    and belong to no result.
 
     Attributes:
         block_elements_on_cpu: how many scores (queries times keys, of all heads in a block) are worked on at once on a CPU;
             2**20 in float32 are 4 MiB, which stay in its caches.
         block_elements: as many on any other device, where larger blocks keep it busy.
-        rows_of_block: queries that a block should hold for each head, where the sequence has so many: heads are worked on
-            together only in so far as they leave room for that.
+        rows_of_block: queries that a block has room for in each head, where the sequence has so many; bounds how many heads
+            are worked on together.
         mask_elements: how many entries of an attention mask are compared at once when it is read.
         safe_factor: a row of attention whose keys outside the sinks are scaled by at most this is computed from the base
             backend's output, in models of float32 and float64; above it, that would lose digits.
