@@ -43,7 +43,8 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 _SMALL_PRINT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
-# Decorates functions below `plot` whose texts are small. Where ticks are few enough for the font of `STYLE`, they have room:
+# A decorator, below `plot`, for functions that draw small texts. It does not hold while a figure is written, when matplotlib
+# looks how many ticks there is room for, so that there are as few as with larger texts.
 small_print = matplotlib.rc_context(_SMALL_PRINT)
 
 P = ParamSpec("P")

@@ -39,15 +39,15 @@ def schema() -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+    return [{str(name): _json_value(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """A value of a table as JSON has it; missing and infinite numbers as null."""
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: _json_value(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_plain(part) for part in value]
+        return [_json_value(part) for part in value]
     if isinstance(value, str) or value is None:
         return value
     if pd.isna(value) or value in (math.inf, -math.inf):
