@@ -72,7 +72,11 @@ class Request:
 
 
 def parse(kind: Kind, text: str) -> float | str | None:
-    """Read the last grade from 1 to 10, or the last verdict `A`, `B` or `tie`, in a judge's text; None where it holds none."""
+    """Read what a judge's text comes to: its last grade, or its last verdict `A`, `B` or `tie`.
+
+    Returns:
+        None where there is none, or where the grade is not from 1 to 10.
+    """
     found = (_GRADE if kind == "single" else _VERDICT).findall(text)
     if not found:
         return None
