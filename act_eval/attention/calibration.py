@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from act_eval.errors import InputError, SettingError
-from act_eval.methods import make_method
 from act_eval.methods.base import Method
+from act_eval.methods.registry import make_method
 
 Keep = Literal["first-sink", "first-token"]
 Decode = Literal["prefill", "row", "official"]

@@ -11,7 +11,7 @@ from typing import Any
 from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError
-from act_eval.methods import available_methods, make_method
+from act_eval.methods.registry import available_methods, make_method
 from act_eval.profiles import HeadProfile
 
 _PREFIX = "act_"

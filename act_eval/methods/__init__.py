@@ -14,114 +14,19 @@ Once it is installed, `act_method=to-last-token` finds the class, and the fields
 for a field `share`. They are numbers, and none may be called like a setting of ACT, such as alpha.
 """
 
-from __future__ import annotations
-
-import inspect
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, replace
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from pkgutil import iter_modules
 from typing import Any
 
-from act_eval.errors import InputError
-from act_eval.methods.base import Method, SelectiveMethod, check_range, tiny
+import lazy_loader
 
-ENTRY_POINTS = "act_eval.methods"
-
-__all__ = ["Method", "SelectiveMethod", "available_methods", "check_range", "make_method", "tiny"]
-
-
-def available_methods() -> dict[str, type[Method]]:
-    """The methods of this package and of installed ones, by name; ACT comes first.
-
-    Raises:
-        InputError: an installed package announces a method that cannot be loaded, or whose name is taken.
-    """
-    methods = {**_built_in_methods(), **_installed_methods()}
-    return {name: methods[name] for name in sorted(methods, key=lambda name: (name != "act", name))}
-
-
-@cache
-def _built_in_methods() -> Mapping[str, type[Method]]:
-    """The methods of the modules of this package, by name."""
-    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
-    return {
-        cls.name: cls
-        for module in modules
-        for cls in vars(module).values()
-        if inspect.isclass(cls) and issubclass(cls, Method) and not inspect.isabstract(cls)
-    }
-
-
-@cache
-def _installed_methods() -> Mapping[str, type[Method]]:
-    """The methods that installed packages announce, by name."""
-    homes = {name: f"{cls.__module__}:{cls.__qualname__} of act-eval" for name, cls in _built_in_methods().items()}
-    methods: dict[str, type[Method]] = {}
-    for entry_point in entry_points(group=ENTRY_POINTS):
-        cls, home = _load(entry_point), _home(entry_point)
-        if cls is methods.get(cls.name):
-            continue
-        if cls.name in homes:
-            raise InputError(f"two methods are called {cls.name}, {homes[cls.name]} and {home}: rename one, or uninstall it.")
-        methods[cls.name], homes[cls.name] = cls, home
-    return methods
-
-
-def _load(entry_point: EntryPoint) -> type[Method]:
-    """The class of an entry point. Raises InputError where it gives none that is a method."""
-    home = _home(entry_point)
-    try:
-        cls = entry_point.load()
-    except Exception as error:  # whatever a foreign module raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"the method {home} cannot be loaded ({reason}): mend or uninstall its package.") from error
-    if not inspect.isclass(cls) or not issubclass(cls, Method) or inspect.isabstract(cls):
-        raise InputError(f"{home} is no method, a subclass of act_eval.methods.Method: mend or uninstall its package.")
-    if not isinstance(getattr(cls, "name", None), str):
-        raise InputError(f"the method {home} has no name: mend or uninstall its package.")
-    return cls
-
-
-def _home(entry_point: EntryPoint) -> str:
-    """Where a method of an entry point comes from, for messages."""
-    return f"{entry_point.value} of {entry_point.dist.name if entry_point.dist else 'an unknown package'}"
-
-
-def make_method(method: str | Method, parameters: Mapping[str, Any]) -> Method:
-    """Make a method with these parameters, and with its own defaults for the others.
-
-    Args:
-        method: its name, or a method whose parameters are replaced.
-        parameters: by name.
-
-    Raises:
-        InputError: there is no such method, it has no such parameter or lacks one, or a value is out of range.
-    """
-    known = available_methods()
-    cls = type(method) if isinstance(method, Method) else known.get(method) if isinstance(method, str) else None
-    if cls is None:
-        raise InputError(f"there is no method {method!r}: choose one of {', '.join(known)}.")
-    taken = {field.name: field for field in fields(cls)}
-    for name in parameters:
-        if name not in taken:
-            of_others = [other.name for other in known.values() if name in {field.name for field in fields(other)}]
-            takes = f"takes {', '.join(taken)}" if taken else "takes no parameters"
-            belongs = f", which belongs to {', '.join(of_others)}" if of_others else ""
-            raise InputError(f"the method {cls.name} {takes}, not {name}{belongs}.")
-    if isinstance(method, Method):
-        return replace(method, **parameters)
-    for name, field in taken.items():
-        if name not in parameters and field.default is MISSING:
-            raise InputError(f"the method {cls.name} needs {name}: there is no value that suits all tasks.")
-    return cls(**parameters)
+_public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    """The class of a method of this package by its name in Python, such as `Boost`."""
-    classes = {} if name.startswith("_") else {cls.__name__: cls for cls in _built_in_methods().values()}
-    if name not in classes:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return classes[name]
+    """A public name, or the class of a method of this package, such as `Boost`."""
+    if name[0].isupper() and name not in __all__:
+        from act_eval.methods.registry import built_in_methods
+
+        classes = {cls.__name__: cls for cls in built_in_methods().values()}
+        if name in classes:
+            return classes[name]
+    return _public_name(name)

@@ -12,7 +12,7 @@ from lm_eval.utils import handle_arg_string
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.methods import available_methods
+from act_eval.methods.registry import available_methods
 
 # What a method that does not use sinks does without.
 _ABOUT_SINKS = {setting.name for setting in fields(CalibrationSettings) if setting.metadata.get("about_sinks")}

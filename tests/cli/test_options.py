@@ -12,6 +12,8 @@ from act_eval.cli.options import SHARED, with_settings
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
+pytestmark = pytest.mark.tier("unit")
+
 COMMANDS = ("compare", "sweep", "search", "sinks")
 
 

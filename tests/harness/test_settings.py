@@ -9,6 +9,8 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import load_tasks
 
+pytestmark = pytest.mark.tier("model")
+
 
 @pytest.mark.parametrize("batch_size", [0, -1, "0", "auto", "auto:4", "two"])
 def test_a_batch_size_that_is_no_number_of_rows(batch_size):
