@@ -5,8 +5,8 @@ from .attention.calibration import column_means as column_means
 from .attention.calibration import find_sinks as find_sinks
 from .errors import InputError as InputError
 from .harness.lm import ACTLM as ACTLM
-from .methods import make_method as make_method
 from .methods.base import Method as Method
+from .methods.registry import make_method as make_method
 from .profiles import HeadProfile as HeadProfile
 
 __version__: str

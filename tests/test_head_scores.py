@@ -7,6 +7,8 @@ import pytest
 from act_eval.errors import InputError
 from act_eval.head_scores import HEADS_FILE, fits_model, read_head_scores, write_head_scores
 
+pytestmark = pytest.mark.tier("unit")
+
 
 @pytest.fixture
 def table():

@@ -103,6 +103,7 @@ NAMES = {
         "compare",
         "load",
         "macro_averages",
+        "make_plots",
         "make_report",
         "pair",
         "make_plots",

@@ -180,6 +180,7 @@ class TestSinks:
         monkeypatch.setattr(sinks, "ACTLM", lambda **_: lm)
         return lm
 
+    @pytest.mark.tier("slow")
     def test_out_of_memory(self, lm, tmp_path, caplog):
         """In the third layer, when the first two have counted the batch already: nothing is counted twice."""
         sinks.run_sinks(self.SETTINGS, tmp_path / "whole")

@@ -22,12 +22,11 @@ _public_name, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or the class of a method of this package, which no list holds, such as `Boost`."""
-    if name in __all__ or name.startswith("_"):
-        return _public_name(name)
-    from act_eval.methods.registry import built_in_class
+    """A public name, or the class of a method of this package, such as `Boost`."""
+    if name[0].isupper() and name not in __all__:
+        from act_eval.methods.registry import built_in_methods
 
-    try:
-        return built_in_class(name)
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+        classes = {cls.__name__: cls for cls in built_in_methods().values()}
+        if name in classes:
+            return classes[name]
+    return _public_name(name)

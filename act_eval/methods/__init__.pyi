@@ -1,5 +1,3 @@
-from typing import Any
-
 from .base import Method as Method
 from .base import SelectiveMethod as SelectiveMethod
 from .base import check_range as check_range
@@ -7,4 +5,4 @@ from .base import tiny as tiny
 from .registry import available_methods as available_methods
 from .registry import make_method as make_method
 
-def __getattr__(name: str) -> Any: ...
+def __getattr__(name: str) -> type[Method]: ...

@@ -1,4 +1,4 @@
-"""Which methods there are: those of this package, and those that installed packages announce."""
+"""Methods by name: those of this package, and those that installed packages announce."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import MISSING, fields, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from act_eval import methods as built_in
 from act_eval.errors import InputError
 from act_eval.methods.base import Method
 
@@ -24,14 +24,14 @@ def available_methods() -> dict[str, type[Method]]:
     Raises:
         InputError: an installed package announces a method that cannot be loaded, or whose name is taken.
     """
-    methods = {**_built_in_methods(), **_installed_methods()}
+    methods = {**built_in_methods(), **_installed_methods()}
     return {name: methods[name] for name in sorted(methods, key=lambda name: (name != "act", name))}
 
 
 @cache
-def _built_in_methods() -> Mapping[str, type[Method]]:
+def built_in_methods() -> Mapping[str, type[Method]]:
     """The methods of the modules of this package, by name."""
-    modules = [import_module(f"{built_in.__name__}.{module.name}") for module in iter_modules(built_in.__path__)]
+    modules = [import_module(f"{__package__}.{module.name}") for module in iter_modules([str(Path(__file__).parent)])]
     return {
         cls.name: cls
         for module in modules
@@ -43,7 +43,7 @@ def _built_in_methods() -> Mapping[str, type[Method]]:
 @cache
 def _installed_methods() -> Mapping[str, type[Method]]:
     """The methods that installed packages announce, by name."""
-    homes = {name: f"{cls.__module__}:{cls.__qualname__} of act-eval" for name, cls in _built_in_methods().items()}
+    homes = {name: f"{cls.__module__}:{cls.__qualname__} of act-eval" for name, cls in built_in_methods().items()}
     methods: dict[str, type[Method]] = {}
     for entry_point in entry_points(group=ENTRY_POINTS):
         cls, home = _load(entry_point), _home(entry_point)
@@ -102,8 +102,3 @@ def make_method(method: str | Method, parameters: Mapping[str, Any]) -> Method:
         if name not in parameters and field.default is MISSING:
             raise InputError(f"the method {cls.name} needs {name}: there is no value that suits all tasks.")
     return cls(**parameters)
-
-
-def built_in_class(name: str) -> type[Method]:
-    """The class of a method of this package by its name in Python, such as `Boost`. Raises KeyError where there is none."""
-    return {cls.__name__: cls for cls in _built_in_methods().values()}[name]

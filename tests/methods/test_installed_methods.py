@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.tier("process")
+
 PLUGIN = Path(__file__).parent / "plugin"
 
 GOOD = """

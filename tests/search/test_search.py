@@ -91,6 +91,7 @@ class TestExactScores:
         scores = self.assert_equal_naive(demo_lm, ACT("none", alpha=5), documents, all_heads(demo_lm))
         assert scores.cost < 0.6 * len(all_heads(demo_lm)) * scores.baseline_cost
 
+    @pytest.mark.tier("slow")
     @pytest.mark.parametrize("decode", ["prefill", "row"])
     @pytest.mark.parametrize("own_contexts", [False, True])
     def test_grouped_query_model_with_longer_choices(self, gqa_lm, decode, own_contexts):
@@ -280,6 +281,7 @@ class TestDocuments:
         documents = load_documents(demo_lm, {"demo_topic": task}, PromptSettings((), seed=1))
         assert len(documents) == 10
 
+    @pytest.mark.tier("slow")
     def test_the_seed_draws_the_examples(self, demo_lm, demo_tasks):
         def contexts(seed, shots):
             tasks = load_tasks("demo_sentiment", demo_tasks)
@@ -383,6 +385,7 @@ def finished(tmp_path_factory):
     return output
 
 
+@pytest.mark.tier("slow")
 class TestCommand:
     def test_writes_a_profile_that_act_hf_takes(self, finished):
         profile = HeadProfile.load(finished / "profile.json")
@@ -450,6 +453,7 @@ class TestCommand:
         with pytest.raises(InputError, match="another weights"):
             search(tmp_path / "search", *arguments)
 
+    @pytest.mark.tier("model")
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [

@@ -384,6 +384,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         return folder / "out"
 
+    @pytest.mark.tier("slow")
     def test_every_figure_has_its_data(self, written):
         names = {path.stem for path in written.glob("*.png")}
         assert names == {
@@ -395,6 +396,7 @@ class TestCommand:
         assert data >= {f"{name}.csv" for name in names - {"attention_map", "attention_map_layers", "before_and_after"}}
         assert data >= {"document_map.npz", "statistics_demo_sentiment.npz", "statistics_demo_topic.npz"}
 
+    @pytest.mark.tier("slow")
     def test_data(self, written):
         ran = json.loads((written / "sinks.json").read_text())
         parts = [SinkStatistics.load(written / f"statistics_{task}.npz") for task in TASKS.split(",")]

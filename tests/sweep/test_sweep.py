@@ -388,6 +388,7 @@ class TestShown:
             assert not any(one.overlaps(other) for one, other in itertools.combinations([*legends, *panels], 2))
             assert not any(one.overlaps(other) for one, other in itertools.combinations(titles, 2))
 
+    @pytest.mark.tier("slow")
     def test_files_are_the_same_each_time(self, name, tmp_path):
         results = made_up(GRIDS[name])
         for folder in ("one", "other"):
