@@ -106,7 +106,6 @@ NAMES = {
         "make_plots",
         "make_report",
         "pair",
-        "make_plots",
         "print_tables",
         "schema",
         "to_json",
