@@ -4,14 +4,13 @@ A method is a small class that rewrites rows of an attention map (`Method`), or 
 (`SelectiveMethod`, which needs no map); `boost.py` is a short example. `from act_eval.methods import Boost` gives a class of
 this package. Any object of such a class is a method: `ACT("all", method=MyMethod(2))`.
 
-A package of its own gives its method a name for the command line and for results by an entry point, whose own name does not
-matter, in its `pyproject.toml`:
+Another package gives its method a name for the command line and for results by an entry point in its `pyproject.toml`:
 
     [project.entry-points."act_eval.methods"]
-    to-last-token = "my_package.my_module:ToLastToken"
+    to-own-token = "own_token:ToOwnToken"
 
-Once it is installed, `act_method=to-last-token` finds the class, and the fields of the class are its parameters, as `act_share`
-for a field `share`. They are numbers, and none may be called like a setting of ACT, such as alpha.
+Once it is installed, `act_method` takes the `name` of the class, whatever the entry point is called, and the fields of the
+class are parameters: `act_share` for a field `share`. They are numbers, and none may be called like a setting of ACT.
 """
 
 from typing import Any
