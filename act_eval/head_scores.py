@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from act_eval.errors import InputError
 from act_eval.files import write_texts
-from act_eval.plotting import STYLE, write_figure
+from act_eval.plotting import PAGE_WIDTH, plot
 
 HEADS_FILE = "heads.csv"
 _COLUMNS = ("layer", "head", "accuracy_change", "margin_change")
@@ -59,38 +58,32 @@ def write_head_scores(table: pd.DataFrame, folder: Path, num_layers: int, num_he
         The paths of the files.
     """
     written = write_texts({HEADS_FILE: table.to_csv(index=False, float_format="%.6f")}, folder)
-    return [*written, *plot_head_scores(table, folder, num_layers, num_heads)]
+    return [*written, *plot_head_scores.write(folder, table, num_layers, num_heads)]
 
 
-def plot_head_scores(table: pd.DataFrame, folder: Path, num_layers: int, num_heads: int) -> list[Path]:
+@plot("heads", "What ACT on one head changes", style={"hatch.color": "#bbbbbb", "hatch.linewidth": 0.5})
+def plot_head_scores(table: pd.DataFrame, num_layers: int, num_heads: int) -> Figure:
     """Draw heat maps of what calibrating each head alone changes: accuracy and margin, layers down, heads across.
 
     Heads that were not scored are hatched. The colour scale is symmetric and the same for worse and better.
 
     Args:
         table: see `read_head_scores`.
-        folder: where `heads.png` and `heads.svg` go.
         num_layers, num_heads: of the model.
-
-    Returns:
-        The paths of the two files.
     """
     panels = (("accuracy_change", 100, "accuracy, percentage points"), ("margin_change", 1, "margin, nats"))
-    with matplotlib.rc_context({**STYLE, "hatch.color": "#bbbbbb", "hatch.linewidth": 0.5}):
-        height = min(9.0, 1.3 + 5.6 * num_layers / max(num_heads, 8) / 2)
-        figure = Figure(figsize=(6.8, max(2.4, height)))
-        for axes, (column, factor, label) in zip(figure.subplots(1, 2), panels, strict=True):
-            values = np.full((num_layers, num_heads), np.nan)
-            values[table["layer"], table["head"]] = table[column] * factor
-            limit = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 0
-            axes.patch.set(hatch="////", facecolor="white", edgecolor="#bbbbbb")
-            image = axes.imshow(
-                values, cmap="RdBu", vmin=-(limit or 1), vmax=limit or 1, aspect="auto", interpolation="nearest"
-            )
-            axes.set(xlabel="head", ylabel="layer", xticks=_ticks(num_heads), yticks=_ticks(num_layers))
-            axes.set_title(f"ACT on one head - baseline:\n{label}", fontsize=9)
-            figure.colorbar(image, ax=axes, shrink=0.85)
-        return write_figure(figure, folder, "heads")
+    height = min(9.0, 1.3 + 5.6 * num_layers / max(num_heads, 8) / 2)
+    figure = Figure(figsize=(PAGE_WIDTH, max(2.4, height)))
+    for axes, (column, factor, label) in zip(figure.subplots(1, 2), panels, strict=True):
+        values = np.full((num_layers, num_heads), np.nan)
+        values[table["layer"], table["head"]] = table[column] * factor
+        limit = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 0
+        axes.patch.set(hatch="////", facecolor="white", edgecolor="#bbbbbb")
+        image = axes.imshow(values, cmap="RdBu", vmin=-(limit or 1), vmax=limit or 1, aspect="auto", interpolation="nearest")
+        axes.set(xlabel="head", ylabel="layer", xticks=_ticks(num_heads), yticks=_ticks(num_layers))
+        axes.set_title(f"ACT on one head - baseline:\n{label}", fontsize=9)
+        figure.colorbar(image, ax=axes, shrink=0.85)
+    return figure
 
 
 def _ticks(count: int) -> Sequence[int]:

@@ -116,11 +116,12 @@ class CalibrationSettings:
     def text(self) -> str:
         """The settings in a few words, such as `beta 0.4, alpha 5`.
 
-        The method is named where it is not ACT's own; its parameters always are, and all else that is not the default.
+        The method is named where it is not ACT's own; its parameters always are, and all else that is not the default, numbers
+        before words.
         """
         parts = [] if self.method.name == DEFAULT_METHOD else [self.method.name]
         parts += [f"{name} {value:.10g}" for name, value in self.method.parameters.items()]
-        for setting in fields(CalibrationSettings):
+        for setting in sorted(fields(CalibrationSettings), key=lambda setting: isinstance(setting.default, str)):
             value, words = getattr(self, setting.name), setting.metadata.get("text")
             if words is not None and value != setting.default:
                 parts.append(words(value))

@@ -52,7 +52,7 @@ def _text(act: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     parts += [method] if method != _OLDEST_METHOD else []
     parts += [f"{name} {value:{_DIGITS}}" for name, value in parameters.items()]
     parts += [f"{name} {act[name]:{_DIGITS}}" for name in ("alpha", "threshold") if act[name] is not None]
+    parts += [f"{100 * act['sink_share']:{_DIGITS}}% of sinks"] if act.get("sink_share", 1) != 1 else []
     parts += [act["keep"]] if act["keep"] != "first-sink" else []
     parts += [f"decode {act['decode']}"] if act["decode"] != "prefill" else []
-    parts += [f"{100 * act['sink_share']:{_DIGITS}}% of sinks"] if act.get("sink_share", 1) != 1 else []
     return ", ".join(parts)
