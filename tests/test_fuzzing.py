@@ -60,6 +60,7 @@ def refused_in_one_line(function, *arguments):
         assert len(lines) == 1 or lines[0] == "nothing can be compared:"
 
 
+@pytest.mark.tier("slow")
 class TestResults:
     @pytest.fixture(scope="class")
     def folder(self, tmp_path_factory):

@@ -77,6 +77,7 @@ def test_statistics(name):
     torch.testing.assert_close(log_normalizer[real], expected_normalizer[real], rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize(
     "settings", [CalibrationSettings(alpha=1.5), CalibrationSettings(method=ToOtherTokens(0), threshold=0.03)]

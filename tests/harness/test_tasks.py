@@ -164,6 +164,7 @@ class TestMultipleChoice:
         with pytest.raises(ValueError, match="MMLU has 5 examples of anatomy: --num_fewshot 6 is too many"):
             requests(task, task.eval_docs[0], num_fewshot=6)
 
+    @pytest.mark.tier("slow")
     @pytest.mark.parametrize("num_fewshot", [0, 5])
     def test_mmlu_prompts_are_lm_evals(self, num_fewshot, test_data, lm_eval_tasks, monkeypatch):
         monkeypatch.chdir(test_data / "hub")

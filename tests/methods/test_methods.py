@@ -212,6 +212,7 @@ def test_logits_in_float64(gqa_model, method):
     torch.testing.assert_close(logits_of(model, ids, act_of(settings)), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.tier("slow")
 @every_method
 @pytest.mark.parametrize("name", ["Llama", "Mistral", "Gemma 2", "Gemma 4", "gpt-oss"])
 @pytest.mark.parametrize("side", [None, "left", "right"])

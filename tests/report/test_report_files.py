@@ -296,8 +296,8 @@ class TestTextTable:
         assert text == expected
 
 
+@pytest.mark.tier("slow")
 class TestPlots:
-    @pytest.mark.tier("slow")
     def test_all_of_them_as_png_and_svg(self, report, files):
         names = ["improvement", "scatter", "heat_map", "number_of_heads", "subjects"]
         assert list(make_plots(report)) == names
@@ -367,7 +367,6 @@ class TestPlots:
         empty = {"groups": report.groups.iloc[:0], "subjects": report.subjects.iloc[:0]}
         assert make_plots(dataclasses.replace(report, comparison=worse, **empty)) == {}
 
-    @pytest.mark.tier("slow")
     def test_style(self, report, tmp_path):
         sheet = tmp_path / "own.mplstyle"
         sheet.write_text("figure.facecolor: 00ff00\nsavefig.facecolor: 00ff00\n")
@@ -380,6 +379,7 @@ class TestPlots:
             write_plots(report, tmp_path, "nothing")
 
 
+@pytest.mark.tier("slow")
 class TestOptions:
     def test_metrics(self):
         report = make_report([RESULTS], ReportOptions(metrics=("f1", "greedy_acc")))
@@ -397,7 +397,6 @@ class TestOptions:
         with pytest.raises(ReportError, match="nothing is left"):
             make_report([RESULTS], ReportOptions(patterns={"task": "x*"}))
 
-    @pytest.mark.tier("slow")
     def test_group_by(self):
         groups = {
             by: set(make_report([RESULTS], ReportOptions(group_by=by)).groups["group"])
