@@ -10,6 +10,7 @@ import typer
 from act_eval.cli.options import Verbose, model_arguments, names, with_settings
 from act_eval.cli.terminal import console, quiet, say, say_written
 from act_eval.harness.settings import ModelSettings
+from act_eval.mt_bench.settings import DEFAULT_KEY_VARIABLE, DEFAULT_URL, JudgeSettings
 
 app = typer.Typer(
     help="MT-Bench: two-turn answers with and without ACT, a judge, and paired scores.",
@@ -50,12 +51,10 @@ def answer(
 def judge(
     folder: AnswersFolder,
     judge_model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
-    judge_base_url: Annotated[
-        str, typer.Option(help="Of an OpenAI-compatible endpoint, up to /v1.")
-    ] = "https://api.openai.com/v1",
+    judge_base_url: Annotated[str, typer.Option(help="Of an OpenAI-compatible endpoint, up to /v1.")] = DEFAULT_URL,
     judge_key_variable: Annotated[
         str, typer.Option(help="The environment variable that holds the API key, if the endpoint needs one.")
-    ] = "OPENAI_API_KEY",
+    ] = DEFAULT_KEY_VARIABLE,
     judge_args: Annotated[str, typer.Option(help="What else goes into each request.")] = "temperature=0,max_tokens=2048",
     mode: Annotated[
         str, typer.Option(help="single (a grade from 1 to 10 for each reply), pair (ACT against baseline), or both.")
@@ -68,7 +67,6 @@ def judge(
     """Have the answers judged. Judgements that are there are not asked for again."""
     from act_eval.mt_bench.folder import ComparisonFolder
     from act_eval.mt_bench.judge import judge_answers
-    from act_eval.mt_bench.settings import JudgeSettings
 
     settings = JudgeSettings(
         judge_model,
