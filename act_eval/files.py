@@ -13,7 +13,7 @@ from act_eval.errors import InputError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when it is whole, or not at all.
+    """Open a file that appears under its name when it is whole, or not at all.
 
     What a killed process leaves beside it is written over by the next one, so that a file has one writer at a time.
     """

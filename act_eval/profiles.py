@@ -80,7 +80,7 @@ class HeadProfile:
         return hashlib.sha256(json.dumps(heads, sort_keys=True).encode()).hexdigest()[:16]
 
     def share(self, share: float) -> HeadProfile:
-        """A share of the heads, their number rounded; a smaller share is part of a larger one.
+        """Choose a share of the heads, their number rounded; a smaller share is part of a larger one.
 
         The best come first where the profile says what a search measured for each head alone (its margin change), and else the
         order is random, but always the same.
@@ -133,7 +133,7 @@ class HeadProfile:
                 )
 
     def to_json(self) -> str:
-        """The profile as its file has it."""
+        """Write the profile as text, as its file has it."""
         heads = ",\n".join(f'    "{layer}": {list(layer_heads)}' for layer, layer_heads in self.heads.items())
         content: dict[str, Any] = {
             "format": FORMAT,
@@ -207,7 +207,7 @@ class HeadProfile:
 
     @classmethod
     def from_layers(cls, layers: Iterable[int], num_layers: int, num_heads: int) -> HeadProfile:
-        """Every head of some layers of a model of this shape."""
+        """Make a profile of every head of some layers, for a model of this shape."""
         return cls({layer: tuple(range(num_heads)) for layer in layers}, num_layers=num_layers, num_heads=num_heads)
 
     @classmethod
@@ -229,7 +229,7 @@ def _integer(value: Any) -> int:
 
 
 def published_profiles() -> dict[str, HeadProfile]:
-    """The head lists published with the paper, by name: `llama-2-7b-chat/classification` and so on."""
+    """Read the head lists published with the paper, by name: `llama-2-7b-chat/classification` and so on."""
     root = resources.files("act_eval") / "published_profiles"
     profiles = {}
     for folder in sorted(root.iterdir(), key=lambda entry: entry.name):

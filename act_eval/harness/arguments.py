@@ -43,7 +43,7 @@ class ACTArguments:
 
     @classmethod
     def from_model_args(cls, model_args: Mapping[str, Any]) -> ACTArguments:
-        """The `act_*` entries among all model arguments: the fields above without `act_`, settings and parameters by name.
+        """Read the `act_*` entries among all model arguments: fields of this class, settings of ACT, parameters of the method.
 
         Raises:
             InputError: see `ACTArguments`; one is unknown.
@@ -62,7 +62,7 @@ class ACTArguments:
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """All of them, as entries of `--model_args`; what was not given with its default."""
+        """All arguments as entries of `--model_args`; those that were not given have their defaults."""
         method = self._without_heads.method
         settings = {**_SETTINGS, **self.settings, "method": method.name, **method.parameters}
         everything = {"profile": self.profile, **settings, "head_share": self.head_share}
@@ -79,7 +79,7 @@ class ACTArguments:
         return self.profile == "none" or self.head_share == 0 or self.calibration.changes_nothing
 
     def act(self, profile: HeadProfile) -> ACT:
-        """ACT with these settings and a profile that was resolved for a model."""
+        """Make an ACT with these settings and a profile that was resolved for a model."""
         return replace(self._without_heads, profile=profile)
 
     @cached_property
@@ -89,7 +89,7 @@ class ACTArguments:
 
 
 def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:
-    """ACT as the model arguments ask for it, and the baseline of the same model.
+    """Read ACT as the model arguments ask for it, and make the baseline of the same model.
 
     Raises:
         InputError: an `act_*` argument is unknown or out of range, or the profile names no head.
@@ -106,6 +106,6 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
 
 
 def baseline_of(arguments: ACTArguments) -> ACTArguments:
-    """The same model without calibration."""
+    """Make the arguments of the same model without calibration."""
     base = arguments.settings.get("base")
     return ACTArguments("none", settings={} if base is None else {"base": base})

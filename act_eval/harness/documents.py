@@ -17,7 +17,7 @@ from act_eval.harness.tasks import TaskError
 
 
 def training_split(task: Task) -> str:
-    """The training split of a task, else its validation split if another one is evaluated.
+    """Choose the training split of a task, else its validation split if another one is evaluated.
 
     Raises:
         TaskError: there is none, or the task's splits are unknown.

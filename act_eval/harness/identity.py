@@ -17,12 +17,12 @@ _SAMPLED_NUMBERS = 1000  # of each tensor, for a fingerprint
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of the packages that answers depend on, by name."""
+    """Look up the versions of the packages that answers depend on, by name."""
     return {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with the weights: from names, shapes and some numbers of every tensor."""
+    """Compute 16 hexadecimal digits that change with the weights, from names, shapes and some numbers of every tensor."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         flat = tensor.detach().flatten()
@@ -32,13 +32,13 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 
 def act_identity(act: ACT, profile: HeadProfile) -> dict[str, Any]:
-    """The settings that answers depend on: all of ACT's, and the profile by content."""
+    """Collect the settings that answers depend on: all of ACT's, and the profile by content."""
     nothing = act.calibration.changes_nothing
     return {**act.settings, "changes_nothing": nothing, "profile_hash": profile.content_hash}
 
 
 def recorded_act(act: ACT, profile: HeadProfile, profile_name: str) -> dict[str, Any]:
-    """What results say of ACT: `act_identity` with the method's parameters apart, the heads, and all of it in one line.
+    """Collect what results say of ACT: `act_identity` with the method's parameters apart, the heads, and all of it in one line.
 
     Args:
         act: with all settings.
@@ -58,7 +58,7 @@ def recorded_act(act: ACT, profile: HeadProfile, profile_name: str) -> dict[str,
 
 
 def settings_text(act: ACT, profile: HeadProfile, profile_name: str) -> str:
-    """The ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`; `baseline` where they change nothing.
+    """Describe the ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`, or `baseline`.
 
     A profile file is named by its last two path components and by its content's hash, since files change; a long list of heads
     by its beginning and its hash.

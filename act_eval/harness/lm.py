@@ -25,7 +25,7 @@ from act_eval.attention.model_structure import check_supported, pretrained_model
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.harness.identity import act_identity, package_versions, recorded_act, weights_fingerprint
+from act_eval.harness.identity import act_identity, package_versions, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.harness.processes import shared_processes
@@ -106,7 +106,7 @@ class ACTLM(HFLM):
             return super().create_from_arg_obj(arg_dict, additional_config)
 
     def _get_backend(self, config: transformers.PretrainedConfig, *args: Any, **kwargs: Any) -> None:
-        """The first step of `hf` that knows the config; the weights are not loaded yet, so input is checked here."""
+        """Check input in the first step of `hf` that knows the config, when the weights are not loaded yet."""
         super()._get_backend(config, *args, **kwargs)
         model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(config), None)
         if model_class is not None:
@@ -152,20 +152,20 @@ class ACTLM(HFLM):
             raise self.non_finite(error.tokens, where) from None
 
     def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
-        """The error for an input whose logits are not numbers, with the layer where that begins."""
+        """Make the error for an input whose logits are not numbers, with the layer where that begins."""
         with self.act(self.model), self.autocast():
             layer = first_layer_not_finite(self.model, tokens)
         return NonFiniteLogitsError(tokens, layer, where)
 
     def _tokens_of(self, request: Instance) -> Tokens:
-        """Token ids of all that the model gets to see of a request."""
+        """Tokenize all that the model gets to see of a request."""
         if request.request_type == "loglikelihood":
             context, continuation = self.encode_request(*request.args)
             return context + continuation
         return (self.prefix_token_id, *self.tok_encode(request.args[0]))
 
     def encode_request(self, context: str, continuation: str) -> tuple[Tokens, Tokens]:
-        """Token ids of a context and its continuation, cut to the model's window, as `loglikelihood` has them."""
+        """Tokenize a context and its continuation, cut to the model's window, as `loglikelihood` has them."""
         if context:
             context_tokens, tokens = self._encode_pair(context, continuation)
             return truncate(context_tokens, tokens, self.max_length)
@@ -223,18 +223,18 @@ class ACTLM(HFLM):
             return self.scorer().score_contexts(contexts, batch_size)
 
     def scorer(self) -> Scorer:
-        """Scores batches with this model, with whatever calibration is switched on around it."""
+        """Make what scores batches with this model, with whatever calibration is switched on around it."""
         pad_token_id = self.tokenizer.pad_token_id or 0
         forward_arguments = inspect.signature(pretrained_model(self.model).forward).parameters
         return Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
 
     def autocast(self) -> torch.autocast:
-        """The context for `mixed_precision_dtype`."""
+        """Make the context in which the model runs, for `mixed_precision_dtype`."""
         enabled = self.mixed_precision_dtype is not None
         return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype, enabled=enabled)
 
     def _batch_size_at(self, position: int, contexts: Sequence[Context]) -> int:
-        """The batch size for the contexts from a position on; with `auto:N` it is measured anew N times on the way."""
+        """Choose the batch size for the contexts from a position on; with `auto:N` it is measured anew N times on the way."""
         if self.batch_size != "auto":
             return int(self.batch_size)
         part = int(position * self.batch_schedule / len(contexts))
@@ -287,12 +287,8 @@ class ACTLM(HFLM):
     # --- what ran
 
     def act_settings(self) -> dict[str, Any]:
-        """The settings that answers depend on: all of ACT's, and the profile by content."""
+        """Collect the settings that answers depend on: all of ACT's, and the profile by content."""
         return act_identity(self.act, self.profile)
-
-    def weights_fingerprint(self) -> str:
-        """16 hexadecimal digits that change with the weights."""
-        return weights_fingerprint(self.model)
 
     @property
     def profile_name(self) -> str:
@@ -300,7 +296,7 @@ class ACTLM(HFLM):
         return self.arguments.profile if isinstance(self.arguments.profile, str) else "given as an object"
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and package versions."""
+        """Collect what lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, package versions."""
         recorded = recorded_act(self.act, self.profile, self.profile_name)
         return {**super().get_model_info(), "act": recorded, "versions": package_versions()}
 
@@ -317,7 +313,7 @@ def holds(tokens: Tokens, part: Tokens) -> bool:
 
 @contextmanager
 def _exit_on_bad_input() -> Iterator[None]:
-    """lm-eval's command line prints a traceback for any exception; bad input deserves a line and exit code 2."""
+    """Print a line for bad input and exit with code 2: lm-eval's command line would print a traceback."""
     try:
         yield
     except InputError as error:

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 def halved(error: RuntimeError, batch_size: int) -> int:
-    """Half of a batch size, rounded up, after a batch of that size ran out of memory; says so in a warning.
+    """Halve a batch size, rounded up, after a batch of that size ran out of memory, and say so in a warning.
 
     Args:
         error: what running the batch raised.

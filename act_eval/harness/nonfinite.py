@@ -72,7 +72,7 @@ class RefuseNonFiniteLogits(LogitsProcessor):
         self.prompts = prompts
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """See `transformers.LogitsProcessor`; scores are float `[rows, vocabulary]`."""
+        """Pass scores on, float `[rows, vocabulary]`, unless they are not numbers."""
         bad = scores.isnan().any(-1)
         if bool(bad.any()):
             row = int(bad.nonzero()[0]) * len(self.prompts) // len(scores)

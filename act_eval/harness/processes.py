@@ -7,7 +7,7 @@ from accelerate import PartialState
 
 
 def shared_processes() -> PartialState:
-    """The processes that torchrun or `accelerate launch` started for this run; one where nothing did.
+    """Find the processes that torchrun or `accelerate launch` started for this run; one where nothing did.
 
     accelerate takes processes on a machine without accelerators for separate runs, unless it is told that they are on CPUs; it
     is told by whoever asks first. It then calls each CPU cpu:0, where transformers 4.57 cannot load weights to.

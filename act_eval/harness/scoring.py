@@ -56,7 +56,7 @@ def truncate(context: Sequence[int], continuation: Sequence[int], max_length: in
 
 
 def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]:
-    """Requests (context, continuation) grouped by context, longest first, so that trouble with memory comes at once."""
+    """Group requests (context, continuation) by context, longest first, so that trouble with memory comes at once."""
     groups: dict[Tokens, Context] = {}
     for index, (context, continuation) in enumerate(requests):
         groups.setdefault(context, Context(context)).continuations.append((index, continuation))
@@ -202,7 +202,7 @@ class Scorer:
         return F.log_softmax(logits, dim=-1, dtype=self.softmax_dtype)
 
     def _pad(self, sequences: Sequence[Tokens], side: str) -> tuple[Tensor, Tensor]:
-        """Token ids and mask, int64 `[sequences, longest]`."""
+        """Pad sequences on a side: token ids and mask, int64 `[sequences, longest]`."""
         width = max(map(len, sequences))
         ids, mask = [], []
         for tokens in sequences:

@@ -32,7 +32,7 @@ class ModelSettings:
     batch_size: int | str = 1
 
     def whole_batch_size(self) -> int:
-        """The batch size as a number. Raises SettingError where it is none, or below 1."""
+        """Read the batch size as a number. Raises SettingError where it is none, or below 1."""
         try:
             rows = int(self.batch_size)
         except ValueError:
@@ -47,7 +47,7 @@ class ModelSettings:
         return {name: value for name, value in self.model_args.items() if not name.startswith("act_")}
 
     def lm_arguments(self, **model_args: Any) -> dict[str, Any]:
-        """What `ACTLM` is made with: the model arguments, with these in their place, and the device."""
+        """Collect what `ACTLM` is made with: the model arguments, with these in their place, and the device."""
         device = {} if self.device is None else {"device": self.device}
         return {**self.model_args, **device, **model_args}
 
@@ -82,7 +82,7 @@ class PromptSettings:
         return {name: value for name, value in values.items() if name in _ALWAYS_RECORDED or value != defaults[name]}
 
     def with_whole_limit(self) -> PromptSettings:
-        """The same, with the limit as a whole number. Raises SettingError where it is none, or below 1."""
+        """Make the limit a whole number. Raises SettingError where it is none, or below 1."""
         if self.limit is None:
             return self
         if self.limit < 1 or int(self.limit) != self.limit:
@@ -90,7 +90,7 @@ class PromptSettings:
         return replace(self, limit=int(self.limit))
 
     def evaluation_arguments(self) -> dict[str, Any]:
-        """What lm-eval's `simple_evaluate` takes of these settings, by name."""
+        """Collect what lm-eval's `simple_evaluate` takes of these settings, by name."""
         return {
             "limit": self.limit,
             "num_fewshot": self.num_fewshot,
@@ -103,7 +103,7 @@ class PromptSettings:
         }
 
     def request_arguments(self, lm: ACTLM) -> dict[str, Any]:
-        """What lm-eval's `Task.build_all_requests` takes of these settings, by name; `lm` holds the chat template."""
+        """Collect what lm-eval's `Task.build_all_requests` takes of these settings, by name; `lm` holds the chat template."""
         return {
             "system_instruction": self.system_instruction,
             "apply_chat_template": self.apply_chat_template,

@@ -44,7 +44,7 @@ class TaskDescription:
 
 
 def tasks_path() -> Path:
-    """The folder to give lm-eval as `include_path`: `tasks/` of a checkout, or its copy inside the installed package.
+    """Find the folder to give lm-eval as `include_path`: `tasks/` of a checkout, or its copy inside the installed package.
 
     Once lm-eval finds tasks through entry points (its pull request 4015), one line in pyproject.toml can name this function.
     """
@@ -54,14 +54,14 @@ def tasks_path() -> Path:
 
 
 def project_tasks() -> TaskManager:
-    """A task manager that knows the project's tasks only; to index lm-eval's own takes many seconds more."""
+    """Make a task manager that knows the project's tasks only; to index lm-eval's own takes many seconds more."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(tasks_path()), include_defaults=False)
 
 
 def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskManager:
-    """A task manager that knows some tasks or groups; lm-eval's own are indexed, slowly, only where they are needed.
+    """Make a task manager that knows some tasks or groups; lm-eval's own are indexed, slowly, only where they are needed.
 
     Args:
         names: of lm-eval tasks, groups or tags, or patterns.
@@ -84,12 +84,12 @@ def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskM
 
 
 def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
-    """The task of that name, or all tasks of a group or tag, by name."""
+    """Load the task of that name, or all tasks of a group or tag: tasks by name."""
     return load_with_groups(name, manager)[0]
 
 
 def load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:
-    """The task of that name, or all tasks of a group or tag, by name; and the innermost group of each that has one."""
+    """Load tasks as `load_tasks` does, and find the innermost group of each that has one."""
     if not hasattr(manager, "load"):  # lm-eval 0.4.10
         nested = manager.load_task_or_group([name])
         return _flat(nested), dict(_innermost_groups(nested))
@@ -99,7 +99,7 @@ def load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], 
 
 
 def _flat(tasks: dict[Any, Any]) -> dict[str, Task]:
-    """The tasks of a dictionary in which groups are dictionaries."""
+    """Flatten a dictionary in which groups are dictionaries, to tasks by name."""
     flat: dict[str, Task] = {}
     for name, task in tasks.items():
         flat |= _flat(task) if isinstance(task, dict) else {name: task}
@@ -107,7 +107,7 @@ def _flat(tasks: dict[Any, Any]) -> dict[str, Task]:
 
 
 def _innermost_groups(tasks: dict[Any, Any], group: str | None = None) -> Iterator[tuple[str, str]]:
-    """Tasks and their groups, of such a dictionary."""
+    """Find the innermost group of each task in a dictionary in which groups are dictionaries."""
     for name, task in tasks.items():
         if isinstance(task, dict):
             yield from _innermost_groups(task, str(getattr(name, "group", name)))
@@ -116,7 +116,7 @@ def _innermost_groups(tasks: dict[Any, Any], group: str | None = None) -> Iterat
 
 
 def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
-    """What lm-eval's `simple_evaluate` takes for the task, group or tag of that name, loaded.
+    """Load the task, group or tag of that name as lm-eval's `simple_evaluate` takes it.
 
     Raises:
         TaskError: a task's name holds a path, so that lm-eval would write its samples into another folder.
@@ -134,7 +134,7 @@ def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
 
 
 def _read_config(entry: Any) -> dict[str, Any]:
-    """A task's or group's config, from its entry in a task manager's index; functions stay names."""
+    """Read the config of a task or group from its entry in a task manager's index; functions stay names."""
     try:
         from lm_eval.tasks._yaml_loader import load_yaml
     except ImportError:  # lm-eval 0.4.10
@@ -145,7 +145,7 @@ def _read_config(entry: Any) -> dict[str, Any]:
 
 
 def describe_tasks() -> tuple[list[TaskDescription], dict[str, list[str]]]:
-    """The project's tasks, and the members of each of its groups."""
+    """Describe the project's tasks, and list the members of each of its groups."""
     manager = project_tasks()
     configs = {name: _read_config(entry) for name, entry in manager.task_index.items()}
     descriptions = [_describe(name, configs[name]) for name in manager.all_subtasks]
@@ -166,7 +166,7 @@ def _describe(name: str, config: dict[str, Any]) -> TaskDescription:
 
 
 def example_prompt(name: str) -> str:
-    """The prompt of a task's first document as the model gets it, with the choices and the right answer below.
+    """Render the prompt of a task's first document as the model gets it, with the choices and the right answer below.
 
     Raises:
         TaskError: the project has no task of that name, or its dataset cannot be had.
@@ -222,7 +222,7 @@ def explained_dataset_errors() -> Iterator[None]:
 
 
 def _failing_task(error: Exception) -> tuple[ConfigurableTask | None, bool]:
-    """The task whose method raised, or None, and whether it was loading its dataset."""
+    """Find the task whose method raised, or None, and say whether it was loading its dataset."""
     from lm_eval.api.task import ConfigurableTask
 
     task, is_download = None, False

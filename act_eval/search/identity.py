@@ -22,7 +22,7 @@ class SearchIdentity:
         space: the part of the model that is searched.
         splits: the split whose documents are searched on, by task.
         documents_hash: see `fingerprint`.
-        weights_hash: see `ACTLM.weights_fingerprint`.
+        weights_hash: see `harness.identity.weights_fingerprint`.
     """
 
     settings: SearchSettings

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import SettingError
 from act_eval.files import make_folder
-from act_eval.harness.identity import package_versions
+from act_eval.harness.identity import package_versions, weights_fingerprint
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.scoring import Tokens
@@ -137,7 +137,7 @@ def _provenance(
     return {
         "model": str(settings.model.model_args.get("pretrained", "act-eval-demo")),
         "model_args": {key: str(value) for key, value in settings.model.model_args.items() if key != "pretrained"},
-        "weights": lm.weights_fingerprint(),
+        "weights": weights_fingerprint(lm.model),
         "act": lm.act_settings(),
         "layers": list(layers),
         "tasks": {
