@@ -57,7 +57,7 @@ class TestGrid:
         grid = points({"act_profile": "all", "pretrained": "x"}, axes(beta=(0, 0.4), alpha=(3, 5, 7)))
         assert [tuple(point.values.values()) for point in grid] == list(itertools.product((0, 0.4), (3, 5, 7)))
         assert all(point.arguments.profile == "all" for point in grid)
-        assert [point.arguments.act_alpha for point in grid[:3]] == [3, 5, 7]
+        assert [point.arguments.settings["alpha"] for point in grid[:3]] == [3, 5, 7]
         assert grid[1].label == "beta 0, alpha 5"
 
     def test_methods_get_what_they_know(self):
@@ -139,7 +139,7 @@ class TestGrid:
             (["=1,2"], "needs a name and its values"),
             (["beta=0,0.4,0"], "the value 0 twice"),
             (["base=sdpa,eager"], "base"),
-            (["beta=0,1", "beta=0.5"], "--vary beta is given twice"),
+            (["beta=0,1", "beta=0.5"], "vary beta is given twice"),
         ],
     )
     def test_bad_axes(self, texts, culprit):
