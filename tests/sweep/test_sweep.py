@@ -265,12 +265,14 @@ class TestRun:
         command = [sys.executable, "-m", "act_eval", "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
         deadline = time.monotonic() + 120
-        while len(list(output.rglob("results_*.json"))) < 3 and time.monotonic() < deadline:
+        finished_runs = (
+            "[!.]*/results_*.json"  # not those in the hidden folder of the run that is under way, which comes and goes
+        )
+        while len(list(output.glob(finished_runs))) < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        files = [file for file in output.rglob("results_*.json") if ".unfinished-" not in str(file)]
-        before = {file: file.stat().st_mtime_ns for file in files}
+        before = {file: file.stat().st_mtime_ns for file in output.glob(finished_runs)}
         assert 2 <= len(before) < (RUN + 1) * len(TASKS)
         assert sweep(output).exit_code == 0
         assert {file: file.stat().st_mtime_ns for file in before} == before
