@@ -55,6 +55,7 @@ def finished(tmp_path_factory):
     return output
 
 
+@pytest.mark.tier("slow")
 def test_lm_evals_own_files(finished):
     assert identities(finished) == EVERY_CELL
     (folder,) = {file.parent for file in finished.rglob("results_*.json")}
@@ -108,6 +109,7 @@ def test_seeds_are_averaged(tmp_path):
     assert f"{(means[32, 0] + means[32, 42]) / 2:.3f} ±" in (tmp_path / "comparison.md").read_text()
 
 
+@pytest.mark.tier("slow")
 def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
     assert "4 of 4 runs are finished" in compare(finished)
@@ -162,7 +164,7 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--model-args", "act_method=temperature,act_alpha=5"], "alpha is about attention sinks"),
         (["--model-args", "act_beta=1"], "change nothing"),
         (["--model-args", "act_head_share=0"], "change nothing"),
-        (["--tasks", "no_such_task"], "no_such_task"),
+        pytest.param(["--tasks", "no_such_task"], "no_such_task", marks=pytest.mark.tier("slow")),  # lm-eval's own are indexed
         (["--tasks", ","], "no task was named"),
         (["--model-args", "act_profile=none"], "baseline itself"),
         (["--seeds", "1,x"], "--seeds '1,x' is not a list of whole numbers"),

@@ -75,6 +75,7 @@ class TestGolden:
             np.testing.assert_allclose(torch.cat(output.logits).numpy(), expected[case["logits_key"]], rtol=0, atol=5e-5)
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("settings", SETTINGS, ids=["default", "beta0", "alpha"])
 @pytest.mark.parametrize("heads", [ALL, SOME], ids=["all", "some"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.float64, 1e-11)], ids=str)

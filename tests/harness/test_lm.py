@@ -66,6 +66,7 @@ def assert_same_answers(left, right, atol=1e-4):
     assert [value for value, _ in left] == pytest.approx([value for value, _ in right], rel=0, abs=atol)
 
 
+@pytest.mark.tier("slow")
 class TestLoglikelihood:
     @pytest.mark.parametrize("act", [{"act_profile": "none"}, SETTINGS], ids=["none", "all"])
     @pytest.mark.parametrize("decode", ["prefill", "row"])
@@ -143,6 +144,7 @@ class TestLoglikelihood:
             assert values == pytest.approx(exact, rel=0.1)
 
 
+@pytest.mark.tier("slow")
 class TestRolling:
     TEXTS = tuple(context for context, _ in random_pairs(5))
 
@@ -163,6 +165,7 @@ class TestRolling:
             assert result == pytest.approx(log_probs[0].gather(-1, tokens[0, 1:, None]).sum().item(), rel=0, abs=1e-4)
 
 
+@pytest.mark.tier("slow")
 class TestGeneration:
     ARGUMENTS = tuple((context, {"until": ["\n\n"], "max_gen_toks": 12}) for context, _ in random_pairs(7))
 

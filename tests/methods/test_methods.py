@@ -193,6 +193,7 @@ def test_calibrate_decode_rows(method, decode):
 # --- in whole models
 
 
+@pytest.mark.tier("slow")
 @every_method
 @pytest.mark.parametrize("heads", [ALL, SOME], ids=["all", "some"])
 def test_logits_equal_the_naive_reference(golden_model, method, heads):
@@ -203,6 +204,7 @@ def test_logits_equal_the_naive_reference(golden_model, method, heads):
     torch.testing.assert_close(logits_of(golden_model, ids, act_of(settings, heads)), expected, rtol=0, atol=5e-5)
 
 
+@pytest.mark.tier("slow")
 @every_method
 def test_logits_in_float64(gqa_model, method):
     model = copy.deepcopy(gqa_model).double()
@@ -233,6 +235,7 @@ def test_families_equal_the_naive_reference(method, name, side):
         assert (got - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
+@pytest.mark.tier("slow")
 @every_method
 def test_a_batch_equals_its_rows(gqa_model, method):
     act = act_of(settings_of(method))
@@ -251,6 +254,7 @@ def test_a_batch_equals_its_rows(gqa_model, method):
             torch.testing.assert_close(logits, torch.cat(alone.logits), rtol=0, atol=5e-5)
 
 
+@pytest.mark.tier("slow")
 @every_method
 @pytest.mark.parametrize("decode", ["prefill", "row"])
 def test_several_new_tokens_equal_one_at_a_time(gqa_model, method, decode):
@@ -323,6 +327,7 @@ def test_parameters_that_change_nothing_are_bit_identical(gqa_model, method):
     assert torch.equal(logits_of(gqa_model, ids, ACT("all", method=method)), logits_of(gqa_model, ids))
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("method", [ToFirstToken(0.1), Temperature(2), Boost(4)], ids=lambda method: method.name)
 @pytest.mark.parametrize("decode", ["prefill", "row"])
 def test_a_search_scores_heads_exactly(gqa_model, method, decode):

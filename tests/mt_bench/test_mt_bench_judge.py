@@ -142,6 +142,7 @@ def test_parsing(kind, text, score):
 # --- asking
 
 
+@pytest.mark.tier("slow")
 def test_everything_is_asked_once_and_recorded_with_all_that_it_takes_to_ask_again(folder):
     with JudgeServer(delay=0.02) as server:
         judge_answers(settings(server), ("single", "pair"), folder)
@@ -174,6 +175,7 @@ def test_equal_answers_share_a_judgement(tmp_path):
     assert writing["tie"] >= 2  # also where the judge prefers A both times
 
 
+@pytest.mark.tier("slow")
 def test_a_judge_that_fails_half_the_time(folder):
     """HTTP 500 and 429, and dropped connections: everything is answered, and nothing twice."""
     failures = [(500, b"no"), (429, b'{"error": {"message": "slow down"}}'), None]
@@ -199,6 +201,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.tier("slow")
 def test_malformed_answers_are_asked_for_again(folder):
     malformed = {prompt: MALFORMED[number % len(MALFORMED)] for number, prompt in enumerate(prompts(folder))}
     with JudgeServer(lambda prompt, before: malformed[prompt] if before == 0 else a_judgement(prompt)) as server:
@@ -207,6 +210,7 @@ def test_malformed_answers_are_asked_for_again(folder):
     assert {record["attempts"] for record in judged(folder, "single")} == {2}
 
 
+@pytest.mark.tier("slow")
 def test_what_stays_malformed_is_missing_and_nothing_is_lost(folder):
     bad = {request.prompt for request in requests_of(folder, "single") if request.question_id == 5}
     with JudgeServer(lambda prompt, _: "No grade from me." if prompt in bad else a_judgement(prompt)) as server:
@@ -231,6 +235,7 @@ def test_what_stays_malformed_is_missing_and_nothing_is_lost(folder):
     assert not make_scores(folder).notes
 
 
+@pytest.mark.tier("slow")
 def test_a_refused_request_does_not_stop_the_others(folder):
     refused = {request.prompt for request in requests_of(folder, "single") if request.question_id == 1 and request.turn == 2}
     reply = (400, b'{"error": {"message": "against our policy"}}')
@@ -244,6 +249,7 @@ def test_a_refused_request_does_not_stop_the_others(folder):
         assert set(server.requests[sent:]) == refused
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize(
     ("reply", "culprit", "most"),
     [
@@ -268,6 +274,7 @@ def test_a_judge_that_always_fails_ends_the_run_with_one_line(folder, reply, cul
         assert Counter(server.answered) == Counter(prompts(folder))
 
 
+@pytest.mark.tier("slow")
 def test_requests_under_way_are_waited_for(folder):
     """One request fails for good while others are being answered: what they cost is not wasted."""
     first = prompts(folder, "single")[0]
@@ -281,11 +288,13 @@ def test_requests_under_way_are_waited_for(folder):
     assert len(server.answered) == len(judged(folder, "single")) == 3
 
 
+@pytest.mark.tier("slow")
 def test_a_slow_judge_times_out(folder):
     with JudgeServer(delay=0.5) as server, pytest.raises(JudgeError, match=r"cannot be reached after 1 tries .*timed out"):
         judge_answers(settings(server, timeout=0.05, retries=0), ("single",), folder)
 
 
+@pytest.mark.tier("slow")
 def test_an_unreachable_judge(folder, capsys, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -302,6 +311,7 @@ def test_an_unreachable_judge(folder, capsys, monkeypatch):
     assert before == {file: file.read_bytes() for file in before}
 
 
+@pytest.mark.tier("slow")
 def test_the_key_is_never_written_or_shown(folder, capsys, caplog):
     """Not even where the judge repeats it, in a judgement and in an error."""
     caplog.set_level("DEBUG")
@@ -524,6 +534,7 @@ def test_scores_are_those_that_the_judge_gave(folder):
     assert row(scores.pair, "humanities", "both")[["win", "tie", "loss"]].tolist() == [0, 2, 0]
 
 
+@pytest.mark.tier("slow")
 def test_report_files_and_terminal(folder, tmp_path, capsys):
     with JudgeServer() as server:
         judge_answers(settings(server), ("single", "pair"), folder)
@@ -552,6 +563,7 @@ def test_report_files_and_terminal(folder, tmp_path, capsys):
     assert ">humanities<" in (tmp_path / "out" / "radar.svg").read_text()
 
 
+@pytest.mark.tier("slow")
 def test_a_report_of_pairs_alone(folder, tmp_path):
     with JudgeServer() as server:
         judge_answers(settings(server), ("pair",), folder)

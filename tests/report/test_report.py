@@ -32,6 +32,7 @@ def written(folder, output):
     return report, {path.name: path for path in write_report(report, output)}
 
 
+@pytest.mark.tier("slow")
 class TestSeeds:
     """k-shot runs that differ in the seed of the few-shot sampler are averaged."""
 
@@ -80,6 +81,7 @@ class TestSeeds:
         assert (row["seeds"], row["delta"]) == (1, 0.5)
 
 
+@pytest.mark.tier("slow")
 class TestCompare:
     def test_known_numbers(self, tmp_path):
         write_run(tmp_path, BASELINE)
@@ -324,6 +326,7 @@ class TestSettings:
         assert describe_settings(None) == "baseline"
 
 
+@pytest.mark.tier("slow")
 class TestGroups:
     @pytest.fixture
     def folder(self, tmp_path):
@@ -430,6 +433,7 @@ class TestStatistics:
         assert 0.9 <= covered / 200 <= 0.99
 
 
+@pytest.mark.tier("slow")
 def test_report_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)

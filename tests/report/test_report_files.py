@@ -73,6 +73,7 @@ def both(row):
     return (*sides, runs[0][1])
 
 
+@pytest.mark.tier("slow")
 class TestNumbers:
     def test_every_cell_is_there(self, report):
         cells = report.comparison[["num_heads", "task", "num_fewshot", "metric"]].itertuples(index=False, name=None)
@@ -151,6 +152,7 @@ class TestNumbers:
         assert subjects["delta"].to_dict() == pytest.approx((expected["act"] - expected["baseline"]).to_dict())
 
 
+@pytest.mark.tier("slow")
 class TestFlips:
     def test_every_changed_document_once(self, report):
         counts = report.comparison.set_index(["task", "metric", "num_fewshot", "num_heads"])
@@ -185,6 +187,7 @@ class TestFlips:
         assert flips.documents["task"].nunique() == 3
 
 
+@pytest.mark.tier("slow")
 class TestTables:
     def test_overview(self, report):
         table = overview(report)
@@ -407,6 +410,7 @@ class TestOptions:
             ReportOptions(group_by="colour")
 
 
+@pytest.mark.tier("slow")
 class TestJson:
     def test_follows_its_schema(self, report, files):
         content = json.loads(files["report.json"].read_text())
@@ -459,6 +463,7 @@ class TestJson:
         assert re.fullmatch(f"act-eval: .*{message}.*\n", capsys.readouterr().err)
 
 
+@pytest.mark.tier("slow")
 def test_swapping_negates(tmp_path, report):
     """Calibrated runs renamed to baselines and the other way round: differences change sign, p stays."""
     for file in RESULTS.iterdir():

@@ -43,7 +43,7 @@ def html(report, tmp_path_factory):
     return next(path for path in write_report(report, tmp_path_factory.mktemp("page")) if path.suffix == ".html")
 
 
-@pytest.mark.tier("unit")
+@pytest.mark.tier("slow")
 def test_needs_no_network(html):
     text = html.read_text()
     assert "http://" not in text

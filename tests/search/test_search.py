@@ -86,6 +86,7 @@ class TestExactScores:
         assert moved >= len(heads) / 4
         return scores
 
+    @pytest.mark.tier("slow")
     def test_embedded_model(self, demo_lm, demo_tasks):
         documents = demo_documents(demo_lm, demo_tasks)
         scores = self.assert_equal_naive(demo_lm, ACT("none", alpha=5), documents, all_heads(demo_lm))
@@ -98,6 +99,7 @@ class TestExactScores:
         act = ACT("none", beta=0.1, threshold=0.04, decode=decode)
         self.assert_equal_naive(gqa_lm, act, random_documents(5, 1, own_contexts), all_heads(gqa_lm)[::3])
 
+    @pytest.mark.tier("slow")
     def test_greedy_is_greedy_in_every_token(self, gqa_lm):
         documents = []
         for seed in range(4):
@@ -110,12 +112,14 @@ class TestExactScores:
         scores = self.assert_equal_naive(gqa_lm, ACT("none", beta=0.1, threshold=0.04), documents, all_heads(gqa_lm)[::5])
         assert scores.baseline.correct.tolist() == [True, False] * 4
 
+    @pytest.mark.tier("slow")
     def test_batch_size_changes_nothing(self, gqa_lm):
         act, documents, heads = ACT("none", threshold=0.04), random_documents(4, 2), all_heads(gqa_lm)[::5]
         results = [evaluator(gqa_lm, act, batch_size=size).score_heads(documents, heads) for size in (1, 3, 64)]
         for other in results[1:]:
             np.testing.assert_allclose(other.calibrated.margin, results[0].calibrated.margin, atol=1e-4)
 
+    @pytest.mark.tier("slow")
     def test_sliding_window(self):
         from transformers import MistralConfig, MistralForCausalLM
 
@@ -131,6 +135,7 @@ class TestExactScores:
         lm = ACTLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(MODEL_PATH), act_profile="none", device="cpu")
         self.assert_equal_naive(lm, ACT("none", beta=0.1, threshold=0.06), random_documents(5, 3), all_heads(lm))
 
+    @pytest.mark.tier("slow")
     def test_a_model_that_cannot_be_resumed_runs_whole_passes(self, gqa_lm, monkeypatch):
         def resume_wrongly(self, start_layer, hidden, recording, original=DecoderLayers.resume_at):
             return original(self, start_layer, hidden + 1, recording)
@@ -150,6 +155,7 @@ class TestExactScores:
         assert not any("forward" in vars(module) for module in gqa_lm.model.modules())
 
 
+@pytest.mark.tier("slow")
 class TestEstimates:
     @pytest.mark.parametrize("decode", ["prefill", "row"])
     def test_are_the_slope_at_beta_1(self, gqa_model, decode):
@@ -252,6 +258,7 @@ class TestSelection:
         assert choose_head_set(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
 
 
+@pytest.mark.tier("slow")
 class TestDocuments:
     def test_are_training_documents_as_lm_eval_renders_them(self, demo_lm, demo_tasks):
         documents = demo_documents(demo_lm, demo_tasks, limit=5)

@@ -341,6 +341,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("name", GRIDS)
 class TestShown:
     def test_tables_hold_every_point(self, name):
