@@ -48,6 +48,7 @@ def test_documents_are_reproducible_and_disjoint(task):
     assert min(map(labels.count, range(round(1 / CHANCE[task])))) > 500 * CHANCE[task] / 2
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("shots", [0, 2])
 @pytest.mark.parametrize("task", corpus.TASKS)
 def test_lm_eval_renders_the_prompts_of_training(task, shots, lm, demo_tasks):
@@ -79,6 +80,7 @@ def test_clearly_above_chance_and_below_perfect(evaluated):
     assert results["act_demo"]["acc,none"] == pytest.approx(sum(results[f"demo_{task}"]["acc,none"] for task in CHANCE) / 3)
 
 
+@pytest.mark.tier("slow")
 def test_sinks_in_the_middle():
     """With the paper's alpha, half of the heads have a sink beyond the first token in most documents."""
     assert (share_of_documents_with_sinks(alpha=5) > 0.5).sum() >= 16

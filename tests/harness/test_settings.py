@@ -43,6 +43,7 @@ def test_baseline_and_act_share_what_is_not_about_act():
     assert model.lm_arguments(act_beta=0.2) == {"pretrained": "m", "device": "cpu", "act_beta": 0.2}
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize(
     "settings",
     [{}, {"num_fewshot": 2, "seed": 7}, {"system_instruction": "Think first."}],

@@ -67,6 +67,7 @@ def requests(task, document, num_fewshot=0):
     return [instance.args for instance in task.construct_requests(document, context)]
 
 
+@pytest.mark.tier("slow")
 class TestPublishedPrompts:
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_prompts_and_gold_labels(self, name, row_numbers):

@@ -141,6 +141,7 @@ def test_greedy_answers_are_those_of_plain_generation(chat_model, answered, ques
             messages.append({"role": "assistant", "content": answer})
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("temperatures", ["greedy", "category"])
 def test_answers_do_not_depend_on_batch_and_order(chat_model, questions, answered, tmp_path, temperatures):
     write_answers(settings(chat_model, temperatures=temperatures, batch_size=1), questions, None, tmp_path / "1")
