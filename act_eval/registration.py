@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -38,6 +39,7 @@ def find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
 
 def register() -> None:
     """Add the model's name to lm-eval's registry, unless this lm-eval loads plugins itself."""
+    import_module("lm_eval.models")  # which fills the registry, but only while it is empty
     from lm_eval.api import registry
 
     if not hasattr(registry, "load_plugins") and MODEL_NAME not in registry.model_registry:
