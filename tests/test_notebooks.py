@@ -20,7 +20,7 @@ def test_runs(path, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path / "notebooks")}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=1500, kernel_name="python3", resources=resources).execute()
     assert f"({path.name})" in (NOTEBOOKS / "README.md").read_text()
     kept = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
     assert kept

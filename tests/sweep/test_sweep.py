@@ -264,11 +264,10 @@ class TestRun:
         output = tmp_path / "sweep"
         command = [sys.executable, "-m", "act_eval", "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
-        deadline = time.monotonic() + 120
         finished_runs = (
             "[!.]*/results_*.json"  # not those in the hidden folder of the run that is under way, which comes and goes
         )
-        while len(list(output.glob(finished_runs))) < 3 and time.monotonic() < deadline:
+        while len(list(output.glob(finished_runs))) < 3 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
