@@ -19,10 +19,12 @@ from act_eval.attention.masks import LastVisibility
 from act_eval.attention.model_structure import (
     UnsupportedModelError,
     attention_modules,
+    check_adapters,
     check_profile_layers,
     check_supported,
     compute_all_queries,
     pretrained_model,
+    refuse_continuous_batching,
     resolve_for_model,
 )
 from act_eval.profiles import HeadProfile
@@ -90,9 +92,10 @@ class ACT(CalibrationSettings):
 
         Raises:
             UnsupportedModelError: its attention does not go through transformers' `AttentionInterface`, or it is an
-                encoder-decoder, or it is inside such a block already.
+                encoder-decoder, or has an adapter that learns prompts, or it is inside such a block already.
             ProfileError: the profile does not fit the model.
         """
+        check_adapters(model)
         pretrained = pretrained_model(model)
         check_supported(pretrained.config, type(pretrained))
         text_config = pretrained.config.get_text_config()
@@ -112,6 +115,7 @@ class ACT(CalibrationSettings):
             else:
                 self._calibrate_modules(modules, heads, base, adapted, stack)
                 compute_all_queries(pretrained, stack)
+                refuse_continuous_batching(pretrained, stack)
             for config in {id(module.config): module.config for module in modules}.values():
                 stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
                 config._attn_implementation_internal = name

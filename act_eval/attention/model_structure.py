@@ -140,6 +140,47 @@ def decoder_layers(model: transformers.PreTrainedModel) -> tuple[nn.Module, ...]
     return ()
 
 
+def check_adapters(model: nn.Module) -> None:
+    """Raise UnsupportedModelError for a model with an adapter that puts tokens of its own before the prompt.
+
+    PEFT calls that prompt learning: prompt tuning, prefix tuning, P-tuning. Adapters of weights, such as LoRA, are supported.
+
+    Args:
+        model: perhaps wrapped by PEFT.
+    """
+    for module in model.modules():
+        adapters = getattr(module, "peft_config", None)
+        for adapter in adapters.values() if isinstance(adapters, dict) else ():
+            check_adapter(adapter)
+
+
+def check_adapter(adapter: Any) -> None:
+    """Raise UnsupportedModelError for a config of PEFT that is about prompt learning."""
+    if getattr(adapter, "is_prompt_learning", False):
+        kind = getattr(adapter.peft_type, "value", adapter.peft_type)
+        raise UnsupportedModelError(
+            f"the adapter is of type {kind}, which puts learned tokens before the prompt, where ACT cannot tell them from the "
+            "prompt's own: choose an adapter of weights, such as LoRA, or the model without it."
+        )
+
+
+def refuse_continuous_batching(model: transformers.PreTrainedModel, stack: ExitStack) -> None:
+    """Let `generate_batch` raise UnsupportedModelError until the stack is left: it would replace the attention function.
+
+    transformers' continuous batching packs requests into rows and chooses an attention function for that.
+    """
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UnsupportedModelError(
+            "continuous batching (generate_batch) replaces the attention function, so ACT cannot be applied: use generate."
+        )
+
+    for name in ("generate_batch", "init_continuous_batching"):
+        if hasattr(model, name):
+            setattr(model, name, refuse)
+            stack.callback(delattr, model, name)
+
+
 def compute_all_queries(model: transformers.PreTrainedModel, stack: ExitStack) -> None:
     """Keep Gemma 4 from dropping the queries of a prefill whose logits nobody asked for, until the stack is left.
 

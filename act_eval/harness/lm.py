@@ -21,7 +21,13 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from act_eval.attention.cache import select_cache_rows
-from act_eval.attention.model_structure import check_supported, pretrained_model, resolve_for_model
+from act_eval.attention.model_structure import (
+    UnsupportedModelError,
+    check_adapter,
+    check_supported,
+    pretrained_model,
+    resolve_for_model,
+)
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
@@ -71,6 +77,9 @@ class ACTLM(HFLM):
         self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
         self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
+        self._is_ready = not isinstance(pretrained, str)
+        if kwargs.get("peft"):
+            _check_adapter_of(kwargs["peft"], kwargs.get("revision"))
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
             shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
@@ -111,6 +120,11 @@ class ACTLM(HFLM):
         model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(config), None)
         if model_class is not None:
             check_supported(config, model_class)
+        elif not self._is_ready and self.AUTO_MODEL_CLASS.__name__ not in (getattr(config, "auto_map", None) or {}):
+            raise UnsupportedModelError(
+                f"{self.AUTO_MODEL_CLASS.__name__} of transformers {transformers.__version__} has no class for "
+                f"{type(config).__name__}, so act-hf cannot load this checkpoint: choose a text model that it can load."
+            )
         self.set_act(self.arguments)
 
     # --- scoring
@@ -304,6 +318,17 @@ class ACTLM(HFLM):
         """Use a response cache, in which the answers of different ACT settings are kept apart."""
         super().set_cache_hook(cache_hook)
         keep_settings_apart(cache_hook, self.act_settings())
+
+
+def _check_adapter_of(name: str, revision: str | None) -> None:
+    """Raise UnsupportedModelError for an adapter that learns prompts; one that cannot be read is left to `hf`."""
+    from peft import PeftConfig
+
+    try:
+        adapter = PeftConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    check_adapter(adapter)
 
 
 def holds(tokens: Tokens, part: Tokens) -> bool:

@@ -7,12 +7,21 @@ from importlib.util import find_spec
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from accelerate import cpu_offload
 from helpers.families import FAMILIES
 from helpers.family_runs import LENGTH, SETTINGS, act, all_heads, ids_of, mask_of, run
 from helpers.reference import naive_act
 from lm_eval.api.instance import Instance
-from peft import LoraConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoraConfig,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, masking_utils
 from transformers.integrations import flex_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -21,6 +30,7 @@ from transformers.utils import is_flash_attn_2_available
 from act_eval.attention.act import ACT
 from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.limits import ComputeLimits
+from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
@@ -274,17 +284,60 @@ def test_compiled(llama):
     assert_close(run(compiled, mask_of(None)), baseline)
 
 
+def test_continuous_batching_is_refused_inside_the_context_alone(llama):
+    """Where flash attention is installed, transformers would replace the attention function with a warning only."""
+    if not hasattr(llama, "generate_batch"):
+        pytest.skip(f"transformers {transformers.__version__} has no continuous batching")
+    for name in ("generate_batch", "init_continuous_batching"):
+        with act()(llama), pytest.raises(UnsupportedModelError, match=r"generate_batch.*use generate"):
+            getattr(llama, name)([[1, 5, 6]])
+        assert name not in vars(llama)
+        with ACT("none")(llama):
+            assert name not in vars(llama)
+
+
+WEIGHT_ADAPTERS = [
+    LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"),
+    IA3Config(
+        target_modules=["k_proj", "v_proj", "down_proj"],
+        feedforward_modules=["down_proj"],
+        init_ia3_weights=False,
+        task_type="CAUSAL_LM",
+    ),
+    LoHaConfig(r=4, target_modules=["q_proj", "o_proj"], init_weights=False, task_type="CAUSAL_LM"),
+]
+PROMPT_ADAPTERS = [
+    PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, encoder_hidden_size=16),
+]
+
+
 @pytest.mark.tier("slow")
 class TestAdapters:
-    def test_peft_model(self, llama):
+    @pytest.mark.parametrize("config", WEIGHT_ADAPTERS, ids=lambda config: config.peft_type.value)
+    def test_peft_model(self, llama, config):
         torch.manual_seed(3)
-        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
         adapted = get_peft_model(copy.deepcopy(llama), config).eval()
         with act()(adapted):
             result = run(adapted, mask_of("left"), NEW)
         expected = run_naive(copy.deepcopy(adapted).merge_and_unload(), "left")
         assert_close(result, expected)
         assert (result[0] - run_naive(llama, "left")[0]).abs().max() > 0.01
+
+    @pytest.mark.parametrize("config", PROMPT_ADAPTERS, ids=lambda config: config.peft_type.value)
+    @pytest.mark.parametrize("profile", ["all", "none"])
+    def test_learned_prompts_are_refused(self, llama, config, profile):
+        adapted = get_peft_model(copy.deepcopy(llama), config)
+        with pytest.raises(UnsupportedModelError, match=config.peft_type.value), ACT(profile)(adapted):
+            pytest.fail("it was entered")
+
+    @pytest.mark.parametrize("config", PROMPT_ADAPTERS, ids=lambda config: config.peft_type.value)
+    def test_learned_prompts_are_refused_before_the_weights_are_loaded(self, config, tmp_path, monkeypatch):
+        get_peft_model(AutoModelForCausalLM.from_pretrained(MODEL_PATH), config).save_pretrained(tmp_path)
+        monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
+        with pytest.raises(UnsupportedModelError, match=f"adapter is of type {config.peft_type.value}.*such as LoRA"):
+            ACTLM(str(MODEL_PATH), peft=str(tmp_path), act_profile="none", device="cpu")
 
     def test_peft_in_lm_eval(self, tmp_path):
         torch.manual_seed(3)

@@ -10,7 +10,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlavaConfig
 
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.demo import MODEL_PATH, corpus
@@ -251,6 +251,12 @@ class TestSettings:
         lines = capsys.readouterr().err.strip().splitlines()
         assert culprit in lines[-1]
         assert lines[-1].startswith("act-hf: ")
+
+    def test_a_checkpoint_that_transformers_does_not_load_as_a_causal_model(self, tmp_path):
+        LlavaConfig().save_pretrained(tmp_path)
+        AutoTokenizer.from_pretrained(MODEL_PATH).save_pretrained(tmp_path)
+        with pytest.raises(UnsupportedModelError, match=r"AutoModelForCausalLM of transformers .* has no class for LlavaConfig"):
+            ACTLM(str(tmp_path), act_profile="none", device="cpu")
 
     def test_from_python_bad_input_is_an_exception(self):
         with pytest.raises(ProfileError):
