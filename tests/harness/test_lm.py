@@ -255,7 +255,8 @@ class TestSettings:
     def test_a_checkpoint_that_transformers_does_not_load_as_a_causal_model(self, tmp_path):
         LlavaConfig().save_pretrained(tmp_path)
         AutoTokenizer.from_pretrained(MODEL_PATH).save_pretrained(tmp_path)
-        with pytest.raises(UnsupportedModelError, match=r"AutoModelForCausalLM of transformers .* has no class for LlavaConfig"):
+        words = r"AutoModelForCausalLM of transformers .* has no class for LlavaConfig"
+        with pytest.raises(UnsupportedModelError, match=words):
             ACTLM(str(tmp_path), act_profile="none", device="cpu")
 
     def test_from_python_bad_input_is_an_exception(self):
