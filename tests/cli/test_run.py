@@ -83,7 +83,7 @@ def test_named_models_and_tasks_reach_lm_eval_alike(asked, arguments):
         ({"model": "hf", "model_args": {"pretrained": "m"}, "tasks": ["demo_topic"], "limit": 2}, []),
         ({"model": "hf", "tasks": ["demo_topic"]}, ["--model", "dummy", "--limit", "4"]),
         ({"model": "dummy", "num_fewshot": 3}, ["--tasks", "demo_topic"]),
-        ({"tasks": ["demo_topic"], "seed": 3}, ["-M", "dummy"]),
+        ({"tasks": ["demo_topic"], "batch_size": 3}, ["-M", "dummy"]),
     ],
 )
 def test_what_a_config_file_says_counts_as_given(asked, tmp_path, content, arguments):
