@@ -66,6 +66,7 @@ CALLS = {
 }
 
 
+@pytest.mark.tier("slow")
 @pytest.mark.parametrize("name", CALLS)
 def test_statistics(name):
     call = make_call(**CALLS[name])

@@ -202,6 +202,7 @@ class TestGroups:
             assert task.doc_to_target(document) is not None
 
 
+@pytest.mark.tier("slow")
 class TestSquad:
     @pytest.mark.parametrize(
         ("prediction", "golds", "exact_match", "f1"),

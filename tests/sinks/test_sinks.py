@@ -142,6 +142,7 @@ def case(request, full_maps, documents):
 
 
 class TestStatistics:
+    @pytest.mark.tier("slow")
     @pytest.mark.parametrize(("size", "side"), [(1, "left"), (2, "right"), (5, "left")])
     def test_equal_those_of_full_maps(self, gqa_model, documents, case, size, side):
         act, sums = case
@@ -413,6 +414,7 @@ class TestCommand:
         assert SinkStatistics.load(written / "document_map.npz").tokens == len(ids)
         assert len(pd.read_csv(written / "document_map.csv")) == len(ids)
 
+    @pytest.mark.tier("slow")
     @pytest.mark.parametrize(("split", "of_corpus"), [("train", "train"), ("evaluation", "test")])
     def test_documents_are_drawn_from_the_split(self, split, of_corpus, tmp_path, monkeypatch):
         tokenizer, seen = AutoTokenizer.from_pretrained(MODEL_PATH), []
