@@ -85,7 +85,7 @@ class PromptSettings:
         """Make the limit a whole number. Raises SettingError where it is none, or below 1."""
         if self.limit is None:
             return self
-        if self.limit < 1 or int(self.limit) != self.limit:
+        if self.limit < 1 or not float(self.limit).is_integer():
             raise SettingError("limit", f"must be at least 1 document, and a whole number, not {self.limit:g}.")
         return replace(self, limit=int(self.limit))
 

@@ -18,7 +18,7 @@ def test_a_batch_size_that_is_no_number_of_rows(batch_size):
         ModelSettings(batch_size=batch_size).whole_batch_size()
 
 
-@pytest.mark.parametrize("limit", [0, 0.5, -3, 1.5])
+@pytest.mark.parametrize("limit", [0, 0.5, -3, 1.5, float("inf"), float("nan")])
 def test_a_limit_that_is_no_number_of_documents(limit):
     with pytest.raises(SettingError, match=f"limit must be at least 1 document, and a whole number, not {limit}"):
         PromptSettings(("demo_topic",), limit=limit).with_whole_limit()
