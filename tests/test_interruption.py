@@ -49,7 +49,7 @@ def contents(output):
             continue
         if file.name.startswith("results_"):
             results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
-            run = results["comparison_cell"]
+            run = results["act_eval_run"]["asked"]
             found["results", run["task"], run["model_args"]["act_profile"]] = results
             found["samples", run["task"], run["model_args"]["act_profile"]] = samples_file(file, run["task"]).read_text()
         elif not file.name.startswith("samples_"):
