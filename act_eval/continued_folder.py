@@ -38,8 +38,8 @@ def go_on_in(folder: Path, record: str, identity: Mapping[str, Any], owned: Sequ
         for pattern in (*owned, record):  # the record last, so that a kill in between is made good by the next run
             for path in sorted(folder.glob(pattern)):
                 _move(path, aside)
-        changes = _changes(earlier, content)
-        logger.warning("%s: %s, so the work begins anew. What was there is in %s.", folder, changes, aside.name)
+        text = "%s: the work begins anew, since this has changed: %s. What was there is in %s."
+        logger.warning(text, folder, _changes(record, earlier, content), aside.name)
     kept = folder / _name(content)
     if kept.is_dir():
         for path in sorted(kept.iterdir()):
@@ -66,8 +66,8 @@ def _move(path: Path, folder: Path) -> None:
         os.replace(path, target)
 
 
-def _changes(earlier: bytes, now: bytes) -> str:
+def _changes(record: str, earlier: bytes, now: bytes) -> str:
     try:
         return in_words(differences(json.loads(earlier), json.loads(now)))
     except (ValueError, AttributeError):
-        return "its record is not readable"
+        return f"{record}, which is not readable"

@@ -21,9 +21,9 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def in_words(changes: Sequence[str]) -> str:
-    """Join the first of some changes, such as `another weights (1a2b; now 3c4d), and 2 more`."""
+    """Join some changes, the first in full: `weights (1a2b; now 3c4d), dtype (float16; now float32), and 2 more`."""
     more = len(changes) - _CHANGES_SHOWN
-    return f"another {', '.join(changes[:_CHANGES_SHOWN])}" + (f", and {more} more" if more > 0 else "")
+    return ", ".join(changes[:_CHANGES_SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 
 def differing(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -45,7 +45,9 @@ def test_other_work_begins_anew_and_the_first_comes_back(folder, caplog):
     go_on_in(folder, "work.json", {"a": {"b": 2}, "c": None}, OWNED)
     (aside,) = folder.glob("earlier-*")
     (message,) = caplog.messages
-    assert message.startswith(f"{folder}: another a.b (1; now 2), c (not recorded; now none), so the work begins anew.")
+    assert message.startswith(
+        f"{folder}: the work begins anew, since this has changed: a.b (1; now 2), c (not recorded; now none)."
+    )
     assert message.endswith(f"What was there is in {aside.name}.")
     assert {name for name in content(folder) if not name.startswith("earlier")} == {"notes.txt", "work.json"}
     write(folder, "second")
@@ -81,7 +83,7 @@ def test_killed_while_it_sets_aside(folder, monkeypatch, moves):
 def test_a_record_that_cannot_be_read(folder, caplog):
     (folder / "work.json").write_text('{"a": ')
     go_on_in(folder, "work.json", {"a": 2}, OWNED)
-    assert "its record is not readable, so the work begins anew" in caplog.text
+    assert "since this has changed: work.json, which is not readable." in caplog.text
     assert json.loads((folder / "work.json").read_text()) == {"a": 2}
     (aside,) = folder.glob("earlier-*")
     assert (aside / "table.csv").read_text() == "first"

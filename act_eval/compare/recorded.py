@@ -97,7 +97,10 @@ def _of_the_model(asked: Mapping[str, Any]) -> dict[str, Any]:
 def explain_changes(recorded: RecordedRuns, missing: Iterable[Identity]) -> list[str]:
     """Say in a line for each kind of change how many finished runs are run again for it."""
     counts = Counter(changes for identity in missing if (changes := recorded.changes(identity)))
-    return [f"{count} finished runs no longer fit and are run again: {in_words(changes)}." for changes, count in counts.items()]
+    return [
+        f"{count} finished runs are run again, since this has changed: {in_words(changes)}."
+        for changes, count in counts.items()
+    ]
 
 
 @dataclass(frozen=True)

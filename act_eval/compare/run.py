@@ -94,7 +94,9 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     for line in explain_changes(recorded, (identity for _, identity in missing)):
         console.print(line, markup=False, soft_wrap=True)
     if len(missing) < len(plan.runs):
-        console.print(f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are finished in {output}.", markup=False, soft_wrap=True)
+        console.print(
+            f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are finished in {output}.", markup=False, soft_wrap=True
+        )
     if missing:
         _run_all(missing, lm, loaded, plan, output, console)
         processes.wait_for_everyone()

@@ -48,6 +48,7 @@ _WHERE_IT_RUNS = frozenset(
         "logits_cache",
         "cache_dir",
         "token",
+        "use_auth_token",
         "trust_remote_code",
     )
 )

@@ -117,7 +117,8 @@ class ComparisonFolder:
         changes = differences(*({"versions": some.versions, **some.model} for some in (earlier, variant)))
         if changes:
             raise InputError(
-                f"{self.answers_file(variant.model_id)} holds answers of {in_words(changes)}: choose another folder."
+                f"{self.answers_file(variant.model_id)} holds answers from before this changed: {in_words(changes)}: choose "
+                "another folder."
             )
 
     def variant(self, model_id: str) -> Variant | None:

@@ -141,7 +141,7 @@ def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
 
 
 CHANGES = {
-    "weights": (lambda test, world: test.scale(world, 2), "another model.weights"),
+    "weights": (lambda test, world: test.scale(world, 2), "has changed: model.weights ("),
     "config of the task": (
         lambda test, world: test.edit(world / "tasks" / "pets.yaml", "{{question}}", "Q: {{question}}"),
         "pets.config.doc_to_text (",

@@ -355,7 +355,7 @@ class TestStore:
         assert UnitStore.open(tmp_path, {"act": {"beta": 0.4}, "layers": (1, 2)}, 0).load("unit-0") is not None
         assert caplog.messages == []
         assert UnitStore.open(tmp_path, {"act": {"beta": 0.2}, "layers": [1, 2]}, 0).load("unit-0") is None
-        assert "another act.beta (0.4; now 0.2), so the work begins anew" in caplog.text
+        assert "the work begins anew, since this has changed: act.beta (0.4; now 0.2)." in caplog.text
         assert UnitStore.open(tmp_path, first, 0).load("unit-0") is not None
 
     def test_unwritable_folder(self, tmp_path):
@@ -441,11 +441,11 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("extra", "words"),
         [
-            (["--seed", "2"], "another documents"),
-            (["--model-args", "act_alpha=3,dtype=float32"], "another act.alpha (5; now 3)"),
-            (["--layers", "1-2"], "another layers"),
-            (["--batch-size", "9"], "another batch_size (8; now 9)"),
-            (["--selection", "improving"], "another selection (validated; now improving)"),
+            (["--seed", "2"], "documents ("),
+            (["--model-args", "act_alpha=3,dtype=float32"], "act.alpha (5; now 3)"),
+            (["--layers", "1-2"], "layers ("),
+            (["--batch-size", "9"], "batch_size (8; now 9)"),
+            (["--selection", "improving"], "selection (validated; now improving)"),
         ],
     )
     def test_changed_settings_begin_anew_and_nothing_is_lost(self, finished, tmp_path, monkeypatch, caplog, extra, words):
@@ -470,7 +470,7 @@ class TestCommand:
         model.lm_head.weight.data[7, 3] += 1
         model.save_pretrained(tmp_path / "model")
         search(tmp_path / "search", *arguments)
-        assert re.search(r"another model.weights \(\w{16}; now \w{16}\), so the work begins anew", caplog.text)
+        assert re.search(r"has changed: model.weights \(\w{16}; now \w{16}\)", caplog.text)
         assert len(list(tmp_path.glob("search/earlier-*/profile.json"))) == 1
 
     @pytest.mark.tier("model")

@@ -370,7 +370,7 @@ class TestStore:
             (tmp_path / name).touch()
         other = StatisticsStore.open(tmp_path, {"seed": 2})
         assert other.load("group/two") is None
-        assert "another seed (1; now 2)" in caplog.text
+        assert "has changed: seed (1; now 2)" in caplog.text
         (aside,) = tmp_path.glob("earlier-*")
         assert {file.name for file in tmp_path.iterdir()} == {"sinks.json", "notes.txt", aside.name}
         assert StatisticsStore.open(tmp_path, {"seed": 1}).load("group/two") is not None
