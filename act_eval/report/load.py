@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from act_eval.errors import InputError
 from act_eval.report import older_files
+from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline
 
 RUN_COLUMNS = {
@@ -56,6 +58,8 @@ CLUSTER_FIELDS = ("subject", "title")
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _LONGEST_REASON = 200
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
+_RANDOM_NAME = re.compile("[a-z0-9]{8}")  # what lm-eval calls a model that no argument names
+_UNNAMED = "unnamed model"
 
 
 class ReportError(InputError):
@@ -68,6 +72,7 @@ class Results:
 
     Attributes:
         runs: a row for each results file and task (`RUN_COLUMNS`). `samples_file` is None where there are no samples;
+            `model` is what the model arguments name, else what `act-hf` recorded, else what lm-eval says of a Python object;
             `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line; `is_baseline`
             whether nothing was calibrated; `seed` that of the few-shot sampler, missing without few-shot examples, where it
             decides nothing; `documents` how many were evaluated; `cluster_field` which field of the documents says what
@@ -80,6 +85,7 @@ class Results:
         groups: names of tasks, by the lm-eval group that they were run in.
         tags: names of tasks, by the tags in their configs.
         lower_is_better: task and metric, where lm-eval says so.
+        conditions: of each run, in the order of `runs`, what must agree between baseline and ACT.
     """
 
     runs: pd.DataFrame
@@ -88,6 +94,7 @@ class Results:
     groups: Mapping[str, tuple[str, ...]]
     tags: Mapping[str, tuple[str, ...]]
     lower_is_better: frozenset[tuple[str, str]]
+    conditions: tuple[Conditions, ...]
 
 
 def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True) -> Results:
@@ -140,6 +147,7 @@ def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Re
             _groups(results),
             {name: tuple(task for tag, task in sorted(tags) if tag == name) for name, _ in tags},
             frozenset(lower_is_better),
+            tuple(conditions(results, run["task"]) for run in runs),
         )
 
 
@@ -157,6 +165,7 @@ def _merged(parts: Sequence[Results]) -> Results:
         _united([part.groups for part in parts]),
         _united([part.tags for part in parts]),
         frozenset().union(*(part.lower_is_better for part in parts)),
+        tuple(itertools.chain(*(part.conditions for part in parts))),
     )
 
 
@@ -228,7 +237,7 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "file": str(file),
             "samples_file": str(samples_file) if samples_file.is_file() else None,
             "date": date,
-            "model": str(results.get("model_name") or config.get("model")),
+            "model": _name_of_the_model(results),
             "model_args": _arguments_of_the_model(config.get("model_args")),
             "settings": describe_settings(act),
             "is_baseline": is_baseline(act),
@@ -244,11 +253,31 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _arguments_of_the_model(model_args: Any) -> str:
-    """Those of `--model_args` that answers depend on, besides ACT's, sorted; lm-eval writes them as a text or a table."""
+def _name_of_the_model(results: Mapping[str, Any]) -> str:
+    """What the model arguments name; else what `act-hf` recorded; else what lm-eval says of a Python object.
+
+    Where no argument names a model, lm-eval makes a name up; where one is a Python object, its name is the object as text.
+    """
+    config = results["config"]
+    name = str(results.get("model_name") or "")
+    in_arguments = map(str, _model_arguments(config.get("model_args")).values())
+    is_made_up = _RANDOM_NAME.fullmatch(name) is not None and name not in in_arguments
+    if name and not is_made_up and len(name.splitlines()) == 1:
+        return name
+    recorded = (config.get(WHAT_RAN) or {}).get("model") or {}
+    return str(recorded.get("name") or config.get("model") or _UNNAMED)
+
+
+def _model_arguments(model_args: Any) -> dict[str, Any]:
+    """`--model_args`, which lm-eval writes as a text or a table."""
     if isinstance(model_args, str):
-        model_args = dict(part.partition("=")[::2] for part in model_args.split(",") if part)
-    kept = {key: value for key, value in (model_args or {}).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
+        return dict(part.partition("=")[::2] for part in model_args.split(",") if part)
+    return dict(model_args or {})
+
+
+def _arguments_of_the_model(model_args: Any) -> str:
+    """Those of `--model_args` that answers depend on, besides ACT's, sorted."""
+    kept = {key: value for key, value in _model_arguments(model_args).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
     return ",".join(f"{key}={value}" for key, value in sorted(kept.items()))
 
 

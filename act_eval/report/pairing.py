@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from act_eval.errors import SettingError
+from act_eval.report.conditions import Conditions, difference
 from act_eval.report.load import ReportError, Results
 
 PAIR_COLUMNS = ("model", "settings", "num_heads", "task", "num_fewshot", "limit", "seed", "filter", "metric")
@@ -30,6 +31,7 @@ UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "calibrated")
 
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
 _REPEATED = [*_SAME, "model_args", "settings", "is_baseline"]  # what runs have in common of which the newest counts
+_AVERAGED = [column for column in _REPEATED if column != "seed"]  # what runs have in common that are averaged
 _SAMPLE = ["filter", "metric", "doc_id"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
 _DOCUMENTS_SHOWN = 5
@@ -90,8 +92,9 @@ class Pairing:
 def pair(results: Results) -> Pairing:
     """Find the baseline of each calibrated run: same model and model arguments, task, few-shot count, seed and limit.
 
-    Of runs that differ in their date alone, the newest complete one counts; older and incomplete ones are noted. Documents are
-    matched by id, and the hashes of document, prompt and target must agree.
+    Of runs that have these and their settings in common, the newest complete one counts; older and incomplete ones are noted.
+    What they ran with must agree, see `conditions.difference`. Documents are matched by id, and the hashes of document, prompt
+    and target must agree.
 
     Raises:
         ReportError: nothing can be compared; says why.
@@ -103,12 +106,17 @@ def pair(results: Results) -> Pairing:
     notes = [_left_out(run, same.iloc[-1]) for same in repeated for _, run in same.iloc[:-1].iterrows()]
     newest = pd.DataFrame([same.iloc[-1] for same in repeated]).convert_dtypes(convert_floating=False)
     baselines = newest[newest["is_baseline"]]
+    conditions = dict(zip(results.runs.index, results.conditions, strict=True))
     used: set[Any] = set()
     values, unpaired = [], []
-    for _, calibrated in newest[~newest["is_baseline"]].iterrows():
+    newest_of_all_seeds: dict[Any, pd.Series] = {}
+    for _, calibrated in newest[~newest["is_baseline"]].sort_values("date", ascending=False, kind="stable").iterrows():
         try:
             baseline = _baseline_of(calibrated, baselines)
             used.add(baseline.name)
+            _check_same(baseline, calibrated, conditions, "baseline and ACT")
+            averaged = tuple(map(_text, calibrated[_AVERAGED]))
+            _check_averaged(newest_of_all_seeds.setdefault(averaged, calibrated), calibrated, conditions)
             if calibrated["complete"] and baseline["complete"]:
                 values.append(_paired(baseline, calibrated, samples))
             else:
@@ -124,6 +132,7 @@ def pair(results: Results) -> Pairing:
         whole = same[same["complete"] & same["is_baseline"]]
         if len(whole) > 1:
             try:
+                _check_same(whole.iloc[-2], whole.iloc[-1], conditions, "two runs of the baseline")
                 noise.append(_paired(whole.iloc[-2], whole.iloc[-1], samples))
             except ReportError as refusal:
                 notes.append(f"noise: {refusal}")
@@ -153,13 +162,29 @@ def _baseline_of(calibrated: pd.Series, baselines: pd.DataFrame) -> pd.Series:
             f"{name}: the model arguments of baseline and ACT differ ({same.iloc[-1]['model_args'] or 'none'}; "
             f"{calibrated['model_args'] or 'none'}): run both in the same way."
         )
-    baseline = equal.iloc[-1]
-    if baseline["version"] != calibrated["version"]:
+    return equal.iloc[-1]
+
+
+def _check_same(one: pd.Series, other: pd.Series, conditions: Mapping[Any, Conditions], both: str) -> None:
+    """Raise ReportError where two runs, which `both` names, differ in more than documents and ACT's settings."""
+    if one["version"] != other["version"]:
         raise ReportError(
-            f"{name}: the task changed from version {baseline['version']} to {calibrated['version']} between the two runs: "
+            f"{_name(other)}: the task changed from version {one['version']} to {other['version']} between the two runs: "
             "run both again."
         )
-    return baseline
+    differing = difference(conditions[one.name], conditions[other.name])
+    if differing is not None:
+        raise ReportError(f"{_name(other)}: {both} ran with different {differing}: run both again.")
+
+
+def _check_averaged(newest: pd.Series, run: pd.Series, conditions: Mapping[Any, Conditions]) -> None:
+    """Raise ReportError where runs of two seeds, which are averaged, differ in more than the seeds."""
+    differing = difference(conditions[newest.name], replace(conditions[run.name], seeds={}))
+    if differing is not None:
+        raise ReportError(
+            f"{_name(run)}: the runs of seeds {run['seed']} and {newest['seed']} ran with different {differing}, and the older "
+            "ones were left out: run them again."
+        )
 
 
 def _paired(baseline: pd.Series, calibrated: pd.Series, samples: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:

@@ -52,24 +52,32 @@ def write_run(
     samples=None,
     stock=False,
     older=False,
+    what_ran=None,
+    config=None,
+    task_config=None,
+    recorded=None,
 ):
     """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all).
 
-    `older` files hold ACT's settings as `act_settings` says.
+    `older` files hold ACT's settings as `act_settings` says. `what_ran` is what act-hf records of model and versions; `config`,
+    `task_config` and `recorded` are further entries of the file's config, of the task's config and of the file itself.
     """
     date = next(dates)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
+    of_the_run = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
     if not stock:
-        config["act"] = act_settings(heads, beta, older)
+        of_the_run["act"] = act_settings(heads, beta, older)
+    if what_ran is not None:
+        of_the_run["what_ran"] = what_ran
     results = {
         "model_name": model,
-        "config": config,
-        "configs": {task: {}},
+        "config": {**of_the_run, **(config or {})},
+        "configs": {task: task_config or {}},
         "versions": {task: version},
         "n-shot": {task: shots},
         "results": {task: {f"{metric},none": float(np.mean(values)), f"{metric}_stderr,none": 0.1, "alias": task}},
         "n-samples": {task: {"original": 10_000, "effective": len(values)}},
+        **(recorded or {}),
     }
     file = folder / f"results_{date}.json"
     file.write_text(json.dumps(results))
