@@ -56,6 +56,7 @@ def report_on(folders: Sequence[Path], output: Path, options: ReportOptions | No
 
     made = make_report(folders, options)
     print_tables(made, console)
+    say(f"unpaired: {note}" for note in made.unpaired_notes)
     say(f"not compared: {note}" for note in made.notes)
     say_written(write_report(made, output, style))
 
