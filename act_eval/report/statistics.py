@@ -161,8 +161,8 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         of them) depending on each other. `seeds` is the number of seeds averaged; `baseline_sd`, `act_sd` and
         `delta_sd` are the standard deviations over seeds (sample; missing for one seed). `noise` is the absolute
         difference of two baseline runs, where there are two, and `noise_changed` the number of documents whose score
-        differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is False, one of the
-        runs has no samples, and all but means and difference is missing.
+        differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is False, a
+        run has no samples, or they hold no number for each document, and all but scores and difference is missing.
     """
     rows = []
     for key, values in pairing.values.groupby(_ROW, dropna=False, observed=True):
