@@ -54,6 +54,7 @@ class Report:
         subjects: per subject, see `statistics.by_subject`; empty where documents have none.
         flips: the documents whose outcome changed, see `flips.find_flips`.
         notes: what was not compared, and why.
+        unpaired_notes: what was compared by its scores alone, and why.
     """
 
     runs: pd.DataFrame
@@ -62,6 +63,7 @@ class Report:
     subjects: pd.DataFrame
     flips: Flips
     notes: tuple[str, ...]
+    unpaired_notes: tuple[str, ...] = ()
 
 
 def make_report(
@@ -90,6 +92,7 @@ def make_report(
         subjects=by_subject(pairing),
         flips=find_flips(pairing, results.runs, options.most_flips),
         notes=pairing.notes,
+        unpaired_notes=pairing.unpaired_notes,
     )
 
 
