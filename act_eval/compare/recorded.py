@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 IDENTITY_KEY = "act_eval_run"  # of a results file: what was asked for, and what it stood for
 
+OF_WHAT_RAN = ("model", "versions")  # what of the config's `what_ran` is part of the identity
+
 Identity = dict[str, Any]
 
 
@@ -42,7 +44,9 @@ def identity_of(run: Run, tasks: Mapping[str, Any], what_ran: Mapping[str, Any])
 def recorded_identity(content: Mapping[str, Any]) -> Identity | None:
     """Read from the content of a results file what ran; None where a comparison did not write it."""
     recorded, what_ran = content.get(IDENTITY_KEY), content.get("config", {}).get("what_ran")
-    return {**recorded, **what_ran} if isinstance(recorded, dict) and isinstance(what_ran, dict) else None
+    if not isinstance(recorded, dict) or not isinstance(what_ran, dict):
+        return None
+    return {**recorded, **{name: value for name, value in what_ran.items() if name in OF_WHAT_RAN}}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,15 @@ from lm_eval.tasks import TaskManager
 from rich.console import Console
 
 from act_eval.compare.plan import ComparisonSettings, Run, RunPlan, plan_runs
-from act_eval.compare.recorded import IDENTITY_KEY, FinishedRuns, Identity, RecordedRuns, explain_changes, identity_of
+from act_eval.compare.recorded import (
+    IDENTITY_KEY,
+    OF_WHAT_RAN,
+    FinishedRuns,
+    Identity,
+    RecordedRuns,
+    explain_changes,
+    identity_of,
+)
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.files import make_folder
 from act_eval.harness.arguments import act_and_baseline
@@ -170,8 +178,8 @@ def _run(run: Run, identity: Identity, lm: ACTLM, tasks: list[Any], manager: Tas
             return
         samples = results.pop("samples")
         results["config"]["model"] = "act-hf"
-        results["config"][_WHAT_RAN] = {name: identity[name] for name in ("model", "versions")}
-        results[IDENTITY_KEY] = {name: value for name, value in identity.items() if name not in results["config"][_WHAT_RAN]}
+        results["config"][_WHAT_RAN].update({name: identity[name] for name in OF_WHAT_RAN})
+        results[IDENTITY_KEY] = {name: value for name, value in identity.items() if name not in OF_WHAT_RAN}
         if "pretrained" not in run.model_args:
             tracker.general_config_tracker.model_name = DEMO_MODEL_NAME
             tracker.general_config_tracker.model_name_sanitized = DEMO_MODEL_NAME

@@ -331,7 +331,7 @@ class ACTLM(HFLM):
         return {
             **super().get_model_info(),
             "act": recorded_act(self.act, self.profile, self.profile_name),
-            "what_ran": what_ran(self),
+            "what_ran": {"name": self.model_name, **what_ran(self)},
             "checkpoint_files": self.checkpoint_files,
         }
 

@@ -22,7 +22,7 @@ _NOT_OF_THE_ANSWERS = ("task", "task_alias", "tag", "group", "metadata", "num_fe
 _OF_DECONTAMINATION = ("doc_to_decontamination_query",)
 _OF_FEWSHOT_EXAMPLES = ("training_split", "fewshot_split", "fewshot_config", "fewshot_delimiter")
 
-_NAME_OF_THE_MODEL = "model.name"  # its weights are compared, wherever they lie
+_NAME_OF_THE_MODEL = "name"  # its weights are compared, wherever they lie
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MISSING = "missing"
 _LONGEST_TEXT = 60

@@ -274,7 +274,7 @@ def _name_of_the_model(results: Mapping[str, Any]) -> str:
     is_made_up = _RANDOM_NAME.fullmatch(name) is not None and name not in in_arguments
     if name and not is_made_up and len(name.splitlines()) == 1:
         return name
-    recorded = (config.get(WHAT_RAN) or {}).get("model") or {}
+    recorded = config.get(WHAT_RAN) or {}
     return str(recorded.get("name") or config.get("model") or _UNNAMED)
 
 

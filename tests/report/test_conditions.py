@@ -13,8 +13,8 @@ from act_eval.report.pairing import pair
 pytestmark = pytest.mark.tier("unit")
 
 WHAT_RAN = {
+    "name": "some/model",
     "model": {
-        "name": "some/model",
         "class": "LlamaForCausalLM",
         "weights": "0123456789abcdef",
         "config": {"hidden_size": 64, "rope_scaling": {"factor": 2.0}, "eos_token_id": [1, 2]},
@@ -76,7 +76,7 @@ class TestWhatRan:
 
     def test_the_same_is_paired(self, tmp_path):
         pairing = pairing_of(
-            tmp_path, {"what_ran": WHAT_RAN}, {"what_ran": changed(WHAT_RAN, "model.name", "another path of the same weights")}
+            tmp_path, {"what_ran": WHAT_RAN}, {"what_ran": changed(WHAT_RAN, "name", "another path of the same weights")}
         )
         assert len(pairing.values) == 100
         assert pairing.notes == ()
