@@ -26,7 +26,7 @@ from act_eval.errors import InputError
 from act_eval.files import make_folder
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.processes import shared_processes
+from act_eval.harness.processes import is_first_process, shared_processes
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, task_manager
 from act_eval.profiles import HeadProfile
@@ -160,7 +160,8 @@ def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]
 def run_missing(plan: RunPlan, output: Path, console: Console) -> bool:
     """Run what is not finished, and write results and samples below `output`.
 
-    Processes started together by torchrun or `accelerate launch` share the documents of each run; the main one writes.
+    Processes started together by torchrun or `accelerate launch` share the documents of each run, or the model (`tp_plan`);
+    the main one writes.
 
     Args:
         plan: what is to be there in the end.
@@ -235,7 +236,7 @@ def _run(run: Run, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Pa
             task_manager=manager,
             **run.prompts.evaluation_arguments(),
         )
-        if results is None:
+        if results is None or not is_first_process():
             return
         samples = results.pop("samples")
         results["config"]["model"] = "act-hf"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from act_eval.attention.act import ACT
 from act_eval.profiles import HeadProfile
@@ -22,10 +23,14 @@ def package_versions() -> dict[str, str]:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """Compute 16 hexadecimal digits that change with the weights, from names, shapes and some numbers of every tensor."""
+    """Compute 16 hexadecimal digits that change with the weights, from names, shapes and some numbers of every tensor.
+
+    Processes that hold parts of the model must call this together.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        flat = tensor.detach().flatten()
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        flat = whole.detach().flatten()
         sample = flat[:: max(1, flat.numel() // _SAMPLED_NUMBERS)].float().cpu().numpy()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
     return digest.hexdigest()[:16]

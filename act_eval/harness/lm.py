@@ -34,9 +34,10 @@ from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.identity import act_identity, package_versions, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
-from act_eval.harness.processes import shared_processes
+from act_eval.harness.processes import is_first_process, shared_processes
 from act_eval.harness.response_cache import keep_settings_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
+from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,9 @@ class ACTLM(HFLM):
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
         self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
         self._is_ready = not isinstance(pretrained, str)
+        self._is_divided = kwargs.get("tp_plan") is not None
+        if self._is_divided:
+            check_tp_plan_is_known()
         if kwargs.get("peft"):
             _check_adapter_of(kwargs["peft"], kwargs.get("revision"))
         if not torch.cuda.is_available():
@@ -113,6 +117,11 @@ class ACTLM(HFLM):
         """Make the model from lm-eval's `--model_args` by name. Bad input ends the program with one line and exit code 2."""
         with _exit_on_bad_input():
             return super().create_from_arg_obj(arg_dict, additional_config)
+
+    def _get_config(self, *args: Any, **kwargs: Any) -> None:
+        super()._get_config(*args, **kwargs)
+        if self._is_divided:
+            check_heads_can_be_divided(self.config)
 
     def _get_backend(self, config: transformers.PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         """Check input in the first step of `hf` that knows the config, when the weights are not loaded yet."""
@@ -200,7 +209,9 @@ class ACTLM(HFLM):
         contexts = group_by_context(truncated)
         self.batch_sizes: dict[int, int] = {}
         answers: dict[int, Answer] = {}
-        progress = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        progress = tqdm(
+            total=len(requests), disable=disable_tqdm or not is_first_process(), desc="Running loglikelihood requests"
+        )
         position, most = 0, len(contexts)
         while position < len(contexts):
             batch_size = min(most, override_bs or self._batch_size_at(position, contexts))
