@@ -23,10 +23,12 @@ from act_eval.attention.model_structure import (
     check_profile_layers,
     check_supported,
     compute_all_queries,
+    model_shape,
     pretrained_model,
     refuse_continuous_batching,
     resolve_for_model,
 )
+from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.profiles import HeadProfile
 
 
@@ -113,7 +115,7 @@ class ACT(CalibrationSettings):
             if self.changes_nothing or not any(profile.size for profile in heads):
                 name = base
             else:
-                self._calibrate_modules(modules, heads, base, adapted, stack)
+                self._calibrate_modules(modules, heads, base, adapted, HeadDivision.of_model(pretrained), stack)
                 compute_all_queries(pretrained, stack)
                 refuse_continuous_batching(pretrained, stack)
             for config in {id(module.config): module.config for module in modules}.values():
@@ -122,7 +124,13 @@ class ACT(CalibrationSettings):
             yield model
 
     def _calibrate_modules(
-        self, modules: list[Any], heads: Sequence[HeadProfile], base: str, adapted: bool, stack: ExitStack
+        self,
+        modules: list[Any],
+        heads: Sequence[HeadProfile],
+        base: str,
+        adapted: bool,
+        division: HeadDivision,
+        stack: ExitStack,
     ) -> None:
         """Put onto attention modules what they need, until the stack is left."""
         visibility = LastVisibility(self.limits)
@@ -134,6 +142,8 @@ class ACT(CalibrationSettings):
                 settings=self.calibration,
                 heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
                 visibility=visibility,
+                num_heads=model_shape(module.config)[1],
+                division=division,
                 limits=self.limits,
             )
             setattr(module, MODULE_ATTRIBUTE, layer)

@@ -26,6 +26,7 @@ from act_eval.attention.call import AttentionCall
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 from act_eval.attention.masks import LastVisibility
 from act_eval.attention.pairs import ChosenHeads
+from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.errors import InputError
 from act_eval.methods.base import Method
 
@@ -70,7 +71,11 @@ class LayerCalibration:
         heads: the calibrated heads: one tuple for all rows of the batch, or one for each row (or each group of rows, when the
             batch is a multiple: choices or beams of one prompt).
         visibility: which keys are seen, shared by the layers of a model.
+        num_heads: query heads of the layer, in all processes together.
+        division: the processes among which the heads are divided.
         limits: how much is computed at once.
+        own_heads: the query heads that this process has, by their numbers in the model; set in each call. `heads` are numbered
+            so too, but all tensors are about the process's own heads alone, counted from 0.
         cache, cached_length: the cache that the module was called with and how many tokens it held; set before each call.
         called: whether the attention function was reached in this call of the module.
     """
@@ -81,7 +86,10 @@ class LayerCalibration:
     settings: CalibrationSettings
     heads: tuple[tuple[int, ...], ...]
     visibility: LastVisibility
+    num_heads: int
+    division: HeadDivision
     limits: ComputeLimits = DEFAULT_LIMITS
+    own_heads: range = range(0)
     cache: Cache | None = None
     cached_length: int = 0
     called: bool = False
@@ -91,6 +99,11 @@ class LayerCalibration:
     def calibrates(self) -> bool:
         """Whether a head of this layer is calibrated in some row."""
         return any(self.heads)
+
+    @property
+    def reports(self) -> bool:
+        """Whether this process says what is measured of its heads: where all processes have all heads, the first one does."""
+        return len(self.own_heads) < self.num_heads or self.division.rank == 0
 
     def before_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the cache before the attention module adds the new keys to it: its forward pre-hook."""
@@ -117,6 +130,7 @@ class LayerCalibration:
         self._check_arguments(module, kwargs)
         if not self.calibrates:
             return self.base(module, query, key, value, attention_mask, *args, **kwargs)
+        self.own_heads = self.division.own_heads(query.shape[1], self.num_heads, module)
         self._locate_keys(module, query.shape[-2], key.shape[-2])
         return self.calibrate(self._choose_heads(query), module, query, key, value, attention_mask, *args, **kwargs)
 
@@ -156,7 +170,7 @@ class LayerCalibration:
             )
 
     def _choose_heads(self, query: Tensor) -> ChosenHeads:
-        """The heads to compute: those of the profile, or in a decode step those that the prefill's sinks are in.
+        """The heads to compute of this process's own: those of the profile, or in a decode step those with the prefill's sinks.
 
         Raises:
             ValueError: there are profiles for rows, and the batch is no multiple of them.
@@ -169,7 +183,7 @@ class LayerCalibration:
                 raise ValueError(f"there are head profiles for {len(self.heads)} rows, but the batch has {batch} rows.")
             mask = torch.zeros(len(self.heads), heads, dtype=torch.bool)
             for row, row_heads in enumerate(self.heads):
-                mask[row, list(row_heads)] = True
+                mask[row, [head - self.own_heads.start for head in row_heads if head in self.own_heads]] = True
             mask = mask.repeat_interleave(batch // len(self.heads), 0).to(query.device)
             self._chosen[batch, query.device] = ChosenHeads(mask)
         return self._chosen[batch, query.device]
@@ -190,7 +204,7 @@ class LayerCalibration:
             output = value.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
         else:
             output, weights = self.base(module, query, key, value, attention_mask, *args, **kwargs)
-            if not chosen.any:
+            if self.cached_length and not chosen.any:
                 return output, weights
         self.replace_calibrated(chosen, output, query, key, value, attention_mask, **kwargs)
         return output, None
@@ -231,7 +245,10 @@ class LayerCalibration:
     def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> None:
         """Calibrate a block of queries with the sinks of its own, and keep these for what follows on its cache."""
         rows, heads = chosen.indices
-        found = choose_kernels(call, self.settings.method).calibrate_prefill(call, rows, heads, self.settings)
+        if chosen.any:
+            found = choose_kernels(call, self.settings.method).calibrate_prefill(call, rows, heads, self.settings)
+        else:  # other processes have the calibrated heads
+            found = chosen.mask.new_zeros(0, call.key.shape[-2])
         if self.cache is not None and self.settings.decode == "prefill":
             sinks = found.new_zeros(*call.query.shape[:2], found.shape[-1])
             sinks[rows, heads] = found

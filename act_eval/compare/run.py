@@ -34,7 +34,7 @@ from act_eval.files import make_folder
 from act_eval.harness.arguments import act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.processes import shared_processes
+from act_eval.harness.processes import is_first_process, shared_processes
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, tasks_below
@@ -68,7 +68,8 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     Nothing is deleted: where the model, a task or a package has changed, older results stay beside the new ones. The model is
     not loaded where all runs are finished and the files of its checkpoint have not been touched since.
 
-    Processes started together by torchrun or `accelerate launch` share the documents of each run; the main one writes.
+    Processes started together by torchrun or `accelerate launch` share the documents of each run, or the model (`tp_plan`);
+    the main one writes.
 
     Args:
         plan: what is to be there in the end.
@@ -174,7 +175,7 @@ def _run(run: Run, identity: Identity, lm: ACTLM, tasks: list[Any], manager: Tas
             task_manager=manager,
             **run.prompts.evaluation_arguments(),
         )
-        if results is None:
+        if results is None or not is_first_process():
             return
         samples = results.pop("samples")
         results["config"]["model"] = "act-hf"

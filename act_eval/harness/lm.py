@@ -36,10 +36,11 @@ from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
-from act_eval.harness.processes import shared_processes
+from act_eval.harness.processes import is_first_process, shared_processes
 from act_eval.harness.response_cache import keep_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
-from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, what_ran
+from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
+from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,9 @@ class ACTLM(HFLM):
         self._is_ready = not isinstance(pretrained, str)
         self.checkpoint_files = checkpoint_stamps({"pretrained": pretrained, **kwargs})
         self.kept_arguments = kept_arguments(kwargs)
+        self._is_divided = kwargs.get("tp_plan") is not None
+        if self._is_divided:
+            check_tp_plan_is_known()
         if kwargs.get("peft"):
             _check_adapter_of(kwargs["peft"], kwargs.get("revision"))
         if not torch.cuda.is_available():
@@ -91,6 +95,7 @@ class ACTLM(HFLM):
         super().__init__(pretrained, **kwargs)
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
@@ -120,6 +125,11 @@ class ACTLM(HFLM):
         """Make the model from lm-eval's `--model_args` by name. Bad input ends the program with one line and exit code 2."""
         with _exit_on_bad_input():
             return super().create_from_arg_obj(arg_dict, additional_config)
+
+    def _get_config(self, *args: Any, **kwargs: Any) -> None:
+        super()._get_config(*args, **kwargs)
+        if self._is_divided:
+            check_heads_can_be_divided(self.config)
 
     def _get_backend(self, config: transformers.PretrainedConfig, *args: Any, **kwargs: Any) -> None:
         """Check input in the first step of `hf` that knows the config, when the weights are not loaded yet."""
@@ -207,7 +217,9 @@ class ACTLM(HFLM):
         contexts = group_by_context(truncated)
         self.batch_sizes: dict[int, int] = {}
         answers: dict[int, Answer] = {}
-        progress = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        progress = tqdm(
+            total=len(requests), disable=disable_tqdm or not is_first_process(), desc="Running loglikelihood requests"
+        )
         position, most = 0, len(contexts)
         while position < len(contexts):
             batch_size = min(most, override_bs or self._batch_size_at(position, contexts))
@@ -320,6 +332,10 @@ class ACTLM(HFLM):
     def model_name(self) -> str:
         """The checkpoint's name or path."""
         return DEMO_MODEL_NAME if self._checkpoint == str(MODEL_PATH) else self._checkpoint
+
+    def weights_fingerprint(self) -> str:
+        """See `what_ran.weights_fingerprint`; that of a divided model is of when it was loaded, by all processes together."""
+        return self._fingerprint or weights_fingerprint(self.model)
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:

@@ -1,9 +1,22 @@
-"""The processes that share a run."""
+"""The processes of a run: they share its documents, or hold parts of the model (tensor parallelism).
+
+Where they hold parts of the model, each must answer every request, together with the others, and lm-eval's model has
+`world_size` 1 in each of them. In any case one process speaks, and writes what is not its own share.
+"""
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import TypeVar
+
 import torch
+import torch.distributed
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+Value = TypeVar("Value")
+
+_PATIENCE = timedelta(weeks=52)  # with processes that have more to do, as lm-eval's `hf` has it
 
 
 def shared_processes() -> PartialState:
@@ -12,7 +25,20 @@ def shared_processes() -> PartialState:
     accelerate takes processes on a machine without accelerators for separate runs, unless it is told that they are on CPUs; it
     is told by whoever asks first. It then calls each CPU cpu:0, where transformers 4.57 cannot load weights to.
     """
-    processes = PartialState(cpu=not torch.accelerator.is_available())
+    processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
     if processes.device.type == "cpu":
         processes.device = torch.device("cpu")
     return processes
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks: the first of those that torch joined, or the only one."""
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not joined or torch.distributed.get_rank() == 0
+
+
+def same_for_all(value: Value) -> Value:
+    """Give every process the main one's value; all of them must call this."""
+    if shared_processes().num_processes > 1:
+        (value,) = broadcast_object_list([value])
+    return value

@@ -23,6 +23,7 @@ import transformers
 import xxhash
 from accelerate.utils import align_module_device, has_offloaded_params
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from act_eval.attention.model_structure import pretrained_model
@@ -108,7 +109,7 @@ def _describe_model(lm: ACTLM) -> dict[str, Any]:
     return {
         "class": type(model).__name__,
         "code": _remote_code(type(model)),
-        "weights": weights_fingerprint(lm.model),
+        "weights": lm.weights_fingerprint(),
         "dtype": str(model.dtype),
         "config": _without(in_json(model.config.to_diff_dict()), _NOT_OF_THE_CONFIG),
         "generation_config": {} if generation is None else _without(in_json(generation.to_diff_dict()), _NOT_OF_THE_CONFIG),
@@ -148,7 +149,8 @@ def _remote_code(model_class: type[nn.Module]) -> str | None:
 def weights_fingerprint(model: nn.Module) -> str:
     """Compute 16 hexadecimal digits that change with the weights: with any number, name, shape or dtype.
 
-    The same weights have the same fingerprint on every device, and also where they are offloaded.
+    The same weights have the same fingerprint on every device, and also where they are offloaded or divided; processes that
+    hold parts of them must call this together.
     """
     digest = xxhash.xxh3_64()
     for name, tensor in model.state_dict().items():
@@ -156,6 +158,8 @@ def weights_fingerprint(model: nn.Module) -> str:
             digest.update(f"{name} {_ADDRESS.sub('', str(tensor))}".encode())
             continue
         tensor = _offloaded(model, name) if tensor.is_meta else tensor.detach()
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         for part in _plain_parts(tensor):
             digest.update(part.cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -21,6 +21,7 @@ from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.identity import settings_text
+from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
 from act_eval.harness.settings import ModelSettings
 from act_eval.harness.what_ran import package_versions, what_ran
 from act_eval.mt_bench.folder import ComparisonFolder, Variant, file_name
@@ -107,6 +108,8 @@ class AnswerSettings:
 def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit: int | None, output: Path) -> list[str]:
     """Answer every question that has no answer yet, with the baseline and with ACT.
 
+    Where several processes hold parts of the model, all answer all questions together, and the main one writes.
+
     Args:
         settings: how.
         questions: all of them.
@@ -123,15 +126,20 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
     act, baseline = act_and_baseline(settings.model.model_args)
     if limit is not None and limit < 1:
         raise SettingError("limit", f"must be at least 1 question of each category, not {limit}.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("answers are made in one process: for a large model put parallelize=True into model_args.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not settings.model.model_args.get("tp_plan"):
+        raise InputError(
+            "processes cannot share the questions: start one, for a large model with parallelize=True in model_args, or let "
+            "several hold parts of the model with tp_plan=auto."
+        )
     folder = ComparisonFolder(output)
-    folder.start(questions, settings.identity)
+    with shared_processes().main_process_first():
+        if is_first_process():
+            folder.start(questions, settings.identity)
     wanted = first_of_each_category(questions, limit)
     missing = {}
     for arguments in (baseline, act):
         model_id = _model_id(settings.model_name, arguments)
-        answered = folder.answers(model_id)
+        answered = same_for_all(folder.answers(model_id))
         missing[model_id] = arguments, [question for question in wanted if question.question_id not in answered]
     if any(unanswered for _, unanswered in missing.values()) or not _same_files(settings, folder, missing):
         batch_size = settings.model.whole_batch_size()
@@ -145,9 +153,12 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
         for model_id, (arguments, unanswered) in missing.items():
             if unanswered:
                 lm.set_act(arguments)
-                folder.add_variant(variants[model_id])
-                with open_journal(folder.answers_file(model_id)) as append:
-                    _answer(lm, settings, unanswered, model_id, append)
+                if is_first_process():
+                    folder.add_variant(variants[model_id])
+                    with open_journal(folder.answers_file(model_id)) as append:
+                        _answer(lm, settings, unanswered, model_id, append)
+                else:
+                    _answer(lm, settings, unanswered, model_id, append=lambda _: None)
     return [f"{len(wanted)} answers in {folder.answers_file(model_id)}" for model_id in missing]
 
 
@@ -192,7 +203,7 @@ def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question],
     """Answer both turns of some questions, a batch at a time, and append each finished answer."""
     first_turns = {q.question_id: conversation_tokens(lm, [_user(q.turns[0])]) for q in questions}
     by_length = sorted(questions, key=lambda question: -len(first_turns[question.question_id]))
-    with tqdm(total=len(questions), desc=model_id) as progress:
+    with tqdm(total=len(questions), desc=model_id, disable=not is_first_process()) as progress:
         for batch in _batches(by_length, settings.model.whole_batch_size()):
             conversations: list[list[Message]] = [[] for _ in batch]
             for turn in TURNS:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from act_eval.attention.act import ACT
-from act_eval.attention.model_structure import model_shape
+from act_eval.attention.model_structure import model_shape, pretrained_model
+from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.scoring import Scorer
 from act_eval.profiles import HeadProfile
@@ -78,7 +79,10 @@ def estimate_heads(
             gradient = next(gradients)
             if gradient is not None:
                 first_order = (gradient.float() * output_change.float()).sum((1, 3)).double().cpu().numpy()
-                np.add.at(change[number].T, batch.document_of_context[contexts_of_call(batch, call)], first_order)
+                documents_of_rows = batch.document_of_context[contexts_of_call(batch, call)]
+                np.add.at(change[number].T, documents_of_rows, layer.among_all_heads(first_order))
+    division = HeadDivision.of_model(pretrained_model(lm.model))
+    change, affected = division.sum(change), division.sum(affected)
     full_pass = batch.padded_tokens * num_layers
     return Estimates(batch.scores(*scores.arrays), change, affected, 3 * full_pass, full_pass)
 

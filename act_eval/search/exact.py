@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from act_eval.attention.act import ACT
-from act_eval.attention.model_structure import model_shape
+from act_eval.attention.model_structure import model_shape, pretrained_model
+from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import halved
 from act_eval.harness.scoring import Prefill, Scorer
@@ -115,6 +116,7 @@ class SingleHeadScorer:
         self._lm, self._scorer, self._act, self._batch_size = lm, scorer, act, batch_size
         self._num_layers, self._num_heads = model_shape(lm.config)
         self._decoder = DecoderLayers.from_model(lm.model)
+        self._division = HeadDivision.of_model(pretrained_model(lm.model))
         self._resuming_is_checked = False
         if not self._decoder.layers:
             logger.warning("The decoder layers of this model could not be told apart: every head costs whole forward passes.")
@@ -160,8 +162,11 @@ class SingleHeadScorer:
                 scores = add_remaining_tokens(self._scorer, batch, prefill, scores)
             probed = probed_layers(self._lm.model)
             affected = {layer.layer: affected_contexts(layer, batch, self._act.decode) for layer in probed}
+        of_all_heads = self._division.sum(np.stack(list(affected.values())))
         cost = batch.padded_tokens * self._num_layers
-        return BaselinePass(prefill, contexts, remaining_tokens, *scores.arrays, affected, cost)
+        return BaselinePass(
+            prefill, contexts, remaining_tokens, *scores.arrays, dict(zip(affected, of_all_heads, strict=True)), cost
+        )
 
     def _check_resuming(self, batch: DocumentBatch, baseline: BaselinePass) -> None:
         """Resume a context in the middle, once; a model where that changes its scores runs whole passes from now on."""

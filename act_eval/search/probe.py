@@ -41,7 +41,17 @@ class ProbeLayer(LayerCalibration):
 
     def changes_output(self, call: int) -> np.ndarray:
         """Whether calibration would change anything in each row and head of a call, bool `[batch, heads]`."""
-        return (self.changes[call] != 0).any(-1).any(1).cpu().numpy()
+        return self.among_all_heads((self.changes[call] != 0).any(-1).any(1).cpu().numpy())
+
+    def among_all_heads(self, values: np.ndarray) -> np.ndarray:
+        """Put what this process reports of its heads, `[..., own heads]`, at their places among all heads, `[..., heads]`.
+
+        Places of other processes' heads hold 0, so that the sum over processes is about all heads.
+        """
+        everything = np.zeros((*values.shape[:-1], self.num_heads), values.dtype)
+        if self.reports:
+            everything[..., self.own_heads] = values
+        return everything
 
 
 class Probe(ACT):

@@ -1,4 +1,7 @@
-"""Units of work: batches of documents that are computed once, by one of the processes, and kept on disk."""
+"""Units of work: batches of documents that are computed once, by one of the processes, and kept on disk.
+
+Processes that hold parts of the model compute every unit together.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from act_eval.harness.memory import run_in_parts
+from act_eval.harness.processes import is_first_process, same_for_all
 from act_eval.search.batches import batches_by_length
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.store import Arrays, UnitStore
@@ -38,12 +41,13 @@ class UnitRunner:
 
     Attributes:
         store: keeps finished units.
-        processes: that share the units.
+        rank, world_size: this process's number among those that share the units, and how many these are.
         batch_size: contexts of a unit; a document that has more is a unit of its own.
     """
 
     store: UnitStore
-    processes: PartialState
+    rank: int
+    world_size: int
     batch_size: int
 
     def run(self, stage: str, documents: Sequence[CalibrationDocument], compute: Compute, text: str) -> StageResult:
@@ -57,24 +61,27 @@ class UnitRunner:
         """
         batches = batches_by_length(documents, self.batch_size)
         tokens = [sum(documents[number].length * len(documents[number].requests) for number in batch) for batch in batches]
-        mine = range(self.processes.process_index, len(batches), self.processes.num_processes)
+        mine, shared = range(self.rank, len(batches), self.world_size), self.world_size > 1
         done = {unit: arrays for unit in mine if (arrays := self.store.load(f"{stage}-{unit}")) is not None}
+        if not shared:
+            done = same_for_all(done)
         bar = tqdm(
             total=sum(tokens[unit] for unit in mine),
             initial=sum(tokens[unit] for unit in done),
             desc=text,
             unit="tok",
             unit_scale=True,
-            disable=not self.processes.is_main_process,
+            disable=not is_first_process(),
         )
         with bar:
             for unit in mine:
                 if unit not in done:
                     done[unit] = _merged(run_in_parts(compute, [documents[number] for number in batches[unit]]))
-                    self.store.save(f"{stage}-{unit}", done[unit])
+                    if shared or is_first_process():
+                        self.store.save(f"{stage}-{unit}", done[unit])
                     bar.update(tokens[unit])
         everything: dict[int, Arrays] = {}
-        for share in gather_object([done]):
+        for share in gather_object([done]) if shared else [done]:
             everything |= share
         return StageResult(np.concatenate(batches), _merged([everything[unit] for unit in range(len(batches))]))
 

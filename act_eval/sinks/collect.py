@@ -23,6 +23,7 @@ from act_eval.attention.call import AttentionCall
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration
 from act_eval.attention.model_structure import attention_layers, model_shape, pretrained_model, resolve_for_model
 from act_eval.attention.pairs import ChosenHeads, RowHeadPairs
+from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.errors import InputError
 from act_eval.harness.scoring import forward
 from act_eval.profiles import HeadProfile
@@ -74,6 +75,7 @@ def collect(
         raise InputError("there are no layers to look at.")
     forward_arguments = inspect.signature(pretrained.forward).parameters
     vocabulary = pretrained.get_input_embeddings().num_embeddings
+    division = HeadDivision.of_model(pretrained)
     documents, tokens = 0, 0
     token_sinks, token_occurrences = (np.zeros(vocabulary, np.int64) for _ in range(2))
     with _Observer(observed, base=act.base, limits=act.limits)(model):
@@ -89,7 +91,8 @@ def collect(
             later_tokens = (batch.real & ~batch.first_token_mask).cpu().numpy()
             ids = batch.ids.cpu().numpy()[later_tokens]
             np.add.at(token_occurrences, ids, 1)
-            np.add.at(token_sinks, ids, np.sum([counter.sinks_of_keys for counter in counters], axis=0)[later_tokens])
+            sinks_of_keys = division.sum(np.sum([counter.sinks_of_keys for counter in counters], axis=0))
+            np.add.at(token_sinks, ids, sinks_of_keys[later_tokens])
     if not documents:
         raise InputError("there are no documents to look at.")
     return SinkStatistics(
@@ -98,7 +101,7 @@ def collect(
         tokens=tokens,
         token_sinks=token_sinks,
         token_occurrences=token_occurrences,
-        **{name: np.stack([counter.sums[name] for counter in counters]) for name in counters[0].sums},
+        **{name: division.sum(np.stack([counter.sums[name] for counter in counters])) for name in counters[0].sums},
     )
 
 
@@ -137,7 +140,7 @@ class _Counter:
 
     Args:
         act: says when a key is a sink, and how sinks are calibrated.
-        heads: how many the layer has.
+        heads: how many the layer has, in all processes together; each counts those that it reports of.
         calibrated: heads that are calibrated in the maps after ACT.
         bins: of relative position.
         maps: whether to average attention maps.
@@ -147,6 +150,8 @@ class _Counter:
         sinks_of_keys: int64 `[documents, k]`, in how many heads each key of the batch was a sink.
         sums: the layer's entries of `SinkStatistics`, by name.
     """
+
+    _own_heads: range
 
     batch: _Batch
     sinks_of_keys: np.ndarray
@@ -165,13 +170,18 @@ class _Counter:
         if maps:
             self.sums |= {"before": np.zeros((bins, bins)), "after": np.zeros((bins, bins))}
 
-    def count(self, call: AttentionCall, rows: Tensor, heads: Tensor) -> None:
+    def count(self, call: AttentionCall, rows: Tensor, heads: Tensor, layer: LayerCalibration) -> None:
         """Add the sinks of one call of the attention function.
 
         Args:
             call: a prefill.
             rows, heads: every (row, head) of the batch.
+            layer: that the call is of.
         """
+        if not layer.reports:
+            self.sinks_of_keys = np.zeros(self.batch.ids.shape, np.int64)
+            return
+        self._own_heads = layer.own_heads
         means, log_normalizer = attention_statistics(call, rows, heads)
         if "before" in self.sums:
             for chunk, row_heads in call.chunks(rows, heads):
@@ -193,17 +203,17 @@ class _Counter:
         shares = means * seen_by / length[..., None]
         received = torch.stack([torch.where(kinds == kind, shares, 0).sum((0, 2)) for kind in range(len(KINDS))], dim=-1)
         sinks_in_bins = sinks.to(means.dtype) @ self.batch.bin_shares.to(means)
-        self._add("sinks", sinks.sum((0, 2)))
-        self._add("documents_with_sinks", sinks.any(-1).sum(0))
-        self._add("received", received)
-        self._add("mean_histogram", _histogram(means, kinds, real))
-        self._add("positions", sinks_in_bins.sum(0))
+        self._add_to_heads("sinks", sinks.sum((0, 2)))
+        self._add_to_heads("documents_with_sinks", sinks.any(-1).sum(0))
+        self._add_to_heads("received", received)
+        self._add_to_heads("mean_histogram", _histogram(means, kinds, real))
+        self._add_to_heads("positions", sinks_in_bins.sum(0))
         self.sinks_of_keys = sinks.sum(1).cpu().numpy()
 
     def _add_maps(self, row_heads: RowHeadPairs, means: Tensor, log_normalizer: Tensor) -> None:
         """Add the maps of some heads of some documents, averaged over the layer's heads, as they are and calibrated."""
         sinks = find_prefill_sinks(means, row_heads.visibility, row_heads.rows, self._settings)
-        sinks &= self._is_calibrated.to(sinks.device)[row_heads.heads, None]
+        sinks &= self._is_calibrated[self._own_heads].to(sinks.device)[row_heads.heads, None]
         has_sinks = bool(sinks.any())
         # Matrices that sum over a document's heads, average its queries and distribute its keys over bins.
         documents = range(int(row_heads.rows[0]), int(row_heads.rows[-1]) + 1)
@@ -217,10 +227,10 @@ class _Counter:
             after = self._settings.method.rewrite(weights, *masks) if has_sinks else weights
             for name, maps in (("before", weights), ("after", after)):
                 of_documents = (heads @ maps.flatten(1)).view(-1, *maps.shape[1:])
-                self._add(name, (queries[..., block] @ of_documents @ keys[:, : maps.shape[-1]]).sum(0))
+                self.sums[name] += (queries[..., block] @ of_documents @ keys[:, : maps.shape[-1]]).sum(0).cpu().numpy()
 
-    def _add(self, name: str, values: Tensor) -> None:
-        self.sums[name] += values.cpu().numpy()
+    def _add_to_heads(self, name: str, values: Tensor) -> None:
+        self.sums[name][self._own_heads] += values.cpu().numpy()
 
 
 @dataclass
@@ -231,7 +241,7 @@ class _ObservedLayer(LayerCalibration):
 
     def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> None:
         assert self.counter is not None
-        self.counter.count(call, *chosen.indices)
+        self.counter.count(call, *chosen.indices, self)
 
 
 class _Observer(ACT):

@@ -17,6 +17,7 @@ from act_eval.errors import SettingError
 from act_eval.files import make_folder
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
+from act_eval.harness.processes import is_first_process, same_for_all
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import explained_dataset_errors, task_manager
 from act_eval.harness.what_ran import what_ran
@@ -34,13 +35,14 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     """Look at the attention sinks of a model on tasks, and write figures and the data behind them to a folder.
 
     Each task's statistics are put on disk as soon as they are there, so that a run that was stopped goes on with the next task.
+    Where several processes run, which may hold parts of the model, all look at all documents, and the main one writes.
 
     Args:
         settings: what to look at.
         output: folder; made when missing.
 
     Returns:
-        The paths of the files.
+        The paths of the files; none in all but the main process.
 
     Raises:
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be written to.
@@ -57,15 +59,18 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     with explained_dataset_errors():
         prompts = {name: render_prompts(lm, drawn.task, drawn.documents, settings) for name, drawn in tasks.items()}
         single_document = render_single_document(lm, tasks, settings)
-    if searched is not None:
-        if not fits_model(searched, num_layers, num_heads):
-            raise SettingError(
-                "search", f"is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads."
-            )
+    if searched is not None and not fits_model(searched, num_layers, num_heads):
+        raise SettingError(
+            "search", f"is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads."
+        )
+    provenance = _provenance(settings, lm, tasks, prompts, layers)
+    store = StatisticsStore.open(output, provenance) if is_first_process() else StatisticsStore(output)
+    if searched is not None and is_first_process():
         write_head_scores(searched, output, num_layers, num_heads)
-    store = StatisticsStore.open(output, _provenance(settings, lm, tasks, prompts, layers))
     statistics = _collect_all(lm, prompts, layers, settings.model.whole_batch_size(), store)
     document = None if single_document is None else _look_at_document(lm, *single_document, layers)
+    if not is_first_process():
+        return []
     families = {name: drawn.family for name, drawn in tasks.items()}
     written = [output / PROVENANCE_FILE, *(store.path(name) for name in statistics)]
     return [*written, *write_sinks(statistics, families, lm.tokenizer, document, output)]
@@ -77,13 +82,14 @@ def _collect_all(
     """The statistics of every task, from the store where they are there, else collected and stored."""
     statistics: dict[str, SinkStatistics] = {}
     total = sum(len(tokens) for of_task in prompts.values() for tokens in of_task)
-    with tqdm(total=total, desc="looking at documents", unit="tok", unit_scale=True) as bar:
+    with tqdm(total=total, desc="looking at documents", unit="tok", unit_scale=True, disable=not is_first_process()) as bar:
         for name, of_task in prompts.items():
-            finished = store.load(name)
+            finished = same_for_all(store.load(name))
             if finished is None:
                 batches = _batches(of_task, batch_size)
                 finished = SinkStatistics.total(_look_at_batch(lm, name, batch, layers, bar) for batch in batches)
-                store.save(name, finished)
+                if is_first_process():
+                    store.save(name, finished)
             else:
                 bar.update(finished.tokens)
             statistics[name] = finished

@@ -380,7 +380,7 @@ def test_an_access_token_is_never_written(chat_model, questions, tmp_path):
 
 def test_one_process_only(chat_model, questions, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="one process"):
+    with pytest.raises(InputError, match="tp_plan=auto"):
         write_answers(settings(chat_model), questions, None, tmp_path)
 
 

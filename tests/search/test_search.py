@@ -528,8 +528,10 @@ class TestCommand:
 def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
     model, prompts = ModelSettings({"act_alpha": 5}, batch_size=2), PromptSettings(DEMO_TASKS, limit=8)
     settings = SearchSettings(model, prompts, mode="exact", selection="improving")
-    processes = SimpleNamespace(process_index=1, num_processes=3, is_main_process=False, main_process_first=nullcontext)
+    processes = SimpleNamespace(is_main_process=False, main_process_first=nullcontext)
     monkeypatch.setattr(run, "shared_processes", lambda: processes)
+    monkeypatch.setattr(demo_lm, "_rank", 1)
+    monkeypatch.setattr(demo_lm, "_world_size", 3)
     monkeypatch.setattr(run, "ACTLM", lambda **_: demo_lm)
     shares = []
 

@@ -1,0 +1,35 @@
+"""Call a function in several processes at once, among which transformers divides models (`tp_plan`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, multiprocessing
+
+
+def call_in_processes(function: Callable[..., Any], size: int, folder: Path, *arguments: Any) -> list[Any]:
+    """What a function returns in each of some processes that know each other.
+
+    Args:
+        function: of a module; its result can be saved by torch.
+        size: number of processes.
+        folder: empty; where they meet, and leave what they return.
+        arguments: of the function.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["transformers", function.__module__])
+    multiprocessing.start_processes(_call, (function, size, folder, arguments), size, start_method="forkserver")
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+
+
+def _call(rank: int, function: Callable[..., Any], size: int, folder: Path, arguments: tuple[Any, ...]) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # accelerate wants them set, also where all have met
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+    torch.save(function(*arguments), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
