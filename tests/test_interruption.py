@@ -84,14 +84,20 @@ def run(processes, command, output, last=None):
     return json.loads(counts.read_text()) if process.exitcode == 0 else None
 
 
-COMMANDS = pytest.mark.parametrize("command", [compare, search, sinks], ids=lambda command: command.__name__)
+@pytest.fixture(scope="module", params=[compare, search, sinks], ids=lambda command: command.__name__)
+def whole(request, processes, tmp_path_factory):
+    """A command, what it leaves when nothing kills it, and how many points its work has."""
+    output = tmp_path_factory.mktemp(request.param.__name__) / "whole"
+    points, _ = run(processes, request.param, output)
+    return request.param, output, points
 
 
-@COMMANDS
-def test_twice_in_one_process_is_the_same(command, tmp_path):
+def test_the_same_again_in_another_process_is_the_same(whole, tmp_path):
+    """Results do not depend on the moment, nor on what the process did before."""
+    command, output, _ = whole
     for name in ("first", "second"):
         command(tmp_path / name)
-    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+        assert contents(tmp_path / name) == contents(output)
 
 
 def finished_units(output):
@@ -101,12 +107,9 @@ def finished_units(output):
     return {file.name: file.stat().st_mtime_ns for file in files}
 
 
-@COMMANDS
-def test_killed_again_and_again_gives_the_same(command, processes, tmp_path):
-    """Also the same as the same command in another process: results do not depend on the moment."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    points, _ = run(processes, command, whole)
-    rng, earlier, kills = random.Random(0), {}, 0
+def test_killed_again_and_again_gives_the_same(whole, processes, tmp_path):
+    command, output, points = whole
+    killed, rng, earlier, kills = tmp_path / "killed", random.Random(0), {}, 0
     for _ in range(KILLS):
         # Each goes on from what the one before left, so a tenth of all points each time comes to about two thirds of the work.
         kills += run(processes, command, killed, rng.randrange(1, points // 5)) is None
@@ -117,17 +120,16 @@ def test_killed_again_and_again_gives_the_same(command, processes, tmp_path):
     assert earlier
     assert run(processes, command, killed) is not None
     assert earlier.items() <= finished_units(killed).items()
-    assert contents(killed) == contents(whole)
+    assert contents(killed) == contents(output)
     assert not [file for file in killed.rglob("*") if ".unfinished" in str(file)]
 
 
-@COMMANDS
-def test_killed_at_the_last_file(command, processes, tmp_path):
-    """Before and after it gets its name: what is left to do is next to nothing, and costs no forward pass."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    points, _ = run(processes, command, whole)
-    for last in (points - 1, points):
-        assert run(processes, command, killed, last) is None
-    again = run(processes, command, killed)
-    assert contents(killed) == contents(whole)
-    assert again is not None
+def test_killed_before_and_after_the_last_file(whole, processes, tmp_path):
+    command, output, points = whole
+    killed = tmp_path / "killed"
+    assert run(processes, command, killed, points - 1) is None
+    again, _ = run(processes, command, killed)
+    assert again < points
+    assert contents(killed) == contents(output)
+    assert run(processes, command, killed) is not None
+    assert contents(killed) == contents(output)

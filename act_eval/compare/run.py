@@ -34,7 +34,7 @@ from act_eval.files import make_folder
 from act_eval.harness.arguments import act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.processes import is_first_process, shared_processes
+from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, tasks_below
@@ -97,7 +97,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     identities = _finished_without_the_model(plan, descriptions, recorded)
     if identities is None:
         lm = _load_model(plan)
-        now = what_ran(lm)
+        now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
     missing = [(run, identity) for run, identity in zip(plan.runs, identities, strict=True) if not recorded.holds(identity)]
     for line in explain_changes(recorded, (identity for _, identity in missing)):

@@ -187,7 +187,7 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
 def _variant(model_id: str, lm: ChatLM) -> Variant:
     act = {**lm.act_settings(), "profile": lm.profile_name, "num_heads": lm.profile.size}
     text = settings_text(lm.act, lm.profile, lm.profile_name)
-    ran = what_ran(lm)
+    ran = same_for_all(what_ran(lm))
     return Variant(
         model_id,
         lm.arguments.profile == "none",

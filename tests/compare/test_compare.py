@@ -4,13 +4,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from helpers.dying import run_until_killed
 from helpers.runs import read_samples
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -383,18 +382,12 @@ def test_run_uses_act_hf_unless_a_model_is_named(monkeypatch, arguments, model):
 @pytest.mark.tier("process")
 def test_a_kill_leaves_no_half_written_results(tmp_path):
     """SIGKILL while cells are being written: every results file that is there is whole and has its samples."""
-    command = [str(Path(sys.executable).with_name("act-eval")), *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def finished_files():
-        return list(tmp_path.glob("[!.]*/results_*.json"))  # what is unfinished comes and goes in a hidden folder
-
-    while not finished_files() and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert finished_files()
-    for file in finished_files():
+    # Each run puts two files in place, its samples and its results: the third run is killed between them.
+    run_until_killed(tmp_path, 4 * 2 + 2, *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path))
+    finished_files = list(tmp_path.glob("[!.]*/results_*.json"))
+    assert len(finished_files) == 2
+    assert len(list(tmp_path.glob("[!.]*/samples_*.jsonl"))) == 3
+    for file in finished_files:
         (task,) = json.loads(file.read_text())["configs"]
         assert len(read_samples(file, task)) == 12
 
@@ -417,7 +410,7 @@ class TestTwoProcesses:
 
     def launch(self, *command):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29518"]
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         command = [sys.executable, "-m", *launcher, "-m", *map(str, command)]
         result = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert result.returncode == 0, result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +23,14 @@ class Points:
     Args:
         output: the output folder.
         last: number of the point at which the process is killed, from 1; None for none.
+        files_alone: whether forward passes are no points.
     """
 
-    def __init__(self, output: Path, last: int | None = None) -> None:
+    def __init__(self, output: Path, last: int | None = None, files_alone: bool = False) -> None:
         self.output, self.last = output.resolve(), last
         self.passed, self.forward_passes = 0, 0
-        torch.nn.modules.module.register_module_forward_pre_hook(self._forward_pass)
+        if not files_alone:
+            torch.nn.modules.module.register_module_forward_pre_hook(self._forward_pass)
         self._replace, os.replace = os.replace, self._replacing(os.replace)
 
     def _pass(self) -> None:
@@ -53,9 +56,17 @@ class Points:
         return wrapped
 
 
-if __name__ == "__main__":  # OUTPUT, number of the last point, and the arguments of act-eval
+def run_until_killed(output: Path, last: int, *arguments: str) -> None:
+    """Run act-eval in a process of its own until a file that it writes; see `Points`."""
+    command = [sys.executable, "-m", "helpers.dying", output, last, *arguments]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+if __name__ == "__main__":
     from act_eval.cli import main
 
-    Points(Path(sys.argv[1]), int(sys.argv[2]))
+    Points(Path(sys.argv[1]), int(sys.argv[2]), files_alone=True)
     sys.argv = ["act-eval", *sys.argv[3:]]
     main()

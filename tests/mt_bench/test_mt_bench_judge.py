@@ -68,7 +68,7 @@ def with_answers(path, same=()):
 
 
 def settings(server, **changes):
-    return JudgeSettings(**{"model": JUDGE, "base_url": server.url, "concurrency": 4, "timeout": 10, **changes})
+    return JudgeSettings(**{"model": JUDGE, "base_url": server.url, "concurrency": 4, "timeout": 300, **changes})
 
 
 def prompts(folder, *kinds):

@@ -549,7 +549,7 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
 @pytest.mark.tier("process")
 def test_two_processes_give_the_same(tmp_path):
     """Both as users start them."""
-    prefixes = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]}
+    prefixes = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, prefix in prefixes.items():
         command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *SCREENED]

@@ -2,15 +2,13 @@
 
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.dying import run_until_killed
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -262,17 +260,10 @@ class TestRun:
     @pytest.mark.tier("process")
     def test_killed_it_goes_on(self, finished, tmp_path):
         output = tmp_path / "sweep"
-        command = [sys.executable, "-m", "act_eval", "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
-        finished_runs = (
-            "[!.]*/results_*.json"  # not those in the hidden folder of the run that is under way, which comes and goes
-        )
-        while len(list(output.glob(finished_runs))) < 3 and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        before = {file: file.stat().st_mtime_ns for file in output.glob(finished_runs)}
-        assert 2 <= len(before) < (RUN + 1) * len(TASKS)
+        # Each run puts two files in place, its samples and its results: the fourth run is killed between them.
+        run_until_killed(output, 4 * 3 + 2, "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output))
+        before = {file: file.stat().st_mtime_ns for file in output.glob("[!.]*/results_*.json")}
+        assert len(before) == 3
         assert sweep(output).exit_code == 0
         assert {file: file.stat().st_mtime_ns for file in before} == before
         for name in FILES:
