@@ -64,6 +64,7 @@ NAMES = {
         "Context",
         "ModelSettings",
         "NonFiniteLogitsError",
+        "RequestError",
         "PromptSettings",
         "Scorer",
         "TaskError",
