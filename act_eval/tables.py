@@ -12,6 +12,8 @@ from rich import box
 from rich.table import Table
 
 BOOKTABS_NOTE = "% Needs \\usepackage{booktabs}."
+_LONG_NUMBER = 100_000  # perplexities may be astronomical
+_WHOLE = ".0f"
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,21 @@ def csv_text(rows: pd.DataFrame) -> str | None:
 
 
 def number(value: Any, form: str) -> str:
-    """A number in a form such as `+.3f`; empty where it is missing."""
-    return "" if pd.isna(value) else f"{value:{form}}"
+    """A number in a form such as `+.3f`, with an exponent where it is too long for a column; empty where it is missing."""
+    if pd.isna(value):
+        return ""
+    is_long = abs(value) >= _LONG_NUMBER and not form.endswith(_WHOLE)
+    return f"{value:{form.replace('f', 'e') if is_long else form}}"
 
 
 def with_spread(mean: float, standard_deviation: float, form: str) -> str:
     """A mean and, unless it is missing, the standard deviation over seeds."""
-    return f"{mean:{form}}" if pd.isna(standard_deviation) else f"{mean:{form}} ± {standard_deviation:.3f}"
+    return number(mean, form) if pd.isna(standard_deviation) else f"{number(mean, form)} ± {number(standard_deviation, '.3f')}"
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:
     """An interval of a difference; `unpaired` where it is missing."""
-    return "unpaired" if pd.isna(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return "unpaired" if pd.isna(low) else f"{number(low, f'+.{digits}f')} to {number(high, f'+.{digits}f')}"
 
 
 def p_value(p: float) -> str:

@@ -1,12 +1,13 @@
-"""Long commands are killed at random moments, again and again, and give what they give when they are left alone."""
+"""Long commands are killed at random points, again and again, and give what they give when they are left alone."""
 
 import json
 import multiprocessing
 import random
 import signal
-import time
+from pathlib import Path
 
 import pytest
+from helpers.dying import Points
 from helpers.runs import samples_file
 from rich.console import Console
 
@@ -49,7 +50,7 @@ def contents(output):
             continue
         if file.name.startswith("results_"):
             results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
-            run = results["comparison_cell"]
+            run = results["act_eval_run"]["asked"]
             found["results", run["task"], run["model_args"]["act_profile"]] = results
             found["samples", run["task"], run["model_args"]["act_profile"]] = samples_file(file, run["task"]).read_text()
         elif not file.name.startswith("samples_"):
@@ -66,10 +67,21 @@ def processes():
     return context
 
 
-def start(processes, command, output):
-    process = processes.Process(target=command, args=(output,))
+def work(command, output, last, counts):
+    """Run a command in a process of its own, killed at its `last` point; write down how many points there were."""
+    points = Points(output, last)
+    command(output)
+    counts.write_text(json.dumps([points.passed, points.forward_passes]))
+
+
+def run(processes, command, output, last=None):
+    """Whether the command came to its end, and its points and forward passes if it did."""
+    counts = Path(f"{output}-counts.json")
+    process = processes.Process(target=work, args=(command, output, last, counts))
     process.start()
-    return process
+    process.join()
+    assert process.exitcode in ((0,) if last is None else (0, -signal.SIGKILL))
+    return json.loads(counts.read_text()) if process.exitcode == 0 else None
 
 
 COMMANDS = pytest.mark.parametrize("command", [compare, search, sinks], ids=lambda command: command.__name__)
@@ -93,29 +105,29 @@ def finished_units(output):
 def test_killed_again_and_again_gives_the_same(command, processes, tmp_path):
     """Also the same as the same command in another process: results do not depend on the moment."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    began = time.monotonic()
-    process = start(processes, command, whole)
-    process.join()
-    duration = time.monotonic() - began
-    assert process.exitcode == 0
-    units = len(finished_units(whole))
-    rng, earlier = random.Random(0), {}
-    for kill in range(KILLS):
-        process = start(processes, command, killed)
-        # Half of the kills wait for a part to be finished, so that there is something to go on from.
-        wanted = min(len(earlier) + 1, units - 1) if kill % 2 else 0
-        deadline = time.monotonic() + rng.uniform(0.3, 0.9) * duration
-        while process.is_alive() and (time.monotonic() < deadline if not wanted else len(finished_units(killed)) < wanted):
-            time.sleep(0.002)
-        process.kill()
-        process.join()
-        assert process.exitcode in (0, -signal.SIGKILL)
+    points, _ = run(processes, command, whole)
+    rng, earlier, kills = random.Random(0), {}, 0
+    for _ in range(KILLS):
+        # Each goes on from what the one before left, so a tenth of all points each time comes to about two thirds of the work.
+        kills += run(processes, command, killed, rng.randrange(1, points // 5)) is None
         now = finished_units(killed)
         assert earlier.items() <= now.items(), "a finished part was computed twice"
         earlier = now
-    process = start(processes, command, killed)
-    process.join()
-    assert process.exitcode == 0
+    assert kills > KILLS // 2
+    assert earlier
+    assert run(processes, command, killed) is not None
     assert earlier.items() <= finished_units(killed).items()
     assert contents(killed) == contents(whole)
     assert not [file for file in killed.rglob("*") if ".unfinished" in str(file)]
+
+
+@COMMANDS
+def test_killed_at_the_last_file(command, processes, tmp_path):
+    """Before and after it gets its name: what is left to do is next to nothing, and costs no forward pass."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    points, _ = run(processes, command, whole)
+    for last in (points - 1, points):
+        assert run(processes, command, killed, last) is None
+    again = run(processes, command, killed)
+    assert contents(killed) == contents(whole)
+    assert again is not None

@@ -21,5 +21,6 @@ def compare(
     from act_eval.compare import ComparisonSettings, run_comparison
 
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
-    if run_comparison(settings, output, console):
-        report_on([output], output)
+    finished = run_comparison(settings, output, console)
+    if finished is not None:
+        report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))

@@ -33,7 +33,8 @@ def demo(
         k=4,
     )
     say(run_search(settings, heads).summary())
+    finished = []
     for profile in ("all", str(heads / "profile.json")):
         model = ModelSettings({"act_profile": profile, **act}, device="cpu", batch_size="50")
-        run_comparison(ComparisonSettings(model, PromptSettings(tasks, limit=limit)), output, console)
-    report_on([output], output)
+        finished.append(run_comparison(ComparisonSettings(model, PromptSettings(tasks, limit=limit)), output, console))
+    report_on([output], output, is_wanted=lambda content: not any(runs.is_outdated(content) for runs in finished if runs))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,14 +48,21 @@ def report(
         report_on(folders, output or folders[0], options, style)
 
 
-def report_on(folders: Sequence[Path], output: Path, options: ReportOptions | None = None, style: str | None = None) -> None:
-    """Show the comparison of all results below some folders, and write the report."""
+def report_on(
+    folders: Sequence[Path],
+    output: Path,
+    options: ReportOptions | None = None,
+    style: str | None = None,
+    is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True,
+) -> None:
+    """Show the comparison of results below some folders, by default of all of them, and write the report."""
     from act_eval.report.build import make_report
     from act_eval.report.tables import print_tables
     from act_eval.report.write import write_report
 
-    made = make_report(folders, options)
+    made = make_report(folders, options, is_wanted)
     print_tables(made, console)
+    say(f"unpaired: {note}" for note in made.unpaired_notes)
     say(f"not compared: {note}" for note in made.notes)
     say_written(write_report(made, output, style))
 

@@ -1,34 +1,14 @@
-"""What ran, as far as answers depend on it: weights, ACT settings, package versions."""
+"""What results say of ACT's settings, as far as answers depend on them."""
 
 from __future__ import annotations
 
-import hashlib
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from act_eval.attention.act import ACT
 from act_eval.profiles import HeadProfile
 
 _LONGEST_PROFILE = 20
-_SAMPLED_NUMBERS = 1000  # of each tensor, for a fingerprint
-
-
-def package_versions() -> dict[str, str]:
-    """Look up the versions of the packages that answers depend on, by name."""
-    return {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """Compute 16 hexadecimal digits that change with the weights, from names, shapes and some numbers of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // _SAMPLED_NUMBERS)].float().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def act_identity(act: ACT, profile: HeadProfile) -> dict[str, Any]:

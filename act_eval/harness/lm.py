@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -29,10 +29,11 @@ from act_eval.attention.model_structure import (
     pretrained_model,
     resolve_for_model,
 )
-from act_eval.demo import MODEL_PATH
+from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.harness.identity import act_identity, package_versions, recorded_act
+from act_eval.harness.checkpoint_files import checkpoint_stamps
+from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.harness.processes import shared_processes
@@ -45,8 +46,9 @@ from act_eval.harness.requests import (
     encode_text,
     truncate,
 )
-from act_eval.harness.response_cache import keep_settings_apart
+from act_eval.harness.response_cache import keep_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context
+from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, what_ran
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,8 @@ class ACTLM(HFLM):
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
         self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
         self._is_ready = not isinstance(pretrained, str)
+        self.checkpoint_files = checkpoint_stamps({"pretrained": pretrained, **kwargs})
+        self.kept_arguments = kept_arguments(kwargs)
         if kwargs.get("peft"):
             _check_adapter_of(kwargs["peft"], kwargs.get("revision"))
         if not torch.cuda.is_available():
@@ -101,6 +105,8 @@ class ACTLM(HFLM):
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
         self.act = arguments.act(self.profile_of(arguments))
         self.arguments = arguments
+        if self.cache_hook.dbdict is not None:
+            self.set_cache_hook(self.cache_hook)
 
     def profile_of(self, arguments: ACTArguments) -> HeadProfile:
         """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit the model."""
@@ -333,15 +339,29 @@ class ACTLM(HFLM):
         """What the heads were asked for by."""
         return self.arguments.profile if isinstance(self.arguments.profile, str) else "given as an object"
 
+    @property
+    def model_name(self) -> str:
+        """The checkpoint's name or path."""
+        return DEMO_MODEL_NAME if self._checkpoint == str(MODEL_PATH) else self._checkpoint
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """See `what_ran.tokenizer_fingerprint`; computed once, since large vocabularies take seconds."""
+        return tokenizer_fingerprint(self.tokenizer)
+
     def get_model_info(self) -> dict[str, Any]:
-        """Collect what lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, package versions."""
-        recorded = recorded_act(self.act, self.profile, self.profile_name)
-        return {**super().get_model_info(), "act": recorded, "versions": package_versions()}
+        """Collect what lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and what ran."""
+        return {
+            **super().get_model_info(),
+            "act": recorded_act(self.act, self.profile, self.profile_name),
+            "what_ran": {"name": self.model_name, **what_ran(self)},
+            "checkpoint_files": self.checkpoint_files,
+        }
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Use a response cache, in which the answers of different ACT settings are kept apart."""
+        """Use a response cache, in which the answers of different models and ACT settings are kept apart."""
         super().set_cache_hook(cache_hook)
-        keep_settings_apart(cache_hook, self.act_settings())
+        keep_apart(cache_hook, {"act": self.act_settings(), **what_ran(self)})
 
 
 def _check_adapter_of(name: str, revision: str | None) -> None:

@@ -133,6 +133,12 @@ def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
     return list(tasks.values()) if group is None else [group]
 
 
+def tasks_below(loaded: Sequence[Any]) -> dict[str, Task]:
+    """Find the tasks, by name, among what `load_for_evaluation` gives: tasks, or a group with all that is below it."""
+    tasks = [task for item in loaded for task in (item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item])]
+    return {str(task.config.task): task for task in tasks}
+
+
 def _read_config(entry: Any) -> dict[str, Any]:
     """Read the config of a task or group from its entry in a task manager's index; functions stay names."""
     try:

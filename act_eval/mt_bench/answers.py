@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,8 +19,10 @@ from tqdm import tqdm
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
-from act_eval.harness.identity import package_versions, settings_text
+from act_eval.harness.checkpoint_files import checkpoint_stamps
+from act_eval.harness.identity import settings_text
 from act_eval.harness.settings import ModelSettings
+from act_eval.harness.what_ran import package_versions, what_ran
 from act_eval.mt_bench.folder import ComparisonFolder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
@@ -131,17 +133,32 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
         model_id = _model_id(settings.model_name, arguments)
         answered = folder.answers(model_id)
         missing[model_id] = arguments, [question for question in wanted if question.question_id not in answered]
-    if any(unanswered for _, unanswered in missing.values()):
+    if any(unanswered for _, unanswered in missing.values()) or not _same_files(settings, folder, missing):
         batch_size = settings.model.whole_batch_size()
         arguments_of_the_model = settings.model.lm_arguments(**act.model_args, batch_size=batch_size)
         lm = ChatLM(chat_template=settings.chat_template, **arguments_of_the_model)
+        variants = {}
+        for model_id, (arguments, _) in missing.items():
+            lm.set_act(arguments)
+            variants[model_id] = _variant(model_id, lm)
+            folder.check_variant(variants[model_id])
         for model_id, (arguments, unanswered) in missing.items():
             if unanswered:
                 lm.set_act(arguments)
-                folder.add_variant(_variant(model_id, lm))
+                folder.add_variant(variants[model_id])
                 with open_journal(folder.answers_file(model_id)) as append:
                     _answer(lm, settings, unanswered, model_id, append)
     return [f"{len(wanted)} answers in {folder.answers_file(model_id)}" for model_id in missing]
+
+
+def _same_files(settings: AnswerSettings, folder: ComparisonFolder, model_ids: Iterable[str]) -> bool:
+    """Whether the variants were loaded from files that have not been touched since, and with the packages of now."""
+    stamps = checkpoint_stamps(settings.model.model_args)
+    variants = [folder.variant(model_id) for model_id in model_ids]
+    return stamps is not None and all(
+        variant is not None and variant.checkpoint_files == stamps and variant.versions == package_versions()
+        for variant in variants
+    )
 
 
 def _model_id(model_name: str, arguments: ACTArguments) -> str:
@@ -159,7 +176,16 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
 def _variant(model_id: str, lm: ChatLM) -> Variant:
     act = {**lm.act_settings(), "profile": lm.profile_name, "num_heads": lm.profile.size}
     text = settings_text(lm.act, lm.profile, lm.profile_name)
-    return Variant(model_id, lm.arguments.profile == "none", text, act, package_versions())
+    ran = what_ran(lm)
+    return Variant(
+        model_id,
+        lm.arguments.profile == "none",
+        text,
+        act,
+        ran["versions"],
+        model=ran["model"],
+        checkpoint_files=lm.checkpoint_files,
+    )
 
 
 def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question], model_id: str, append: Append) -> None:

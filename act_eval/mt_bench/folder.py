@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from act_eval.differences import differences, in_words
 from act_eval.errors import InputError
 from act_eval.files import atomic_file, make_folder
 from act_eval.mt_bench.journal import read_journal
@@ -33,6 +34,8 @@ class Variant:
         settings: the ACT settings in one line.
         act: all of them.
         versions: of the packages that answers depend on.
+        model: all else that they depend on, see `harness.what_ran.what_ran`.
+        checkpoint_files: the files that it was loaded from, see `harness.checkpoint_files.checkpoint_stamps`.
     """
 
     model_id: str
@@ -40,6 +43,8 @@ class Variant:
     settings: str
     act: Mapping[str, Any]
     versions: Mapping[str, str]
+    model: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint_files: Mapping[str, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,14 +109,26 @@ class ComparisonFolder:
         make_folder(file.parent)
         _write(file, json.dumps(asdict(variant), indent=2) + "\n")
 
+    def check_variant(self, variant: Variant) -> None:
+        """Raise InputError where answers of a variant were given by another model, or with other packages."""
+        earlier = self.variant(variant.model_id)
+        if earlier is None:
+            return
+        changes = differences(*({"versions": some.versions, **some.model} for some in (earlier, variant)))
+        if changes:
+            raise InputError(
+                f"{self.answers_file(variant.model_id)} holds answers from before this changed: {in_words(changes)}: choose "
+                "another folder."
+            )
+
+    def variant(self, model_id: str) -> Variant | None:
+        """A variant that has answers, as it was when it gave them; None where there are none."""
+        file = self.answers_file(model_id)
+        return self._read_variant(file.with_suffix(".json")) if file.is_file() and file.stat().st_size else None
+
     def variants(self) -> list[Variant]:
         """The variants with answers, the baseline first. Raises InputError where there are none, or no baseline."""
-        variants = []
-        for file in sorted(self.path.glob("model_answer/*.json")):
-            try:
-                variants.append(Variant(**_read(file)))
-            except TypeError as error:
-                raise InputError(f"{file} does not say how the answers beside it were made ({error}): delete both.") from error
+        variants = [self._read_variant(file) for file in sorted(self.path.glob("model_answer/*.json"))]
         variants.sort(key=lambda variant: not variant.is_baseline)
         if not variants or not variants[0].is_baseline:
             raise InputError(f"{self.path} holds no answers to MT-Bench: run act-eval mt-bench answer --output {self.path}.")
@@ -140,6 +157,13 @@ class ComparisonFolder:
             return {record["user_prompt"]: record["score"] for record in read_journal(file)}
         except KeyError as error:
             raise InputError(f"{file} holds a line that is no judgement ({error} is missing): delete the line.") from error
+
+    @staticmethod
+    def _read_variant(file: Path) -> Variant:
+        try:
+            return Variant(**_read(file))
+        except TypeError as error:
+            raise InputError(f"{file} does not say how the answers beside it were made ({error}): delete both.") from error
 
     def _has_judgements(self, judge: str) -> bool:
         return any(self.judgements(judge, kind) for kind in ("single", "pair"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -54,6 +54,7 @@ class Report:
         subjects: per subject, see `statistics.by_subject`; empty where documents have none.
         flips: the documents whose outcome changed, see `flips.find_flips`.
         notes: what was not compared, and why.
+        unpaired_notes: what was compared by its scores alone, and why.
     """
 
     runs: pd.DataFrame
@@ -62,21 +63,27 @@ class Report:
     subjects: pd.DataFrame
     flips: Flips
     notes: tuple[str, ...]
+    unpaired_notes: tuple[str, ...] = ()
 
 
-def make_report(folders: Iterable[Path], options: ReportOptions | None = None) -> Report:
+def make_report(
+    folders: Iterable[Path],
+    options: ReportOptions | None = None,
+    is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True,
+) -> Report:
     """Read all runs below some folders and compare calibrated runs with their baselines.
 
     Args:
         folders: where results are looked for, recursively.
         options: what goes in; everything by default.
+        is_wanted: says from the content of a results file whether its runs go in; all by default.
 
     Raises:
         ReportError: results cannot be read or must not be compared, see `load.load` and `pairing.pair`, or none are left.
         SettingError: there is no such metric or column.
     """
     options = options or ReportOptions()
-    results = load(folders)
+    results = load(folders, is_wanted)
     pairing = pair(results).select(options.metrics, options.patterns)
     return Report(
         runs=results.runs,
@@ -85,6 +92,7 @@ def make_report(folders: Iterable[Path], options: ReportOptions | None = None) -
         subjects=by_subject(pairing),
         flips=find_flips(pairing, results.runs, options.most_flips),
         notes=pairing.notes,
+        unpaired_notes=pairing.unpaired_notes,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from act_eval.report.aggregation import MEAN
 from act_eval.report.load import ReportError, read_samples
 from act_eval.report.pairing import Pairing
 
@@ -60,7 +61,7 @@ def find_flips(pairing: Pairing, runs: pd.DataFrame, most: int) -> Flips:
         ReportError: a sample does not hold what lm-eval writes.
     """
     values = pairing.values
-    outcomes = values["baseline"].isin((0, 1)) & values["calibrated"].isin((0, 1))
+    outcomes = (values["aggregation"] == MEAN) & values["baseline"].isin((0, 1)) & values["calibrated"].isin((0, 1))
     changed = values[outcomes & (values["baseline"] != values["calibrated"])]
     by_row = changed.sort_values([*_ROW_OF_COMPARISON, "doc_id", "seed"]).groupby(
         _ROW_OF_COMPARISON, dropna=False, observed=True, sort=False

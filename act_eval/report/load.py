@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tqdm import tqdm
 
 from act_eval.errors import InputError
 from act_eval.report import older_files
+from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
+from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline
 
 RUN_COLUMNS = {
@@ -28,6 +31,7 @@ RUN_COLUMNS = {
     "settings": "str",
     "is_baseline": "bool",
     "num_heads": "Int64",
+    "predict_only": "bool",
     "task": "str",
     "version": "str",
     "num_fewshot": "Int64",
@@ -47,7 +51,9 @@ SAMPLE_COLUMNS = {
     "prompt_hash": "uint64",
     "target_hash": "uint64",
     "cluster": "category",
+    "aggregation": "category",
     "value": "float64",
+    "weight": "float64",
 }
 SCORE_COLUMNS = {"run": "int32", "filter": "str", "metric": "str", "value": "float64", "standard_error": "float64"}
 
@@ -56,6 +62,9 @@ CLUSTER_FIELDS = ("subject", "title")
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _LONGEST_REASON = 200
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
+_RANDOM_NAME = re.compile("[a-z0-9]{8}")  # what lm-eval calls a model that no argument names
+_UNNAMED = "unnamed model"
+_NO_METRIC = "bypass"  # what lm-eval's --predict_only puts in place of a task's metrics
 
 
 class ReportError(InputError):
@@ -68,18 +77,22 @@ class Results:
 
     Attributes:
         runs: a row for each results file and task (`RUN_COLUMNS`). `samples_file` is None where there are no samples;
-            `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line; `is_baseline`
-            whether nothing was calibrated; `seed` that of the few-shot sampler, missing without few-shot examples, where it
-            decides nothing; `documents` how many were evaluated; `cluster_field` which field of the documents says what
-            belongs together, the first of `CLUSTER_FIELDS` that they have (MMLU's subject, SQuAD's title), or None;
-            `arguments` the whole `config` of the results file.
-        samples: a row for each run, document and metric that is a number (`SAMPLE_COLUMNS`). `run` is the index of `runs`;
-            hashes are 64 bits of lm-eval's; `line` is where the sample stands in its file, from 1; `cluster` the value of the
-            cluster field, missing without one.
+            `model` is what the model arguments name, else what `act-hf` recorded, else what lm-eval says of a Python
+            object; `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line;
+            `is_baseline` whether nothing was calibrated; `predict_only` whether lm-eval was told to compute no scores;
+            `seed` that of the few-shot sampler, missing without few-shot examples, where it decides nothing; `documents`
+            how many were evaluated; `cluster_field` which field of the documents says what belongs together, the first of
+            `CLUSTER_FIELDS` that they have (MMLU's subject, SQuAD's title), or None; `arguments` the whole `config` of the
+            results file.
+        samples: a row for each run, document and metric (`SAMPLE_COLUMNS`). `run` is the index of `runs`; hashes are 64 bits of
+            lm-eval's; `line` is where the sample stands in its file, from 1; `cluster` the value of the cluster field, missing
+            without one. `aggregation` is the function of `aggregation.aggregate` that is taken to make the metric's score of
+            `value` and `weight`, which are missing where the sample holds something else than numbers.
         scores: a row for each run and metric: what lm-eval itself computed (`SCORE_COLUMNS`).
         groups: names of tasks, by the lm-eval group that they were run in.
         tags: names of tasks, by the tags in their configs.
         lower_is_better: task and metric, where lm-eval says so.
+        conditions: of each run, in the order of `runs`, what must agree between baseline and ACT.
     """
 
     runs: pd.DataFrame
@@ -88,6 +101,7 @@ class Results:
     groups: Mapping[str, tuple[str, ...]]
     tags: Mapping[str, tuple[str, ...]]
     lower_is_better: frozenset[tuple[str, str]]
+    conditions: tuple[Conditions, ...]
 
 
 def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True) -> Results:
@@ -131,7 +145,8 @@ def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Re
         samples = []
         for number, run in enumerate(runs):
             if run["samples_file"] is not None:
-                run["cluster_field"], table = _read_samples(Path(run["samples_file"]), number)
+                metric_list = results["configs"][run["task"]].get("metric_list") or []
+                run["cluster_field"], table = _read_samples(Path(run["samples_file"]), number, aggregations(metric_list))
                 samples.append(table)
         return Results(
             _table(runs, RUN_COLUMNS),
@@ -140,6 +155,7 @@ def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Re
             _groups(results),
             {name: tuple(task for tag, task in sorted(tags) if tag == name) for name, _ in tags},
             frozenset(lower_is_better),
+            tuple(conditions(results, run["task"]) for run in runs),
         )
 
 
@@ -157,6 +173,7 @@ def _merged(parts: Sequence[Results]) -> Results:
         _united([part.groups for part in parts]),
         _united([part.tags for part in parts]),
         frozenset().union(*(part.lower_is_better for part in parts)),
+        tuple(itertools.chain(*(part.conditions for part in parts))),
     )
 
 
@@ -228,11 +245,13 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "file": str(file),
             "samples_file": str(samples_file) if samples_file.is_file() else None,
             "date": date,
-            "model": str(results.get("model_name") or config.get("model")),
+            "model": _name_of_the_model(results),
             "model_args": _arguments_of_the_model(config.get("model_args")),
             "settings": describe_settings(act),
             "is_baseline": is_baseline(act),
             "num_heads": 0 if act is None else act["num_heads"],
+            "predict_only": [entry.get("metric") for entry in results["configs"][task].get("metric_list") or []]
+            == [_NO_METRIC],
             "task": task,
             "version": str(results.get("versions", {}).get(task, "")),
             "num_fewshot": num_fewshot,
@@ -244,11 +263,31 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _arguments_of_the_model(model_args: Any) -> str:
-    """Those of `--model_args` that answers depend on, besides ACT's, sorted; lm-eval writes them as a text or a table."""
+def _name_of_the_model(results: Mapping[str, Any]) -> str:
+    """What the model arguments name; else what `act-hf` recorded; else what lm-eval says of a Python object.
+
+    Where no argument names a model, lm-eval makes a name up; where one is a Python object, its name is the object as text.
+    """
+    config = results["config"]
+    name = str(results.get("model_name") or "")
+    in_arguments = map(str, _model_arguments(config.get("model_args")).values())
+    is_made_up = _RANDOM_NAME.fullmatch(name) is not None and name not in in_arguments
+    if name and not is_made_up and len(name.splitlines()) == 1:
+        return name
+    recorded = config.get(WHAT_RAN) or {}
+    return str(recorded.get("name") or config.get("model") or _UNNAMED)
+
+
+def _model_arguments(model_args: Any) -> dict[str, Any]:
+    """`--model_args`, which lm-eval writes as a text or a table."""
     if isinstance(model_args, str):
-        model_args = dict(part.partition("=")[::2] for part in model_args.split(",") if part)
-    kept = {key: value for key, value in (model_args or {}).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
+        return dict(part.partition("=")[::2] for part in model_args.split(",") if part)
+    return dict(model_args or {})
+
+
+def _arguments_of_the_model(model_args: Any) -> str:
+    """Those of `--model_args` that answers depend on, besides ACT's, sorted."""
+    kept = {key: value for key, value in _model_arguments(model_args).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
     return ",".join(f"{key}={value}" for key, value in sorted(kept.items()))
 
 
@@ -261,9 +300,9 @@ def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"run": run, "filter": filter_name, "metric": metric, "value": value, "standard_error": error}
 
 
-def _read_samples(file: Path, run: int) -> tuple[str | None, pd.DataFrame]:
-    """The cluster field of the documents of one file, and its samples."""
-    lines, filters, metrics, values, clusters = [], [], [], [], []
+def _read_samples(file: Path, run: int, named: Mapping[str, str]) -> tuple[str | None, pd.DataFrame]:
+    """The cluster field of the documents of one file, and its samples; `named` are the aggregations of the task's metrics."""
+    lines, filters, metrics, functions, values, weights, clusters = [], [], [], [], [], [], []
     cluster_field: str | None = None
     identities: list[tuple[int, str, str, str]] = []
     number = 0
@@ -277,15 +316,20 @@ def _read_samples(file: Path, run: int) -> tuple[str | None, pd.DataFrame]:
                 cluster_field = next((name for name in CLUSTER_FIELDS if isinstance(fields.get(name), str)), None)
             cluster = fields.get(cluster_field)
             for name in sample["metrics"]:
-                if type(sample.get(name)) not in (bool, int, float):
-                    continue
-                value = float(sample[name])
-                if not math.isfinite(value):
-                    raise ReportError(f"{name} of document {identity[0]} is {value} (line {number} of {file}): run it again.")
+                aggregation = named.get(name) or aggregation_of(name)
+                logged = _numbers(sample.get(name), aggregation)
+                for value in logged or ():
+                    if not math.isfinite(value) and not (aggregation == NANMEAN and math.isnan(value)):
+                        raise ReportError(
+                            f"{name} of document {identity[0]} is {value} (line {number} of {file}): run it again."
+                        )
+                value, weight = logged or (math.nan, math.nan)
                 lines.append(number)
                 filters.append(str(sample.get("filter", "none")))
-                metrics.append(name)
+                metrics.append(str(name))
+                functions.append(known(aggregation))
                 values.append(value)
+                weights.append(weight)
                 clusters.append(cluster if isinstance(cluster, str) else None)
                 identities.append(identity)
     doc_ids, *hashes = zip(*identities, strict=True) if identities else ((), (), (), ())
@@ -301,10 +345,20 @@ def _read_samples(file: Path, run: int) -> tuple[str | None, pd.DataFrame]:
                 for name, texts in zip(_HASHES, hashes, strict=True)
             },
             "cluster": pd.Categorical(clusters),
+            "aggregation": pd.Categorical(functions),
             "value": np.array(values, dtype="float64"),
+            "weight": np.array(weights, dtype="float64"),
         }
     )
     return cluster_field, table
+
+
+def _numbers(logged: Any, aggregation: str) -> tuple[float, float] | None:
+    """Value and weight of a document, as a sample holds them; None where it holds something else."""
+    numbers = logged if has_weights(aggregation) else [logged, 1.0]
+    if not isinstance(numbers, list) or len(numbers) != 2 or any(type(number) not in (bool, int, float) for number in numbers):
+        return None
+    return float(numbers[0]), float(numbers[1])
 
 
 def _concatenated(samples: Sequence[pd.DataFrame]) -> pd.DataFrame:

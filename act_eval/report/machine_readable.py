@@ -29,6 +29,7 @@ def to_json(report: Report) -> str:
         "runs": _records(report.runs),
         "flips": {"total": report.flips.total, "documents": _records(report.flips.documents)},
         "notes": list(report.notes),
+        "unpaired_notes": list(report.unpaired_notes),
     }
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from act_eval.errors import SettingError
-from act_eval.report.load import ReportError, Results
+from act_eval.report.aggregation import aggregate
+from act_eval.report.conditions import Conditions, difference
+from act_eval.report.load import SCORE_COLUMNS, ReportError, Results
 
 PAIR_COLUMNS = ("model", "settings", "num_heads", "task", "num_fewshot", "limit", "seed", "filter", "metric")
 VALUE_COLUMNS = (
@@ -19,6 +22,8 @@ VALUE_COLUMNS = (
     "doc_id",
     "cluster_field",
     "cluster",
+    "aggregation",
+    "weight",
     "baseline",
     "calibrated",
     "run_baseline",
@@ -30,9 +35,13 @@ UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "calibrated")
 
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
 _REPEATED = [*_SAME, "model_args", "settings", "is_baseline"]  # what runs have in common of which the newest counts
+_AVERAGED = [column for column in _REPEATED if column != "seed"]  # what runs have in common that are averaged
 _SAMPLE = ["filter", "metric", "doc_id"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
 _DOCUMENTS_SHOWN = 5
+_ROUNDING = 1e-9  # of sums in another order
+
+_Metric = tuple[str, str]  # metric and filter
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,14 @@ class Pairing:
 
     Attributes:
         values: a row for each document, seed, filter and metric that both runs of a pair scored (`VALUE_COLUMNS`): the values
-            of baseline and calibrated run, and the run and line that each comes from.
-        unpaired: a row for each metric of runs of which one has no samples, with the scores that lm-eval computed
-            (`UNPAIRED_COLUMNS`).
+            of baseline and calibrated run, the run and line that each comes from, and the function (`aggregation`, see
+            `aggregation.aggregate`) that makes a score of values and `weight`.
+        unpaired: a row for each metric that cannot be paired, since one of the runs has no samples or they do not hold a number
+            for each document, with the scores that lm-eval computed (`UNPAIRED_COLUMNS`).
         noise: like `values`, for the two newest runs of a baseline, where there are two: how much runs differ that should
             not. The older one stands as `baseline`, the newer one as `calibrated`.
         notes: what was not compared, and why, a sentence each.
+        unpaired_notes: why rows are in `unpaired`, a sentence each.
         lower_is_better: task and metric, where lm-eval says so.
     """
 
@@ -54,6 +65,7 @@ class Pairing:
     unpaired: pd.DataFrame
     noise: pd.DataFrame
     notes: tuple[str, ...]
+    unpaired_notes: tuple[str, ...] = ()
     lower_is_better: frozenset[tuple[str, str]] = frozenset()
 
     def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
@@ -90,30 +102,49 @@ class Pairing:
 def pair(results: Results) -> Pairing:
     """Find the baseline of each calibrated run: same model and model arguments, task, few-shot count, seed and limit.
 
-    Of runs that differ in their date alone, the newest complete one counts; older and incomplete ones are noted. Documents are
-    matched by id, and the hashes of document, prompt and target must agree.
+    Of runs that have these and their settings in common, the newest complete one counts; older and incomplete ones are noted.
+    What they ran with must agree, see `conditions.difference`. Documents are matched by id, and the hashes of document, prompt
+    and target must agree.
 
     Raises:
         ReportError: nothing can be compared; says why.
     """
     samples = dict(iter(results.samples.groupby("run")))
-    runs = results.runs.assign(scored=[samples[run]["doc_id"].nunique() if run in samples else 0 for run in results.runs.index])
+    scores = dict(iter(results.scores.groupby("run")))
+    runs = results.runs[~results.runs["predict_only"]]
+    notes = [
+        f"{_name(run)}: the run of {run['date']} was made with --predict_only and has no scores: run it without."
+        for _, run in results.runs[results.runs["predict_only"]].iterrows()
+    ]
+    if runs.empty:
+        raise ReportError(notes[0] if len(notes) == 1 else "nothing can be compared:\n" + "\n".join(notes))
+    runs = runs.assign(scored=[samples[run]["doc_id"].nunique() if run in samples else 0 for run in runs.index])
     runs["complete"] = (runs["scored"] > 0) & (runs["scored"] == runs["documents"].fillna(runs["scored"]))
     repeated = [same.sort_values(["complete", "date"]) for _, same in runs.groupby(_REPEATED, dropna=False)]
-    notes = [_left_out(run, same.iloc[-1]) for same in repeated for _, run in same.iloc[:-1].iterrows()]
+    notes += [_left_out(run, same.iloc[-1]) for same in repeated for _, run in same.iloc[:-1].iterrows()]
     newest = pd.DataFrame([same.iloc[-1] for same in repeated]).convert_dtypes(convert_floating=False)
     baselines = newest[newest["is_baseline"]]
+    conditions = dict(zip(results.runs.index, results.conditions, strict=True))
     used: set[Any] = set()
-    values, unpaired = [], []
-    for _, calibrated in newest[~newest["is_baseline"]].iterrows():
+    values, unpaired, unpaired_notes = [], [], []
+    newest_of_all_seeds: dict[Any, pd.Series] = {}
+    for _, calibrated in newest[~newest["is_baseline"]].sort_values("date", ascending=False, kind="stable").iterrows():
         try:
             baseline = _baseline_of(calibrated, baselines)
             used.add(baseline.name)
+            _check_same(baseline, calibrated, conditions, "baseline and ACT")
+            averaged = tuple(map(_text, calibrated[_AVERAGED]))
+            _check_averaged(newest_of_all_seeds.setdefault(averaged, calibrated), calibrated, conditions)
             if calibrated["complete"] and baseline["complete"]:
-                values.append(_paired(baseline, calibrated, samples))
+                of_documents, reasons = _paired(baseline, calibrated, samples, scores)
+                if reasons:
+                    unpaired.append(_unpaired(baseline, calibrated, scores, reasons))
+                if len(of_documents):
+                    values.append(of_documents)
+                unpaired_notes += [f"{_name(calibrated)}: {reason}." for reason in _by_reason(reasons)]
             else:
-                unpaired.append(_unpaired(baseline, calibrated, results.scores))
-                notes.append(f"{_name(calibrated)}: paired by nothing but the task, for {_incomplete(baseline, calibrated)}.")
+                unpaired.append(_unpaired(baseline, calibrated, scores))
+                unpaired_notes.append(f"{_name(calibrated)}: not paired by document, for {_incomplete(baseline, calibrated)}.")
         except ReportError as refusal:
             notes.append(str(refusal))
     notes += [f"{_name(run)}: no calibrated run goes with it." for index, run in baselines.iterrows() if index not in used]
@@ -124,7 +155,8 @@ def pair(results: Results) -> Pairing:
         whole = same[same["complete"] & same["is_baseline"]]
         if len(whole) > 1:
             try:
-                noise.append(_paired(whole.iloc[-2], whole.iloc[-1], samples))
+                _check_same(whole.iloc[-2], whole.iloc[-1], conditions, "two runs of the baseline")
+                noise.append(_paired(whole.iloc[-2], whole.iloc[-1], samples, scores)[0])
             except ReportError as refusal:
                 notes.append(f"noise: {refusal}")
     return Pairing(
@@ -132,6 +164,7 @@ def pair(results: Results) -> Pairing:
         _concatenated(unpaired, UNPAIRED_COLUMNS),
         _concatenated(noise, VALUE_COLUMNS),
         tuple(notes),
+        tuple(unpaired_notes),
         results.lower_is_better,
     )
 
@@ -153,17 +186,38 @@ def _baseline_of(calibrated: pd.Series, baselines: pd.DataFrame) -> pd.Series:
             f"{name}: the model arguments of baseline and ACT differ ({same.iloc[-1]['model_args'] or 'none'}; "
             f"{calibrated['model_args'] or 'none'}): run both in the same way."
         )
-    baseline = equal.iloc[-1]
-    if baseline["version"] != calibrated["version"]:
+    return equal.iloc[-1]
+
+
+def _check_same(one: pd.Series, other: pd.Series, conditions: Mapping[Any, Conditions], both: str) -> None:
+    """Raise ReportError where two runs, which `both` names, differ in more than documents and ACT's settings."""
+    if one["version"] != other["version"]:
         raise ReportError(
-            f"{name}: the task changed from version {baseline['version']} to {calibrated['version']} between the two runs: "
+            f"{_name(other)}: the task changed from version {one['version']} to {other['version']} between the two runs: "
             "run both again."
         )
-    return baseline
+    differing = difference(conditions[one.name], conditions[other.name])
+    if differing is not None:
+        raise ReportError(f"{_name(other)}: {both} ran with different {differing}: run both again.")
 
 
-def _paired(baseline: pd.Series, calibrated: pd.Series, samples: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
-    """`VALUE_COLUMNS` of two runs. Raises ReportError when they must not be compared."""
+def _check_averaged(newest: pd.Series, run: pd.Series, conditions: Mapping[Any, Conditions]) -> None:
+    """Raise ReportError where runs of two seeds, which are averaged, differ in more than the seeds."""
+    differing = difference(conditions[newest.name], replace(conditions[run.name], seeds={}))
+    if differing is not None:
+        raise ReportError(
+            f"{_name(run)}: the runs of seeds {run['seed']} and {newest['seed']} ran with different {differing}, and the older "
+            "ones were left out: run them again."
+        )
+
+
+def _paired(
+    baseline: pd.Series, calibrated: pd.Series, samples: Mapping[Any, pd.DataFrame], scores: Mapping[Any, pd.DataFrame]
+) -> tuple[pd.DataFrame, dict[_Metric, str]]:
+    """`VALUE_COLUMNS` of two runs, and why metrics that have scores are not among them.
+
+    Raises ReportError when the runs must not be compared.
+    """
     name = _name(calibrated)
     sides = [samples[run.name] for run in (baseline, calibrated)]
     for side in sides:
@@ -181,22 +235,62 @@ def _paired(baseline: pd.Series, calibrated: pd.Series, samples: Mapping[Any, pd
     for column, what in _HASHES.items():
         if (merged[f"{column}_baseline"] != merged[f"{column}_calibrated"]).any():
             raise ReportError(f"{name}: baseline and ACT saw different {what}: run both in the same way.")
-    merged = merged.rename(
-        columns={"value_baseline": "baseline", "value_calibrated": "calibrated", "cluster_calibrated": "cluster"}
-    )
+    own = [_by_metric(scores.get(run.name)) for run in (baseline, calibrated)]
+    by_metric = dict(iter(merged.groupby(["metric", "filter"], observed=True)))
+    reasons = {metric: _why_unpaired(rows, *(side.get(metric) for side in own)) for metric, rows in by_metric.items()}
+    pairable = [rows for metric, rows in by_metric.items() if reasons[metric] is None]
+    has_scores = {metric: why for metric, why in reasons.items() if why is not None and all(metric in side for side in own)}
+    if not pairable and not has_scores:
+        raise ReportError(f"{name}: baseline and ACT have no metric in common.")
+    of_both = {"cluster": "cluster", "aggregation": "aggregation", "weight": "weight", "value": "calibrated"}
+    named = {**{f"{column}_calibrated": kept for column, kept in of_both.items()}, "value_baseline": "baseline"}
+    merged = (pd.concat(pairable) if pairable else merged.iloc[:0]).rename(columns=named)
     of_the_run = {column: calibrated[column] for column in (*PAIR_COLUMNS, "cluster_field") if column not in merged}
-    return merged.assign(**of_the_run)[list(VALUE_COLUMNS)]
+    return merged.assign(**of_the_run)[list(VALUE_COLUMNS)], has_scores
 
 
-def _unpaired(baseline: pd.Series, calibrated: pd.Series, scores: pd.DataFrame) -> pd.DataFrame:
-    """`UNPAIRED_COLUMNS` of two runs. Raises ReportError when there is nothing to compare."""
+def _why_unpaired(rows: pd.DataFrame, *scores: float | None) -> str | None:
+    """Why a metric cannot be paired, from its samples and from lm-eval's scores of baseline and ACT; None where it can."""
+    if rows[["value_baseline", "value_calibrated"]].isna().to_numpy().any():
+        return "lm-eval computes them from all documents at once, and samples do not hold a number for each"
+    if (rows["weight_baseline"] != rows["weight_calibrated"]).any():
+        return "the same documents have other weights in baseline and ACT"
+    function = rows["aggregation_calibrated"].iloc[0]
+    for side, score in zip(("baseline", "calibrated"), scores, strict=True):
+        made = float(aggregate(rows[f"value_{side}"].to_numpy(), rows[f"weight_{side}"].to_numpy(), function))
+        if score is not None and not math.isclose(made, score, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+            return f"lm-eval's scores are not the {function.replace('_', ' ')} of the numbers in the samples"
+    return None
+
+
+def _by_metric(scores: pd.DataFrame | None) -> dict[_Metric, float]:
+    """The scores of a run, by metric and filter."""
+    if scores is None:
+        return {}
+    return dict(zip(zip(scores["metric"], scores["filter"], strict=True), scores["value"], strict=True))
+
+
+def _by_reason(reasons: Mapping[_Metric, str]) -> Iterator[str]:
+    """Which metrics are not paired, for one reason after the other."""
+    for reason in dict.fromkeys(reasons.values()):
+        metrics = [f"{metric} ({filter_name})" for (metric, filter_name), why in reasons.items() if why == reason]
+        yield f"{', '.join(metrics)} not paired by document, for {reason}"
+
+
+def _unpaired(
+    baseline: pd.Series, calibrated: pd.Series, scores: Mapping[Any, pd.DataFrame], only: Collection[_Metric] | None = None
+) -> pd.DataFrame:
+    """`UNPAIRED_COLUMNS` of two runs, of all metrics by default. Raises ReportError when there is nothing to compare."""
     name = _name(calibrated)
-    sides = [scores[scores["run"] == run.name].drop(columns=["run", "standard_error"]) for run in (baseline, calibrated)]
+    nothing = pd.DataFrame(columns=list(SCORE_COLUMNS))
+    sides = [scores.get(run.name, nothing).drop(columns=["run", "standard_error"]) for run in (baseline, calibrated)]
     merged = (
         sides[0]
         .rename(columns={"value": "baseline"})
         .merge(sides[1].rename(columns={"value": "calibrated"}), on=["filter", "metric"])
     )
+    if only is not None:
+        merged = merged[[metric in only for metric in zip(merged["metric"], merged["filter"], strict=True)]]
     if merged.empty:
         raise ReportError(f"{name}: baseline and ACT have no metric in common.")
     if not np.isfinite(merged[["baseline", "calibrated"]].to_numpy(float)).all():

@@ -252,7 +252,7 @@ def _shares(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows whose scores are shares of 1, where more is better."""
     scores = rows[["baseline", "act"]].astype(float)
     shares = ((scores >= 0) & (scores <= 1)).all(axis=1)
-    return rows[shares & rows["higher_is_better"]] if "higher_is_better" in rows else rows[shares]
+    return rows[shares & rows["higher_is_better"].astype(bool)]
 
 
 def _wrapped(text: str) -> str:

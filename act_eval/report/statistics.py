@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from act_eval.report.aggregation import MEAN, aggregate
 from act_eval.report.pairing import Pairing
 
 COMPARISON_COLUMNS = (
@@ -66,7 +68,7 @@ GROUP_COLUMNS = (
     "high",
 )
 _OF_SUBJECTS = ("model", "settings", "num_heads", "num_fewshot", "limit", "filter", "metric", "subject")
-SUBJECT_COLUMNS = (*_OF_SUBJECTS, "n", "baseline", "act", "delta", "low", "high")
+SUBJECT_COLUMNS = (*_OF_SUBJECTS, "higher_is_better", "n", "baseline", "act", "delta", "low", "high")
 BOOTSTRAP_RESAMPLES = 10_000
 SEED = 0
 
@@ -83,6 +85,64 @@ _FAMILY = ["model", "settings"]
 _FEW_VALUES = 50
 
 
+@dataclass(frozen=True)
+class PairedDocuments:
+    """What a metric's score is made of, document by document, in baseline and calibrated run.
+
+    Attributes:
+        baseline, calibrated: float `[documents]`, in the same order.
+        weights: of the documents, float `[documents]`.
+        aggregation: what makes a score of them, see `aggregation.aggregate`.
+    """
+
+    baseline: np.ndarray
+    calibrated: np.ndarray
+    weights: np.ndarray
+    aggregation: str = MEAN
+
+    @classmethod
+    def of(cls, values: pd.DataFrame, document: Sequence[str] = ("doc_id",)) -> PairedDocuments:
+        """Those of rows of `Pairing.values` of one metric, averaged over seeds; columns `document` tell documents apart."""
+        means = values.groupby(list(document), dropna=False)[[*_SIDES, "weight"]].mean()
+        baseline, calibrated, weights = (means[column].to_numpy(float) for column in (*_SIDES, "weight"))
+        return cls(baseline, calibrated, weights, str(values["aggregation"].iloc[0]))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The scores `baseline` and `calibrated`."""
+        return {side: float(aggregate(getattr(self, side), self.weights, self.aggregation)) for side in _SIDES}
+
+    @property
+    def delta(self) -> float:
+        """The calibrated run's score minus the baseline's."""
+        if self.aggregation == MEAN:
+            return float((self.calibrated - self.baseline).mean())
+        return self.scores["calibrated"] - self.scores["baseline"]
+
+    def resampled_deltas(self, seed: int | Sequence[int]) -> np.ndarray:
+        """The delta of 10,000 samples of documents drawn with replacement, the same for both runs, float `[resamples]`."""
+        if self.aggregation == MEAN:
+            return bootstrap_means(self.calibrated - self.baseline, seed)
+        if len(self.weights) == 1:
+            return np.full(BOOTSTRAP_RESAMPLES, self.delta)
+
+        def delta(baseline: np.ndarray, calibrated: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+            scores = (aggregate(side, weights, self.aggregation, axis) for side in (baseline, calibrated))
+            return -np.subtract(*scores)
+
+        resampled = stats.bootstrap(
+            (self.baseline, self.calibrated, self.weights),
+            delta,
+            paired=True,
+            vectorized=True,
+            n_resamples=BOOTSTRAP_RESAMPLES,
+            method="percentile",
+            batch=100,
+            rng=np.random.default_rng(seed),
+        )
+        return resampled.bootstrap_distribution
+
+
 def compare(pairing: Pairing) -> pd.DataFrame:
     """Compare calibrated runs with their baselines.
 
@@ -92,24 +152,21 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         pairing: what `pairing.pair` returned.
 
     Returns:
-        A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by these:
-        means, the difference `delta` with its paired bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1
-        per document the 2 x 2 counts and the exact McNemar `p`, with `p_holm` corrected over the rows of the same model and
-        settings. `standard_error` is that of the difference; `clustered_standard_error` is robust to documents of one cluster
-        (MMLU's subjects, SQuAD's articles, `clusters` of them) depending on each other. `seeds` is the number of seeds
-        averaged; `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations over seeds (sample; missing for one seed).
-        `noise` is the absolute difference of two baseline runs, where there are two, and `noise_changed` the number of
-        documents whose score differs between them. `higher_is_better` is what lm-eval says
-        of the metric. Where `paired` is False, one of the runs has no samples, and all but means and difference is missing.
+        A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by
+        these: scores as lm-eval computes them (means, perplexities, bits per byte), the difference `delta` with its
+        paired bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1 per document the 2 x 2 counts and
+        the exact McNemar `p`, with `p_holm` corrected over the rows of the same model and settings. `standard_error` is
+        that of the difference (of other scores than means, the standard deviation of their resampled differences);
+        `clustered_standard_error` is robust to documents of one cluster (MMLU's subjects, SQuAD's articles, `clusters`
+        of them) depending on each other. `seeds` is the number of seeds averaged; `baseline_sd`, `act_sd` and
+        `delta_sd` are the standard deviations over seeds (sample; missing for one seed). `noise` is the absolute
+        difference of two baseline runs, where there are two, and `noise_changed` the number of documents whose score
+        differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is False, a
+        run has no samples, or they hold no number for each document, and all but scores and difference is missing.
     """
     rows = []
     for key, values in pairing.values.groupby(_ROW, dropna=False, observed=True):
-        documents = _mean_over_seeds(values)
-        statistics = {
-            **seed_spread(values),
-            **paired_statistics(documents["baseline"].to_numpy(), documents["calibrated"].to_numpy()),
-            **standard_errors(values),
-        }
+        statistics = {**seed_spread(values), **statistics_of(PairedDocuments.of(values)), **standard_errors(values)}
         rows.append({**dict(zip(_ROW, key, strict=True)), "paired": True, **statistics})
     for key, scores in pairing.unpaired.groupby(_ROW, dropna=False, observed=True):
         means = scores[_SIDES].mean()
@@ -127,11 +184,12 @@ def _with_noise(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     """The comparison with `noise` and `noise_changed`, from the values of two baseline runs."""
     if values.empty:
         return table
-    differences = (values["calibrated"] - values["baseline"]).astype(float)
-    changes = values.assign(noise=differences, noise_changed=differences != 0)
-    noise = changes.groupby(_ROW_OF_NOISE, dropna=False, observed=True).agg({"noise": "mean", "noise_changed": "sum"})
-    noise = noise.reset_index()
-    noise = noise.assign(noise=noise["noise"].abs(), noise_changed=noise["noise_changed"].astype("Int64"))
+    rows = []
+    for key, of_row in values.groupby(_ROW_OF_NOISE, dropna=False, observed=True):
+        changed = int((of_row["calibrated"] != of_row["baseline"]).sum())
+        difference = abs(PairedDocuments.of(of_row, ("doc_id", "seed")).delta)
+        rows.append({**dict(zip(_ROW_OF_NOISE, key, strict=True)), "noise": difference, "noise_changed": changed})
+    noise = pd.DataFrame(rows).astype({column: table[column].dtype for column in _ROW_OF_NOISE} | {"noise_changed": "Int64"})
     return table.drop(columns=["noise", "noise_changed"]).merge(noise, on=_ROW_OF_NOISE, how="left")
 
 
@@ -150,19 +208,16 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.
     """
     rows = []
     for key, values in pairing.values.groupby(_ROW_OF_AVERAGES, dropna=False, observed=True):
-        tasks = {task: _mean_over_seeds(of_task) for task, of_task in values.groupby("task")}
-        resampled = {
-            task: bootstrap_means((documents["calibrated"] - documents["baseline"]).to_numpy(), (SEED, number))
-            for number, (task, documents) in enumerate(tasks.items())
-        }
+        tasks = {task: PairedDocuments.of(of_task) for task, of_task in values.groupby("task")}
+        resampled = {task: documents.resampled_deltas((SEED, number)) for number, (task, documents) in enumerate(tasks.items())}
         averaged: list[set[str]] = []
         for group, members in groups.items():
             there = [task for task in members if task in tasks]
             if len(there) > 1 and set(there) not in averaged:
                 averaged.append(set(there))
-                means = pd.DataFrame([tasks[task].mean() for task in there]).mean()
+                means = pd.DataFrame([tasks[task].scores for task in there]).mean()
                 low, high = _interval(np.mean([resampled[task] for task in there], axis=0))
-                counts = {"tasks": len(there), "of_tasks": len(members), "n": sum(len(tasks[task]) for task in there)}
+                counts = {"tasks": len(there), "of_tasks": len(members), "n": sum(len(tasks[task].weights) for task in there)}
                 delta = means["calibrated"] - means["baseline"]
                 numbers = {**counts, **means, "delta": delta, "low": low, "high": high}
                 lower = all((task, key[-1]) in pairing.lower_is_better for task in there)
@@ -180,12 +235,13 @@ def by_subject(pairing: Pairing) -> pd.DataFrame:
         `compare` gives for tasks.
     """
     values = pairing.values[pairing.values["cluster_field"] == "subject"]
-    key_columns = [*_ROW_OF_AVERAGES, "cluster"]
+    key_columns = [*_ROW_OF_AVERAGES, "aggregation", "cluster"]
     rows = []
     for key, of_subject in values.groupby(key_columns, dropna=False, observed=True):
-        documents = _mean_over_seeds(of_subject, ["task", "doc_id"])
-        statistics = paired_statistics(documents["baseline"].to_numpy(), documents["calibrated"].to_numpy())
-        rows.append({**dict(zip(key_columns, key, strict=True)), "subject": key[-1], **statistics})
+        names = dict(zip(key_columns, key, strict=True))
+        lower = all((task, names["metric"]) in pairing.lower_is_better for task in of_subject["task"].unique())
+        statistics = statistics_of(PairedDocuments.of(of_subject, ("task", "doc_id")))
+        rows.append({**names, "subject": names["cluster"], "higher_is_better": not lower, **statistics})
     return public_table(rows, SUBJECT_COLUMNS)
 
 
@@ -208,21 +264,19 @@ def differs(rows: pd.DataFrame) -> pd.Series:
     return (p < SIGNIFICANCE_LEVEL).where(p.notna(), interval)
 
 
-def _mean_over_seeds(values: pd.DataFrame, document: Sequence[str] = ("doc_id",)) -> pd.DataFrame:
-    """Baseline and calibrated value of each document, in these columns."""
-    return values.groupby(list(document))[_SIDES].mean()
-
-
 def standard_errors(values: pd.DataFrame) -> dict[str, float]:
     """Compute standard errors of the mean difference of one task and metric.
 
     Args:
-        values: a row per document and seed, with columns doc_id, cluster, baseline, calibrated.
+        values: a row per document and seed, with columns doc_id, cluster, aggregation, baseline, calibrated.
 
     Returns:
         `standard_error` (NaN for one document); where documents fall into several clusters, also their number `clusters`
-        and `clustered_standard_error`, which allows documents of one cluster to depend on each other.
+        and `clustered_standard_error`, which allows documents of one cluster to depend on each other. Nothing where the score
+        is no mean.
     """
+    if values["aggregation"].iloc[0] != MEAN:
+        return {}
     documents = values.groupby("doc_id").agg({"baseline": "mean", "calibrated": "mean", "cluster": "first"})
     difference = documents["calibrated"] - documents["baseline"]
     clusters = documents["cluster"].nunique()
@@ -240,12 +294,12 @@ def seed_spread(values: pd.DataFrame) -> dict[str, float]:
     """Compute how much the means of one metric vary from seed to seed.
 
     Args:
-        values: a row per document and seed, with columns seed, baseline, calibrated.
+        values: a row per document and seed, as in `Pairing.values`.
 
     Returns:
         `seeds` (how many) and the sample standard deviations `baseline_sd`, `calibrated_sd` and `delta_sd`, NaN for one seed.
     """
-    return _spread(values.groupby("seed", dropna=False)[_SIDES].mean())
+    return _spread(pd.DataFrame([PairedDocuments.of(rows).scores for _, rows in values.groupby("seed", dropna=False)]))
 
 
 def _spread(means: pd.DataFrame) -> dict[str, float]:
@@ -269,16 +323,22 @@ def paired_statistics(baseline: np.ndarray, calibrated: np.ndarray) -> dict[str,
         the mean difference over documents (10,000 resamples, fixed seed). Where all values are 0 or 1, also the counts `both`,
         `only_baseline`, `only_calibrated` and `neither`, and the exact McNemar `p`.
     """
-    difference = calibrated - baseline
-    low, high = bootstrap_interval(difference)
-    result: dict[str, float] = {
-        "n": len(difference),
-        "baseline": float(baseline.mean()),
-        "calibrated": float(calibrated.mean()),
-        "delta": float(difference.mean()),
-        "low": low,
-        "high": high,
-    }
+    return statistics_of(PairedDocuments(baseline, calibrated, np.ones(len(baseline))))
+
+
+def statistics_of(documents: PairedDocuments) -> dict[str, float]:
+    """Compare the scores of documents.
+
+    Returns:
+        What `paired_statistics` returns, for the scores of both sides instead of their means; where these are no means, without
+        counts and p, and with the `standard_error` of `delta`, the standard deviation of the resampled ones.
+    """
+    baseline, calibrated = documents.baseline, documents.calibrated
+    resampled = documents.resampled_deltas(SEED)
+    low, high = _interval(resampled)
+    result = {"n": len(baseline), **documents.scores, "delta": documents.delta, "low": low, "high": high}
+    if documents.aggregation != MEAN:
+        return {**result, "standard_error": float(resampled.std(ddof=1)) if len(baseline) > 1 else float("nan")}
     if not np.isin(np.concatenate([baseline, calibrated]), (0, 1)).all():
         return result
     only_baseline = int(((baseline == 1) & (calibrated == 0)).sum())
@@ -289,7 +349,7 @@ def paired_statistics(baseline: np.ndarray, calibrated: np.ndarray) -> dict[str,
         "both": both,
         "only_baseline": only_baseline,
         "only_calibrated": only_calibrated,
-        "neither": len(difference) - both - only_baseline - only_calibrated,
+        "neither": len(baseline) - both - only_baseline - only_calibrated,
         "p": exact_mcnemar(only_baseline, only_calibrated),
     }
 

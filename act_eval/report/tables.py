@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from rich.console import Console
 
+from act_eval.report.aggregation import METRICS_OF_LIKELIHOOD
 from act_eval.report.build import Report
 from act_eval.report.statistics import differs
 from act_eval.tables import BOOKTABS_NOTE, TextTable, interval, number, one_line, p_value, with_spread
@@ -22,6 +23,11 @@ OVERVIEW_NOTE = (
 CLUSTER_NOTE = (
     "SE is the standard error of delta; clustered SE allows documents of one subject or article to depend on each other."
 )
+SCORE_NOTE = (
+    "Perplexities and bits per byte are computed from all documents as lm-eval does, and anew for each bootstrap resample; "
+    "less is better."
+)
+UNPAIRED_NOTE = "Where it says unpaired, scores are lm-eval's own, and their difference has no interval and no test."
 NOISE_NOTE = (
     "Noise is how much two runs of the baseline differ: the absolute difference, and how many documents have another score."
 )
@@ -49,6 +55,10 @@ def report_tables(report: Report) -> list[TextTable]:
 def report_notes(report: Report) -> list[str]:
     """What the columns of the tables mean, a sentence or two each."""
     notes = [OVERVIEW_NOTE, PAIRED_NOTE]
+    if report.comparison["metric"].isin(METRICS_OF_LIKELIHOOD).any():
+        notes.append(SCORE_NOTE)
+    if not report.comparison["paired"].all():
+        notes += [UNPAIRED_NOTE, *report.unpaired_notes]
     if seeds := _seeds(report.comparison):
         notes.append(f"Few-shot results are {SEEDS_NOTE.format(seeds)}.")
     if report.comparison["clusters"].notna().any():
@@ -100,7 +110,7 @@ def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
         if name == "group":
             texts["tasks"] = f"{row['tasks']}" if row["tasks"] == row["of_tasks"] else f"{row['tasks']} of {row['of_tasks']}"
         texts |= {"metric": _metric(row), "shots": number(row["num_fewshot"], ".0f"), "n": number(row["n"], ".0f")}
-        texts |= {header: f"{row[column]:{form}}" for header, column, form in _MEANS}
+        texts |= {header: number(row[column], form) for header, column, form in _MEANS}
         rows.append({**texts, "95% interval": interval(row["low"], row["high"])})
     return pd.DataFrame(rows)
 
@@ -205,7 +215,7 @@ def _metric(row: pd.Series) -> str:
 
 
 def _noise(row: pd.Series) -> str:
-    return "" if pd.isna(row["noise"]) else f"{row['noise']:.3f} ({row['noise_changed']} changed)"
+    return "" if pd.isna(row["noise"]) else f"{number(row['noise'], '.3f')} ({row['noise_changed']} changed)"
 
 
 def _seeds(comparison: pd.DataFrame) -> str:

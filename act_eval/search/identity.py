@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from act_eval.harness.identity import package_versions
 from act_eval.search.heads import SearchSpace
 from act_eval.search.settings import SearchSettings
 
@@ -22,14 +21,14 @@ class SearchIdentity:
         space: the part of the model that is searched.
         splits: the split whose documents are searched on, by task.
         documents_hash: see `fingerprint`.
-        weights_hash: see `harness.identity.weights_fingerprint`.
+        what_ran: see `harness.what_ran.what_ran`.
     """
 
     settings: SearchSettings
     space: SearchSpace
     splits: Mapping[str, str]
     documents_hash: str
-    weights_hash: str
+    what_ran: Mapping[str, Any]
 
     @property
     def mode(self) -> Literal["exact", "screened"]:
@@ -43,8 +42,7 @@ class SearchIdentity:
         """All of it by name, in values that JSON can hold."""
         settings = self.settings
         return {
-            "model": {key: str(value) for key, value in settings.model.model_args.items() if not key.startswith("act_")},
-            "weights": self.weights_hash,
+            **self.what_ran,
             "act": settings.act.settings,
             "tasks": dict(self.splits),
             "documents": self.documents_hash,
@@ -54,5 +52,4 @@ class SearchIdentity:
             "selection": settings.selection,
             "k": settings.k,
             "batch_size": settings.model.whole_batch_size(),
-            "versions": package_versions(),
         }

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from act_eval.harness.identity import package_versions
 from act_eval.harness.settings import PromptSettings
 from act_eval.profiles import HeadProfile
 from act_eval.search.heads import Head, profile_from_heads
@@ -146,10 +145,10 @@ def make_profile(
         "documents": dict(documents),
         "documents_hash": identity.documents_hash,
         **_recorded(settings.prompts),
-        "weights_hash": identity.weights_hash,
+        "weights_hash": identity.what_ran["model"]["weights"],
         "full_passes": {name: round(cost, 3) for name, cost in full_passes.items()},
         "heads_alone": {f"{layer}:{head}": alone.loc[(layer, head)].to_dict() for layer, head in chosen},
-        "versions": package_versions(),
+        "versions": identity.what_ran["versions"],
     }
     if len(head_sets):
         columns = ["heads", "chosen", "accuracy_change", "margin_change"]

@@ -11,10 +11,10 @@ import pandas as pd
 from lm_eval.api.task import Task
 
 from act_eval.errors import SettingError
-from act_eval.harness.identity import weights_fingerprint
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import shared_processes
 from act_eval.harness.tasks import explained_dataset_errors, load_tasks, task_manager
+from act_eval.harness.what_ran import what_ran
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, load_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import SearchSpace
@@ -53,7 +53,7 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
     documents = _load_documents(lm, tasks, settings)
     to_search, to_validate = _split_documents(documents, settings)
     evaluator = HeadEvaluator(lm, settings.act, space.layers, settings.model.whole_batch_size())
-    identity = SearchIdentity(settings, space, splits, fingerprint(documents), weights_fingerprint(lm.model))
+    identity = SearchIdentity(settings, space, splits, fingerprint(documents), what_ran(lm))
     with processes.main_process_first():
         store = UnitStore.open(output, identity.content, _needed_bytes(space, documents))
     stages = Stages(UnitRunner(store, processes, settings.model.whole_batch_size()), evaluator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -12,11 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from act_eval.continued_folder import go_on_in
 from act_eval.errors import InputError
 from act_eval.files import atomic_file
+from act_eval.head_scores import plot_head_scores
 
 IDENTITY_FILE = "search.json"
 _UNITS = "units"
+PROFILE_FILE, HEAD_SETS_FILE = "profile.json", "heads_together.csv"
+_OWNED = (_UNITS, PROFILE_FILE, HEAD_SETS_FILE, f"{plot_head_scores.name}.*")
 
 Arrays = dict[str, np.ndarray]
 
@@ -33,7 +36,7 @@ class UnitStore:
 
     @classmethod
     def open(cls, folder: Path, identity: Mapping[str, Any], needed_bytes: int) -> UnitStore:
-        """Start a search in a folder, or go on with the one that is there.
+        """Start a search in a folder, or go on with the one that is there; one of anything else is set aside, see `go_on_in`.
 
         Args:
             folder: made when missing.
@@ -41,8 +44,7 @@ class UnitStore:
             needed_bytes: roughly what all units will take.
 
         Raises:
-            InputError: the folder cannot be written to, the disk is too full, or the folder holds a search with another
-                identity.
+            InputError: the folder cannot be written to, or the disk is too full.
         """
         try:
             (folder / _UNITS).mkdir(parents=True, exist_ok=True)
@@ -57,26 +59,9 @@ class UnitStore:
                 f"the disk of {folder} has {free / 2**20:.0f} MiB free, but the search needs about "
                 f"{needed_bytes / 2**20:.0f} MiB: make room, or choose another folder."
             )
-        store = cls(folder)
-        store._check_identity(json.loads(json.dumps(identity)))
-        return store
-
-    def _check_identity(self, identity: dict[str, Any]) -> None:
-        file = self.folder / IDENTITY_FILE
-        if not file.is_file():
-            with atomic_file(file) as target:
-                target.write((json.dumps(identity, indent=2) + "\n").encode())
-            return
-        try:
-            earlier = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file} is not readable ({error}): choose another folder.") from error
-        for key in sorted({*identity, *earlier}):
-            if identity.get(key) != earlier.get(key):
-                raise InputError(
-                    f"{self.folder} holds a search with another {key} ({_brief(earlier.get(key))}; now "
-                    f"{_brief(identity.get(key))}): choose another folder, or give the same settings to go on with it."
-                )
+        go_on_in(folder, IDENTITY_FILE, identity, _OWNED)
+        (folder / _UNITS).mkdir(exist_ok=True)
+        return cls(folder)
 
     def load(self, name: str) -> Arrays | None:
         """Read a finished unit; None where there is none, or no whole one."""
@@ -93,8 +78,3 @@ class UnitStore:
 
     def _path(self, name: str) -> Path:
         return self.folder / _UNITS / f"{name}.npz"
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,8 +8,7 @@ from act_eval.files import write_texts
 from act_eval.head_scores import write_head_scores
 from act_eval.search.heads import SearchSpace
 from act_eval.search.results import SearchResult
-
-PROFILE_FILE, HEAD_SETS_FILE = "profile.json", "heads_together.csv"
+from act_eval.search.store import HEAD_SETS_FILE, PROFILE_FILE
 
 
 def write_result(result: SearchResult, space: SearchSpace, folder: Path) -> None:

@@ -220,6 +220,16 @@ def plot_sink_tokens(statistics: SinkStatistics, text: Callable[[int], str], top
 
 
 # In the order in which their tables are written:
+ALL = (
+    plot_attention_map,
+    plot_attention_by_layer,
+    plot_before_and_after,
+    plot_received,
+    plot_sink_positions,
+    plot_sinks_per_head,
+    plot_sink_tokens,
+    plot_document,
+)
 WITH_DATA = (plot_received, plot_sink_positions, plot_sinks_per_head, plot_sink_tokens, plot_document)
 
 

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import SettingError
 from act_eval.files import make_folder
-from act_eval.harness.identity import package_versions, weights_fingerprint
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import explained_dataset_errors, task_manager
+from act_eval.harness.what_ran import what_ran
 from act_eval.head_scores import fits_model, read_head_scores, write_head_scores
 from act_eval.layer_lists import resolve_layers
 from act_eval.sinks.collect import collect
@@ -135,9 +135,8 @@ def _provenance(
 ) -> dict[str, Any]:
     """What ran, in values that JSON can hold: all that the statistics depend on."""
     return {
-        "model": str(settings.model.model_args.get("pretrained", "act-eval-demo")),
-        "model_args": {key: str(value) for key, value in settings.model.model_args.items() if key != "pretrained"},
-        "weights": weights_fingerprint(lm.model),
+        "checkpoint": lm.model_name,
+        **what_ran(lm),
         "act": lm.act_settings(),
         "layers": list(layers),
         "tasks": {
@@ -151,5 +150,4 @@ def _provenance(
             for name, drawn in tasks.items()
         },
         **settings.prompts.recorded,
-        "versions": package_versions(),
     }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from act_eval.files import atomic_file
+from act_eval.continued_folder import go_on_in
+from act_eval.head_scores import plot_head_scores
+from act_eval.sinks import plots
 from act_eval.sinks.statistics import SinkStatistics
 
 PROVENANCE_FILE = "sinks.json"
+_OWNED = ("statistics_*.npz", "document_map.npz", *(f"{drawn.name}.*" for drawn in (*plots.ALL, plot_head_scores)))
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,14 @@ class StatisticsStore:
 
     @classmethod
     def open(cls, folder: Path, provenance: Mapping[str, Any]) -> StatisticsStore:
-        """Go on with the statistics in a folder, or delete them where they are of anything else.
+        """Go on with the statistics in a folder; those of anything else are set aside with their figures, see `go_on_in`.
 
         Args:
             folder: exists.
             provenance: all that the statistics depend on; values that JSON can hold.
         """
-        store, file = cls(folder), folder / PROVENANCE_FILE
-        content = (json.dumps(provenance, indent=2, ensure_ascii=False) + "\n").encode()
-        if not file.is_file() or file.read_bytes() != content:
-            for other in folder.glob("statistics_*.npz"):
-                other.unlink()
-            with atomic_file(file) as target:
-                target.write(content)
-        return store
+        go_on_in(folder, PROVENANCE_FILE, provenance, _OWNED)
+        return cls(folder)
 
     def load(self, task: str) -> SinkStatistics | None:
         """A finished task's statistics, or None."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from act_eval.compare import IDENTITY_KEY, Run
+from act_eval.compare.recorded import FinishedRuns
 from act_eval.report.load import load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, compare, macro_averages
@@ -52,7 +52,7 @@ class SweepResults:
     table: pd.DataFrame
 
 
-def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: Sequence[Run], folder: Path) -> SweepResults:
+def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: FinishedRuns, folder: Path) -> SweepResults:
     """Compare the finished runs of a sweep.
 
     Args:
@@ -63,8 +63,7 @@ def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: Sequence[R
     Raises:
         ReportError: see `report.load.load` and `report.pairing.pair`.
     """
-    identities = [run.identity for run in runs]
-    results = load([folder], lambda content: content.get(IDENTITY_KEY) in identities)
+    results = load([folder], runs.has)
     pairing = pair(results)
     statistics = compare(pairing)
     tasks = tuple(sorted(set(statistics["task"])))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from act_eval.compare import ComparisonSettings, plan_runs, run_missing
+from act_eval.compare.plan import ComparisonSettings, plan_runs
+from act_eval.compare.run import run_missing
 from act_eval.harness.arguments import baseline_of
 from act_eval.sweep.grid import Axis, points
 from act_eval.sweep.results import SweepResults, read_results
@@ -33,6 +34,5 @@ def run_sweep(settings: ComparisonSettings, axes: Sequence[Axis], output: Path, 
     grid = points(settings.model.model_args, axes)
     variants = {point.label: point.arguments for point in grid if not point.arguments.changes_nothing}
     variants["baseline"] = baseline_of(grid[0].arguments)
-    plan = plan_runs(settings, variants)
-    is_main_process = run_missing(plan, output, console)
-    return read_results(axes, grid, plan.runs, output) if is_main_process else None
+    finished = run_missing(plan_runs(settings, variants), output, console)
+    return None if finished is None else read_results(axes, grid, finished, output)

@@ -52,24 +52,35 @@ def write_run(
     samples=None,
     stock=False,
     older=False,
+    what_ran=None,
+    config=None,
+    task_config=None,
+    recorded=None,
+    score=None,
 ):
     """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all).
 
-    `older` files hold ACT's settings as `act_settings` says.
+    `values` are what the samples hold, and `score` what lm-eval made of them, by default the mean of numbers.
+    `older` files hold ACT's settings as `act_settings` says. `what_ran` is what act-hf records of model and versions; `config`,
+    `task_config` and `recorded` are further entries of the file's config, of the task's config and of the file itself.
     """
     date = next(dates)
+    score = float(np.mean(values)) if score is None else score
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
+    of_the_run = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
     if not stock:
-        config["act"] = act_settings(heads, beta, older)
+        of_the_run["act"] = act_settings(heads, beta, older)
+    if what_ran is not None:
+        of_the_run["what_ran"] = what_ran
     results = {
         "model_name": model,
-        "config": config,
-        "configs": {task: {}},
+        "config": {**of_the_run, **(config or {})},
+        "configs": {task: task_config or {}},
         "versions": {task: version},
         "n-shot": {task: shots},
-        "results": {task: {f"{metric},none": float(np.mean(values)), f"{metric}_stderr,none": 0.1, "alias": task}},
+        "results": {task: {f"{metric},none": score, f"{metric}_stderr,none": 0.1, "alias": task}},
         "n-samples": {task: {"original": 10_000, "effective": len(values)}},
+        **(recorded or {}),
     }
     file = folder / f"results_{date}.json"
     file.write_text(json.dumps(results))
@@ -84,7 +95,7 @@ def write_run(
             "arguments": {
                 f"gen_args_{choice}": {"arg_0": f"prompt {index}", "arg_1": f" {choice}"} for choice in ("no", "yes")
             },
-            "filtered_resps": [["-1.5", "False"], [str(-2.0 + value), "False"]],
+            "filtered_resps": [["-1.5", "False"], [str(-2.0 + value if isinstance(value, (int, float)) else -2.0), "False"]],
             "filter": "none",
             "metrics": [metric, "text"],
             metric: value,

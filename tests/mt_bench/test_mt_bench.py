@@ -252,6 +252,39 @@ def test_finished_answers_are_not_made_again(chat_model, questions, answered, mo
     assert before == {file: file.read_bytes() for file in answered.rglob("*") if file.is_file()}
 
 
+@pytest.fixture
+def changeable(chat_model, tmp_path):
+    """A copy of the model, in files that a test may change."""
+    return Path(shutil.copytree(chat_model, tmp_path / "tiny-chat"))
+
+
+def change_weights(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.lm_head.weight.data[3] += 1
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("limit", [1, None], ids=["nothing is missing", "answers are missing"])
+def test_answers_of_another_model_are_not_gone_on_with(changeable, questions, tmp_path, limit):
+    write_answers(settings(changeable), questions, 1, tmp_path / "output")
+    change_weights(changeable)
+    with pytest.raises(
+        InputError, match=r"holds answers from before this changed: weights \(\w{16}; now \w{16}\): choose another folder"
+    ):
+        write_answers(settings(changeable), questions, limit, tmp_path / "output")
+
+
+def test_a_copied_model_is_the_same_model(changeable, chat_model, questions, tmp_path):
+    """Its files have other times, so the model is loaded to see that; and nothing is answered again."""
+    write_answers(settings(chat_model), questions, 1, tmp_path / "output")
+    (changeable / "config.json").write_text((changeable / "config.json").read_text())
+    said = turns(tmp_path / "output")
+    file = tmp_path / "output" / "settings.json"
+    file.write_text(file.read_text().replace(str(chat_model), str(changeable)))
+    write_answers(settings(changeable), questions, 1, tmp_path / "output")
+    assert turns(tmp_path / "output") == said
+
+
 def test_a_limit_can_be_raised(chat_model, questions, answered, tmp_path):
     write_answers(settings(chat_model), questions, 1, tmp_path)
     assert sorted(turns(tmp_path)[False]) == [1, 3, 5, 6]

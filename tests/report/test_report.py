@@ -1,6 +1,7 @@
 """From lm-eval's files to tables, statistics and plots."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -151,7 +152,9 @@ class TestCompare:
     def test_other_metrics_are_refused(self, tmp_path):
         write_run(tmp_path, BASELINE)
         write_run(tmp_path, ACT, heads=32, metric="exact_match")
-        with pytest.raises(ReportError, match=r"different metrics \(acc \(none\); exact_match \(none\)\)"):
+        with pytest.raises(
+            ReportError, match=r"different metrics \(acc \(none\), text \(none\); exact_match \(none\), text \(none\)\)"
+        ):
             compared(tmp_path)
 
     def test_a_refusal_leaves_the_rest(self, tmp_path):
@@ -185,8 +188,13 @@ class TestCompare:
         assert (row["paired"], row["baseline"], row["act"], row["n"]) == (False, 0.6, 0.75, 100)
         assert row["delta"] == pytest.approx(0.15)
         assert np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
-        assert "unpaired" in (tmp_path / "report" / "comparison.md").read_text()
-        assert any("samples" in note for note in report.notes)
+        text = (tmp_path / "report" / "comparison.md").read_text()
+        assert "unpaired" in text
+        assert "Not compared" not in text
+        assert report.notes == ()
+        (note,) = report.unpaired_notes
+        assert re.search(r"not paired by document, for it has (no samples|samples of 30 of 100 documents) \(baseline\)", note)
+        assert text.count(note) == 1
 
     def test_two_baselines_show_the_noise(self, tmp_path):
         write_run(tmp_path, BASELINE, stock=True)

@@ -505,4 +505,4 @@ def test_truncated_samples_are_never_a_wrong_table(tmp_path):
         report = make_report([tmp_path])
         rows = report.comparison[(report.comparison["task"] == "demo_topic") & (report.comparison["num_heads"] == 32)]
         assert rows["paired"].tolist() == [False]
-        assert any("demo_topic" in note and "samples" in note for note in report.notes)
+        assert any("demo_topic" in note and "samples" in note for note in report.unpaired_notes)

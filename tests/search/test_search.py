@@ -349,11 +349,14 @@ class TestStore:
         loaded = store.load("unit-0")
         assert loaded is None
 
-    def test_another_search_is_refused_with_the_difference(self, tmp_path):
-        UnitStore.open(tmp_path, {"act": {"beta": 0.4}, "layers": [1, 2]}, 0)
-        UnitStore.open(tmp_path, {"act": {"beta": 0.4}, "layers": (1, 2)}, 0)
-        with pytest.raises(InputError, match=r'another act \(\{"beta": 0.4\}; now \{"beta": 0.2\}\)'):
-            UnitStore.open(tmp_path, {"act": {"beta": 0.2}, "layers": [1, 2]}, 0)
+    def test_another_search_is_set_aside_with_the_difference(self, tmp_path, caplog):
+        first = {"act": {"beta": 0.4}, "layers": [1, 2]}
+        UnitStore.open(tmp_path, first, 0).save("unit-0", {"margin": np.ones(1)})
+        assert UnitStore.open(tmp_path, {"act": {"beta": 0.4}, "layers": (1, 2)}, 0).load("unit-0") is not None
+        assert caplog.messages == []
+        assert UnitStore.open(tmp_path, {"act": {"beta": 0.2}, "layers": [1, 2]}, 0).load("unit-0") is None
+        assert "the work begins anew, since this has changed: act.beta (0.4; now 0.2)." in caplog.text
+        assert UnitStore.open(tmp_path, first, 0).load("unit-0") is not None
 
     def test_unwritable_folder(self, tmp_path):
         (tmp_path / "file").write_text("")
@@ -438,27 +441,37 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("extra", "words"),
         [
-            (["--seed", "2"], "another documents"),
-            (["--model-args", "act_alpha=3,dtype=float32"], "another act"),
-            (["--layers", "1-2"], "another layers"),
-            (["--batch-size", "9"], "another batch_size"),
-            (["--selection", "improving"], "another documents|another selection"),
+            (["--seed", "2"], "documents ("),
+            (["--model-args", "act_alpha=3,dtype=float32"], "act.alpha (5; now 3)"),
+            (["--layers", "1-2"], "layers ("),
+            (["--batch-size", "9"], "batch_size (8; now 9)"),
+            (["--selection", "improving"], "selection (validated; now improving)"),
         ],
     )
-    def test_changed_settings_are_refused(self, finished, extra, words):
-        with pytest.raises(InputError, match=words):
-            search(finished, *SCREENED, *extra)
+    def test_changed_settings_begin_anew_and_nothing_is_lost(self, finished, tmp_path, monkeypatch, caplog, extra, words):
+        output, fresh = tmp_path / "output", tmp_path / "fresh"
+        shutil.copytree(finished, output)
+        search(output, *SCREENED, *extra)
+        assert words in caplog.text
+        search(fresh, *SCREENED, *extra)
+        assert_same_files(output, fresh)
+        for method in ("score_heads", "estimate", "score_profile"):
+            monkeypatch.setattr(HeadEvaluator, method, None)
+        search(output, *SCREENED)
+        assert_same_files(finished, output)
 
-    def test_changed_weights_are_refused(self, tmp_path):
+    def test_changed_weights_begin_anew(self, tmp_path, caplog):
+        """Here one number of one matrix."""
         model = AutoModelForCausalLM.from_pretrained(MODEL_PATH)
         AutoTokenizer.from_pretrained(MODEL_PATH).save_pretrained(tmp_path / "model")
         arguments = (*SCREENED, "--limit", "2", "--model-args", f"pretrained={tmp_path / 'model'},act_alpha=5,dtype=float32")
         model.save_pretrained(tmp_path / "model")
         search(tmp_path / "search", *arguments)
-        model.lm_head.weight.data *= 1.01
+        model.lm_head.weight.data[7, 3] += 1
         model.save_pretrained(tmp_path / "model")
-        with pytest.raises(InputError, match="another weights"):
-            search(tmp_path / "search", *arguments)
+        search(tmp_path / "search", *arguments)
+        assert re.search(r"has changed: model.weights \(\w{16}; now \w{16}\)", caplog.text)
+        assert len(list(tmp_path.glob("search/earlier-*/profile.json"))) == 1
 
     @pytest.mark.tier("model")
     @pytest.mark.parametrize(

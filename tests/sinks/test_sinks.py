@@ -358,7 +358,7 @@ def sinks(*arguments, output):
 
 
 class TestStore:
-    def test_statistics_of_other_work_are_deleted(self, gqa_model, documents, tmp_path):
+    def test_statistics_of_other_work_are_set_aside(self, gqa_model, documents, tmp_path, caplog):
         statistics = collect(gqa_model, batches(documents[:1]), maps=False)
         for task in ("one", "group/two"):
             StatisticsStore.open(tmp_path, {"seed": 1}).save(task, statistics)
@@ -366,9 +366,14 @@ class TestStore:
         assert [again.load(task) is not None for task in ("one", "group/two", "three")] == [True, True, False]
         again.path("one").write_bytes(b"PK cut off")
         assert again.load("one") is None
+        for name in ("sink_tokens.png", "heads.csv", "notes.txt"):
+            (tmp_path / name).touch()
         other = StatisticsStore.open(tmp_path, {"seed": 2})
         assert other.load("group/two") is None
-        assert [file.name for file in tmp_path.iterdir()] == ["sinks.json"]
+        assert "has changed: seed (1; now 2)" in caplog.text
+        (aside,) = tmp_path.glob("earlier-*")
+        assert {file.name for file in tmp_path.iterdir()} == {"sinks.json", "notes.txt", aside.name}
+        assert StatisticsStore.open(tmp_path, {"seed": 1}).load("group/two") is not None
 
 
 class TestCommand:

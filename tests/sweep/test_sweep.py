@@ -49,7 +49,7 @@ def sweep(output, *extra, vary=VARY, options=OPTIONS, model_args=MODEL_ARGS):
 
 def cells(output):
     files = sorted(output.rglob("results_*.json"))
-    return [json.loads(file.read_text())["comparison_cell"] for file in files]
+    return [json.loads(file.read_text())["act_eval_run"]["asked"] for file in files]
 
 
 class TestGrid:

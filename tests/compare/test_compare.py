@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from helpers.runs import read_samples
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
+from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import tasks_path
@@ -40,7 +43,7 @@ def compare(output, *extra):
 
 def identities(output):
     """(task, profile) of every results file."""
-    cells = [json.loads(file.read_text())["comparison_cell"] for file in output.rglob("results_*.json")]
+    cells = [json.loads(file.read_text())["act_eval_run"]["asked"] for file in output.rglob("results_*.json")]
     return sorted((cell["task"], cell["model_args"]["act_profile"]) for cell in cells)
 
 
@@ -96,7 +99,7 @@ def test_seeds_are_averaged(tmp_path):
     prompts, means = {}, {}
     for file in tmp_path.rglob("results_*.json"):
         results = json.loads(file.read_text())
-        variant = results["config"]["act"]["num_heads"], results["comparison_cell"]["seed"]
+        variant = results["config"]["act"]["num_heads"], results["act_eval_run"]["asked"]["seed"]
         assert results["config"]["fewshot_seed"] == variant[1]
         prompts[variant] = [sample["arguments"]["gen_args_0"]["arg_0"] for sample in read_samples(file, "demo_topic")]
         means[variant] = results["results"]["demo_topic"]["acc,none"]
@@ -135,6 +138,127 @@ def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     assert identities(tmp_path) == EVERY_CELL
     assert not list(tmp_path.glob(".unfinished*"))
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
+
+
+CHANGES = {
+    "weights": (lambda test, world: test.scale(world, 2), "has changed: model.weights ("),
+    "config of the task": (
+        lambda test, world: test.edit(world / "tasks" / "pets.yaml", "{{question}}", "Q: {{question}}"),
+        "pets.config.doc_to_text (",
+    ),
+    "code of the task": (lambda test, world: test.edit(world / "tasks" / "metrics.py", ">", "<"), "pets.code.metrics.py ("),
+    "documents": (lambda test, world: test.edit(world / "pets.jsonl", "big", "red"), "pets.documents ("),
+    "config of the model": (
+        lambda test, world: test.edit(world / "model" / "config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 0.1'),
+        "rms_norm_eps (1e-06; now 0.1)",
+    ),
+    "chat template": (
+        lambda test, world: (world / "model" / "chat_template.jinja").write_text("{{ messages }}"),
+        "model.tokenizer.chat_template (none; now",
+    ),
+}
+
+
+class TestWhatHasChanged:
+    """Finished runs count only for what gave them; else they run again, a line says why, and nothing is deleted."""
+
+    TASK = """
+task: pets
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/pets.jsonl, train: FOLDER/examples.jsonl}}
+training_split: train
+test_split: test
+fewshot_split: train
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_target: 0
+doc_to_choice: ["cat", "dog"]
+process_results: !function metrics.accuracy
+metric_list: [{metric: acc}]
+metadata: {version: 1}
+"""
+    METRICS = """
+def right(results):
+    return float(results[0] > results[1])
+
+
+def accuracy(doc, results):
+    return {"acc": right(results)}
+"""
+
+    @pytest.fixture
+    def world(self, tmp_path, monkeypatch):
+        """A checkpoint and a task, both in files that a test may change."""
+        shutil.copytree(MODEL_PATH, tmp_path / "model")
+        (tmp_path / "tasks").mkdir()
+        (tmp_path / "tasks" / "pets.yaml").write_text(self.TASK.replace("FOLDER", str(tmp_path)))
+        (tmp_path / "tasks" / "metrics.py").write_text(self.METRICS)
+        for name in ("pets", "examples"):
+            (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"question": "A {word}"}}\n' for word in ("big", "small")))
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        return tmp_path
+
+    def run(self, world, *extra):
+        model_args = f"pretrained={world / 'model'},act_profile=all,dtype=float32"
+        arguments = ["compare", "--tasks", "pets", "--include-path", str(world / "tasks"), "--device", "cpu"]
+        arguments += ["--model-args", model_args, "--output", str(world / "output"), *extra]
+        result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.output
+
+    def comparison(self, world):
+        return (world / "output" / "comparison.csv").read_text()
+
+    def edit(self, file, before, after):
+        text = file.read_text()
+        assert before in text
+        file.write_text(text.replace(before, after))
+
+    def scale(self, world, factor):
+        model = AutoModelForCausalLM.from_pretrained(world / "model")
+        model.lm_head.weight.data *= factor
+        model.save_pretrained(world / "model")
+
+    @pytest.mark.tier("slow")
+    @pytest.mark.parametrize("what", CHANGES)
+    def test_it_runs_again(self, world, what):
+        change, words = CHANGES[what]
+        self.run(world)
+        before = {file.name for file in world.rglob("results_*.json")}
+        change(self, world)
+        assert words in self.run(world)
+        after = {file.name for file in world.rglob("results_*.json")}
+        assert before < after
+        assert len(after) == 4
+        assert "2 of 2 runs are finished" in self.run(world)
+
+    @pytest.mark.tier("slow")
+    def test_nothing_that_counts_has_changed(self, world):
+        """Another time of a file, and examples that no prompt shows."""
+        self.run(world)
+        config = world / "model" / "config.json"
+        config.write_text(config.read_text())
+        self.edit(world / "examples.jsonl", "big", "red")
+        assert "2 of 2 runs are finished" in self.run(world, "--batch-size", "2")
+        assert "pets.examples" in self.run(world, "--num-fewshot", "1") + self.edit_and_run(world)
+
+    def edit_and_run(self, world):
+        self.edit(world / "examples.jsonl", "red", "old")
+        return self.run(world, "--num-fewshot", "1")
+
+    @pytest.mark.tier("slow")
+    def test_there_and_back(self, world):
+        """The report shows what was asked for, not what is newest."""
+        self.run(world)
+        first = self.comparison(world)
+        self.edit(world / "tasks" / "metrics.py", ">", "<")
+        self.run(world)
+        second = self.comparison(world)
+        assert first != second
+        self.edit(world / "tasks" / "metrics.py", "<", ">")
+        assert "2 of 2 runs are finished" in self.run(world)
+        assert self.comparison(world) == first
 
 
 @pytest.mark.tier("slow")

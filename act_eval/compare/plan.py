@@ -1,0 +1,112 @@
+"""What a comparison runs: every variant with every seed on every task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lm_eval.tasks import TaskManager
+
+from act_eval.errors import InputError
+from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.tasks import task_manager
+from act_eval.harness.what_ran import in_json, without_placement
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What is compared.
+
+    Args:
+        model: which model; the baseline gets the same arguments without calibration.
+        prompts: what it is asked; the seed there is not used.
+        seeds: each is a run of its own with this seed.
+
+    Raises:
+        InputError: there are several seeds, but no few-shot examples that they could draw.
+    """
+
+    model: ModelSettings
+    prompts: PromptSettings
+    seeds: tuple[int, ...] = (1234,)
+
+    def __post_init__(self) -> None:
+        if self.prompts.num_fewshot == 0 and len(self.seeds) > 1:
+            raise InputError(
+                "several seeds give the same prompts without few-shot examples: set num_fewshot above 0, or give one seed."
+            )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant of one task with one seed.
+
+    Attributes:
+        variant: what it is called.
+        arguments: what is calibrated.
+        model: which model.
+        prompts: the task, the seed, and all else that shapes prompts.
+    """
+
+    variant: str
+    arguments: ACTArguments
+    model: ModelSettings
+    prompts: PromptSettings
+
+    @property
+    def task(self) -> str:
+        """The name of the task, group or tag."""
+        (task,) = self.prompts.tasks
+        return task
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """The model arguments that this run's results record."""
+        return {**self.model.without_act, **self.arguments.model_args}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the user asked for, in values that JSON can hold; device and batch size are not part of it."""
+        return in_json(
+            {
+                "task": self.task,
+                "model_args": without_placement(self.model_args),
+                **self.prompts.recorded,
+                "include_path": self.prompts.include_path,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All runs of a comparison.
+
+    Attributes:
+        runs: in the order in which they run.
+        manager: knows their tasks.
+    """
+
+    runs: tuple[Run, ...]
+    manager: TaskManager
+
+
+def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]) -> RunPlan:
+    """Say what is to be run: every variant with every seed on every task.
+
+    Args:
+        settings: what to compare; of its model arguments, those of ACT are not used.
+        variants: by name, the settings of ACT, one of them for the baseline.
+
+    Raises:
+        InputError: there is no task of a name.
+    """
+    manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
+    runs = tuple(
+        Run(variant, arguments, settings.model, replace(settings.prompts, tasks=(task,), seed=seed))
+        for variant, arguments in variants.items()
+        for seed in settings.seeds
+        for task in manager.match_tasks(list(settings.prompts.tasks))
+    )
+    return RunPlan(runs, manager)

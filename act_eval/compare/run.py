@@ -1,0 +1,200 @@
+"""Run a comparison: what is not finished, with the model loaded once, written in lm-eval's own file formats.
+
+A run is one variant (baseline, or a setting of ACT) of one task with one seed. Each finished run is a results file with its
+samples, moved into place when it is whole, so a comparison that was killed goes on with the runs that are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lm_eval import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+from rich.console import Console
+
+from act_eval.compare.plan import ComparisonSettings, Run, RunPlan, plan_runs
+from act_eval.compare.recorded import (
+    IDENTITY_KEY,
+    OF_WHAT_RAN,
+    FinishedRuns,
+    Identity,
+    RecordedRuns,
+    explain_changes,
+    identity_of,
+)
+from act_eval.demo import DEMO_MODEL_NAME
+from act_eval.files import make_folder
+from act_eval.harness.arguments import act_and_baseline
+from act_eval.harness.checkpoint_files import checkpoint_stamps
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.processes import shared_processes
+from act_eval.harness.settings import PromptSettings
+from act_eval.harness.task_identity import describe_task
+from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, tasks_below
+from act_eval.harness.what_ran import package_versions, what_ran
+
+_UNFINISHED = ".unfinished-"
+_WHAT_RAN = "what_ran"  # in the config of a results file
+
+
+def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> FinishedRuns | None:
+    """Run ACT and its baseline.
+
+    Args:
+        settings: what to compare.
+        output: folder of the results, see `run_missing`.
+        console: where progress is shown.
+
+    Returns:
+        All runs; None in all but the main process.
+
+    Raises:
+        InputError: see `act_and_baseline`, `plan_runs` and `run_missing`; raised before the model is loaded.
+    """
+    act, baseline = act_and_baseline(settings.model.model_args)
+    return run_missing(plan_runs(settings, {"ACT": act, "baseline": baseline}), output, console)
+
+
+def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns | None:
+    """Run what is not finished, or no longer what is asked for, and write results and samples below `output`.
+
+    Nothing is deleted: where the model, a task or a package has changed, older results stay beside the new ones. The model is
+    not loaded where all runs are finished and the files of its checkpoint have not been touched since.
+
+    Processes started together by torchrun or `accelerate launch` share the documents of each run; the main one writes.
+
+    Args:
+        plan: what is to be there in the end.
+        output: folder of the results; made when missing.
+        console: where progress is shown.
+
+    Returns:
+        All runs; None in all but the main process.
+
+    Raises:
+        InputError: a dataset cannot be had, the folder cannot be made, or a setting or profile does not fit the model; raised
+            before a model's weights are loaded.
+    """
+    processes = shared_processes()
+    make_folder(output)
+    if processes.is_main_process:
+        for leftover in output.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover)
+    processes.wait_for_everyone()
+    recorded = RecordedRuns.read(output)
+    processes.wait_for_everyone()
+    with explained_dataset_errors():
+        loaded = {name: load_for_evaluation(name, plan.manager) for name in dict.fromkeys(run.task for run in plan.runs)}
+        descriptions = {name: _describe_tasks(tasks, plan.runs[0].prompts) for name, tasks in loaded.items()}
+    identities = _finished_without_the_model(plan, descriptions, recorded)
+    if identities is None:
+        lm = _load_model(plan)
+        now = what_ran(lm)
+        identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
+    missing = [(run, identity) for run, identity in zip(plan.runs, identities, strict=True) if not recorded.holds(identity)]
+    for line in explain_changes(recorded, (identity for _, identity in missing)):
+        console.print(line, markup=False, soft_wrap=True)
+    if len(missing) < len(plan.runs):
+        console.print(
+            f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are finished in {output}.", markup=False, soft_wrap=True
+        )
+    if missing:
+        _run_all(missing, lm, loaded, plan, output, console)
+        processes.wait_for_everyone()
+    return FinishedRuns(identities) if processes.is_main_process else None
+
+
+def _describe_tasks(loaded: Sequence[Any], prompts: PromptSettings) -> dict[str, Any]:
+    """Describe each of some tasks, or of the tasks below a group, by name."""
+    return {name: describe_task(task, prompts.limit, prompts.num_fewshot) for name, task in tasks_below(loaded).items()}
+
+
+def _finished_without_the_model(
+    plan: RunPlan, descriptions: Mapping[str, Any], recorded: RecordedRuns
+) -> list[Identity] | None:
+    """The identities of all runs where one can tell from files alone that they are finished; else None."""
+    stamps = checkpoint_stamps(plan.runs[0].model_args)
+    identities = []
+    for run in plan.runs:
+        model = recorded.model_of(run, stamps)
+        if model is None:
+            return None
+        identities.append(identity_of(run, descriptions[run.task], {"model": model, "versions": package_versions()}))
+    return identities if all(map(recorded.holds, identities)) else None
+
+
+def _load_model(plan: RunPlan) -> ACTLM:
+    """Load the model, and check that the heads of every run fit it."""
+    first = plan.runs[0]
+    model = replace(first.model, model_args=first.model_args)
+    lm = ACTLM(**{"batch_size": model.batch_size, **model.lm_arguments()})
+    for arguments in {str(run.arguments.profile): run.arguments for run in plan.runs}.values():
+        if arguments.profile != lm.arguments.profile:
+            lm.profile_of(arguments)
+    return lm
+
+
+def _run_all(
+    runs: Sequence[tuple[Run, Identity]],
+    lm: ACTLM,
+    loaded: Mapping[str, Sequence[Any]],
+    plan: RunPlan,
+    output: Path,
+    console: Console,
+) -> None:
+    several_seeds = len({run.prompts.seed for run in plan.runs}) > 1
+    for number, (run, identity) in enumerate(runs, start=1):
+        seed = f", seed {run.prompts.seed}" if several_seeds else ""
+        console.print(f"[{number}/{len(runs)}] {run.task}, {run.variant}{seed}", markup=False)
+        if lm.arguments != run.arguments:
+            lm.set_act(run.arguments)
+        with explained_dataset_errors():
+            _run(run, identity, lm, list(loaded[run.task]), plan.manager, output)
+
+
+def _run(run: Run, identity: Identity, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Path) -> None:
+    """Evaluate one run, and put its files in place when they are whole."""
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
+        tracker = EvaluationTracker(output_path=folder)
+        results = simple_evaluate(
+            model=lm,
+            model_args=run.model_args,
+            tasks=tasks,
+            batch_size=run.model.batch_size,
+            device=run.model.device,
+            log_samples=True,
+            evaluation_tracker=tracker,
+            task_manager=manager,
+            **run.prompts.evaluation_arguments(),
+        )
+        if results is None:
+            return
+        samples = results.pop("samples")
+        results["config"]["model"] = "act-hf"
+        results["config"][_WHAT_RAN].update({name: identity[name] for name in OF_WHAT_RAN})
+        results[IDENTITY_KEY] = {name: value for name, value in identity.items() if name not in OF_WHAT_RAN}
+        if "pretrained" not in run.model_args:
+            tracker.general_config_tracker.model_name = DEMO_MODEL_NAME
+            tracker.general_config_tracker.model_name_sanitized = DEMO_MODEL_NAME
+        tracker.save_results_aggregated(results=results, samples=samples)
+        for task, task_samples in samples.items():
+            tracker.save_results_samples(task_name=task, samples=task_samples)
+        _move_into_place(Path(folder), output, expected=len(samples) + 1)
+
+
+def _move_into_place(folder: Path, output: Path, expected: int) -> None:
+    """Move a finished run's files; the results file last, since its presence says that the run is finished."""
+    files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.name.startswith("results_"))
+    if len(files) != expected:
+        raise OSError(f"lm-eval wrote {len(files)} files instead of {expected} to {folder}: is the disk full?")
+    for file in files:
+        target = output / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
