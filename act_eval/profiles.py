@@ -28,6 +28,9 @@ VERSION = 1
 _INLINE = re.compile(r"{0}:{0}(\+{0})*(;{0}:{0}(\+{0})*)*;?".format("[0-9]{1,9}"))
 
 
+_WORDS = ("all", "none", "auto")
+
+
 class ProfileError(InputError):
     """A head profile that cannot be read, or does not fit the model."""
 
@@ -193,7 +196,7 @@ class HeadProfile:
             raise ProfileError(f"{source}: {error}") from None
         except (TypeError, ValueError) as error:
             raise ProfileError(
-                f"{source} holds something else than whole numbers where layers and heads belong ({error})."
+                f'{source} needs "heads" as lists of whole numbers by layer, and the numbers of "model" whole ({error}).'
             ) from error
 
     @classmethod
@@ -241,6 +244,18 @@ def published_profiles() -> dict[str, HeadProfile]:
     return profiles
 
 
+def normalize_name(spec: str | HeadProfile | None) -> str | HeadProfile:
+    """Write what names a profile as it is compared: `all`, `none` and `auto` are known in capitals and between spaces, too.
+
+    Args:
+        spec: as `resolve_profile` gets it, or None, which lm-eval makes of the word none.
+    """
+    if isinstance(spec, HeadProfile):
+        return spec
+    word = str(spec).strip().lower()
+    return word if word in _WORDS else str(spec)
+
+
 def resolve_profile(
     spec: str | HeadProfile,
     num_layers: int,
@@ -253,7 +268,8 @@ def resolve_profile(
     Args:
         spec: a profile; `all` or `none`; the name of a published list; a path to a JSON file; heads inline (`2:8+13;5:1`); or
             `auto`: the published list of this checkpoint (the classification list, the one the published code uses for every
-            task), else all heads of all layers but the first two and the last, with one warning.
+            task), else all heads of all layers but the first two and the last, with one warning. The three words may be in
+            capitals.
         num_layers: number of decoder layers of the model.
         num_heads: number of query heads per layer.
         checkpoint: name or path of the checkpoint, for `auto`.
@@ -263,7 +279,8 @@ def resolve_profile(
         ProfileError: nothing goes by that name, or the profile does not fit the model.
     """
     layers = range(num_layers) if attention_layers is None else attention_layers
-    profile = spec if isinstance(spec, HeadProfile) else _find_profile(str(spec), layers, num_layers, num_heads, checkpoint)
+    name = normalize_name(spec)
+    profile = name if isinstance(name, HeadProfile) else _find_profile(name, layers, num_layers, num_heads, checkpoint)
     profile.check(num_layers, num_heads)
     return profile
 
@@ -275,8 +292,8 @@ def _find_profile(spec: str, layers: Sequence[int], num_layers: int, num_heads: 
         return HeadProfile.from_layers(layers, num_layers, num_heads)
     if spec == "auto":
         return _automatic_profile(layers, num_layers, num_heads, checkpoint)
-    if _INLINE.fullmatch(spec):
-        return HeadProfile.parse(spec)
+    if _INLINE.fullmatch(spec.strip()):
+        return HeadProfile.parse(spec.strip())
     published = published_profiles()
     if spec in published:
         return published[spec]

@@ -5,11 +5,13 @@ import json
 from dataclasses import fields
 
 import pytest
-from helpers.runs import ACT, BASELINE, write_run
+from helpers.runs import ACT as ACT_SAMPLES
+from helpers.runs import BASELINE, write_run
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lm_eval.utils import simple_parse_args_string
 
+from act_eval.attention.act import ACT
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.methods import available_methods
@@ -66,7 +68,7 @@ class TestResults:
     def folder(self, tmp_path_factory):
         folder = tmp_path_factory.mktemp("results")
         write_run(folder, BASELINE[::10])
-        write_run(folder, ACT[::10], heads=32)
+        write_run(folder, ACT_SAMPLES[::10], heads=32)
         return folder
 
     def check(self, folder, name, text):
@@ -155,8 +157,10 @@ class TestProfiles:
 
 class TestModelArguments:
     names = st.sampled_from(
-        sorted(name for name in ACTArguments.__dataclass_fields__ if name.startswith("act_"))
-        + sorted({f"act_{field.name}" for method in available_methods().values() for field in fields(method)})
+        sorted(
+            {f"act_{name}" for name in ("profile", "head_share", *ACT.setting_names())}
+            | {f"act_{field.name}" for method in available_methods().values() for field in fields(method)}
+        )
     )
 
     @given(values=st.dictionaries(names, json_values))

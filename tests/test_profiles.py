@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from act_eval.harness.arguments import ACTArguments
 from act_eval.profiles import HeadProfile, ProfileError, published_profiles, resolve_profile
 
 pytestmark = pytest.mark.tier("unit")
@@ -72,6 +73,24 @@ class TestResolve:
     def test_all_and_none(self):
         assert resolve_profile("all", 3, 2).heads == {0: (0, 1), 1: (0, 1), 2: (0, 1)}
         assert resolve_profile("none", 3, 2).size == 0
+
+    @pytest.mark.parametrize("spec", ["ALL", " all ", "All\n"])
+    def test_words_in_capitals_and_between_spaces(self, spec):
+        assert resolve_profile(spec, 3, 2) == resolve_profile("all", 3, 2)
+        assert resolve_profile(spec.lower().replace("all", "None"), 3, 2).size == 0
+        assert resolve_profile(spec.lower().replace("all", "AUTO"), 6, 2) == resolve_profile("auto", 6, 2)
+        assert ACTArguments(spec) == ACTArguments("all")
+        assert ACTArguments(None) == ACTArguments("NONE") == ACTArguments("none")
+        assert resolve_profile(spec.lower().replace("all", "2:1"), 3, 2).heads == {2: (1,)}
+
+    def test_paths_and_published_names_are_taken_as_they_are(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        HeadProfile({1: (0,)}).save("ALL")
+        assert resolve_profile("ALL", 3, 2).size == 6
+        assert resolve_profile("./ALL", 3, 2).size == 1
+        for spec in ("./all", " ./ALL", "Llama-2-7b-chat/classification"):
+            with pytest.raises(ProfileError, match="there is no head profile"):
+                resolve_profile(spec, 3, 2)
 
     def test_file(self, tmp_path):
         profile = HeadProfile({1: (0,)}, num_layers=3, num_heads=2)

@@ -66,6 +66,7 @@ NAMES = {
         "ModelSettings",
         "NonFiniteLogitsError",
         "PromptSettings",
+        "RequestError",
         "Scorer",
         "TaskError",
         "project_tasks",

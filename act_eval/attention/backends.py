@@ -21,10 +21,15 @@ NAME_PREFIX = "act_"
 
 def check_base(base: str) -> None:
     """Raise InputError unless transformers knows an attention backend of that name, with masks."""
-    known = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS if not name.startswith(NAME_PREFIX))]
-    known = sorted(name for name in known if name in ALL_MASK_ATTENTION_FUNCTIONS)
-    if base not in known:
-        raise InputError(f"there is no base attention {base!r}: choose one of {', '.join(known)}.")
+    backends = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS if not name.startswith(NAME_PREFIX))]
+    with_masks = sorted(name for name in backends if name in ALL_MASK_ATTENTION_FUNCTIONS)
+    if base not in backends:
+        raise InputError(f"there is no base attention {base!r}: choose one of {', '.join(with_masks)}.")
+    if base not in with_masks:
+        raise InputError(
+            f"the base attention {base!r} is registered in transformers without a mask function, and so would get no masks: "
+            f"register one under this name with AttentionMaskInterface.register, or choose one of {', '.join(with_masks)}."
+        )
 
 
 def register_act_attention(base: str, function: Callable[..., tuple[Tensor, Tensor | None]]) -> str:
@@ -54,7 +59,7 @@ def check_adapted_base(config: transformers.PretrainedConfig, base: str) -> None
     if base != "eager":
         raise UnsupportedModelError(
             f"ACT runs {config.model_type} models with eager attention only, but the base is {base!r}: "
-            "load the model with attn_implementation=eager."
+            "choose act_base=eager, or load the model with attn_implementation=eager."
         )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -83,26 +84,28 @@ class CalibrationSettings:
             self._refuse_settings_of_sinks()
         elif self.threshold is None and self.alpha is None:
             object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
-        for name in ("threshold", "alpha", "sink_share"):
-            value = getattr(self, name)
-            given = value is not None or name == "sink_share"
-            if given and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise SettingError(name, f"is {reprlib.repr(value)}: give a number.")
-        if not 0 <= self.sink_share <= 1:
-            raise SettingError("sink_share", f"is {self.sink_share}, but it is a share of the sinks: give a number in [0, 1].")
+        self._check_number("sink_share", "a share of the sinks", "a number in [0, 1]", lambda share: 0 <= share <= 1)
+        if self.threshold is not None:
+            meaning = "the mean attention weight above which a key is a sink"
+            self._check_number("threshold", meaning, "a number in [0, 1)", lambda weight: 0 <= weight < 1)
+        if self.alpha is not None:
+            meaning = "the multiple of 1 / n above which a key is a sink"
+            self._check_number("alpha", meaning, "a finite number above 0", lambda times: 0 < times < math.inf)
         if self.threshold is not None and self.alpha is not None:
             raise InputError("threshold and alpha are two ways to say when a key is a sink: give one of them, not both.")
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise SettingError(
-                "threshold", f"is {self.threshold}, but it is compared with a mean attention weight: give one in [0, 1)."
-            )
-        if self.alpha is not None and not 0 < self.alpha < math.inf:
-            raise SettingError("alpha", f"is {self.alpha}, but a sink receives more than alpha / n: give a positive number.")
         for name, choices in (("keep", get_args(Keep)), ("decode", get_args(Decode))):
             if getattr(self, name) not in choices:
                 raise SettingError(name, f"is {reprlib.repr(getattr(self, name))}: choose one of {', '.join(choices)}.")
         if self.decode == "official" and method.constant_factor is None:
-            raise InputError(f"decode=official is the published code, which has no method {method.name}: choose another.")
+            raise InputError(
+                f"decode=official is the published code, which has no method {method.name}: choose decode prefill or row."
+            )
+
+    def _check_number(self, name: str, meaning: str, expected: str, is_in_range: Callable[[float], bool]) -> None:
+        """Raise SettingError unless a setting is a number in its range; the words say what it is and what is expected."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_in_range(value):
+            raise SettingError(name, f"is {reprlib.repr(value)}, but it is {meaning}: give {expected}.")
 
     def _refuse_settings_of_sinks(self) -> None:
         for setting in fields(CalibrationSettings):

@@ -180,7 +180,10 @@ class LayerCalibration:
             return self._kept_sinks(batch).to_compute
         if (batch, query.device) not in self._chosen:
             if batch % len(self.heads):
-                raise ValueError(f"there are head profiles for {len(self.heads)} rows, but the batch has {batch} rows.")
+                raise ValueError(
+                    f"there are head profiles for {len(self.heads)} rows, but the batch has {batch}, which is no multiple: "
+                    "give one profile for each row, or one for all."
+                )
             mask = torch.zeros(len(self.heads), heads, dtype=torch.bool)
             for row, row_heads in enumerate(self.heads):
                 mask[row, [head - self.own_heads.start for head in row_heads if head in self.own_heads]] = True

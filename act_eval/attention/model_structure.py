@@ -118,7 +118,7 @@ def check_profile_layers(profiles: Sequence[HeadProfile], layers: set[int]) -> N
     if named - layers:
         raise ProfileError(
             f"the profile names heads of layers {sorted(named - layers)}, but this model has attention in layers "
-            f"{sorted(layers)} only."
+            f"{sorted(layers)} only: name heads of these, or choose `all`."
         )
 
 

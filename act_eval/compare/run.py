@@ -35,6 +35,7 @@ from act_eval.harness.arguments import act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
+from act_eval.harness.requests import RequestError
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, tasks_below
@@ -82,6 +83,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     Raises:
         InputError: a dataset cannot be had, the folder cannot be made, or a setting or profile does not fit the model; raised
             before a model's weights are loaded.
+        RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
     processes = shared_processes()
     make_folder(output)
@@ -150,14 +152,26 @@ def _run_all(
     output: Path,
     console: Console,
 ) -> None:
+    """Run one after the other. Requests that cannot be run end their task's runs; the others go on before that is raised."""
     several_seeds = len({run.prompts.seed for run in plan.runs}) > 1
+    refused: dict[str, RequestError] = {}
     for number, (run, identity) in enumerate(runs, start=1):
         seed = f", seed {run.prompts.seed}" if several_seeds else ""
         console.print(f"[{number}/{len(runs)}] {run.task}, {run.variant}{seed}", markup=False)
         if lm.arguments != run.arguments:
             lm.set_act(run.arguments)
-        with explained_dataset_errors():
-            _run(run, identity, lm, list(loaded[run.task]), plan.manager, output)
+        try:
+            with explained_dataset_errors():
+                _run(run, identity, lm, list(loaded[run.task]), plan.manager, output)
+        except RequestError as error:
+            if lm.world_size > 1:  # the other processes do not know
+                raise
+            refused[str(error)] = error
+    if refused:
+        *others, last = refused.values()
+        for other in others:
+            console.print(str(other), markup=False, soft_wrap=True)
+        raise last
 
 
 def _run(run: Run, identity: Identity, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Path) -> None:

@@ -1,6 +1,7 @@
 from .arguments import ACTArguments as ACTArguments
 from .lm import ACTLM as ACTLM
 from .nonfinite import NonFiniteLogitsError as NonFiniteLogitsError
+from .requests import RequestError as RequestError
 from .scoring import Context as Context
 from .scoring import Scorer as Scorer
 from .settings import ModelSettings as ModelSettings

@@ -12,7 +12,7 @@ from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError
 from act_eval.methods.registry import available_methods, make_method
-from act_eval.profiles import HeadProfile
+from act_eval.profiles import HeadProfile, normalize_name
 
 _PREFIX = "act_"
 _SETTINGS = {setting.name: setting.default for setting in fields(ACT) if setting.name in ACT.setting_names()}
@@ -38,6 +38,7 @@ class ACTArguments:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "profile", normalize_name(self.profile))
         HeadProfile({}).share(self.head_share)
         self.act(HeadProfile({}))
 
@@ -49,8 +50,6 @@ class ACTArguments:
             InputError: see `ACTArguments`; one is unknown.
         """
         given = {name.removeprefix(_PREFIX): value for name, value in model_args.items() if name.startswith(_PREFIX)}
-        if "profile" in given and given["profile"] is None:  # lm-eval turns the word none into None
-            given["profile"] = "none"
         own = {name: given.pop(name) for name in ("profile", "head_share") if name in given}
         settings = {name: given.pop(name) for name in _SETTINGS if name in given}
         of_methods = {parameter.name for method in available_methods().values() for parameter in fields(method)}
@@ -78,6 +77,16 @@ class ACTArguments:
         """Whether this is the baseline: no head is calibrated, or calibrated heads stay as they are."""
         return self.profile == "none" or self.head_share == 0 or self.calibration.changes_nothing
 
+    @property
+    def without_effect(self) -> str:
+        """Those of the arguments that leave attention as it is, such as `act_beta=1`, where this is the baseline."""
+        calibration = self.calibration
+        shares = {"head_share": self.head_share, "sink_share": calibration.sink_share}
+        nothing: dict[str, Any] = {name: share for name, share in shares.items() if share == 0}
+        if calibration.method.changes_nothing:
+            nothing |= calibration.method.parameters
+        return ", ".join(f"{_PREFIX}{name}={value}" for name, value in nothing.items())
+
     def act(self, profile: HeadProfile) -> ACT:
         """Make an ACT with these settings and a profile that was resolved for a model."""
         return replace(self._without_heads, profile=profile)
@@ -98,7 +107,9 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
     if arguments.profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
     if arguments.changes_nothing:
-        raise InputError("these settings change nothing, so ACT would be the baseline itself: choose others.")
+        raise InputError(
+            f"{arguments.without_effect} changes nothing, so ACT would be the baseline itself: choose other values."
+        )
     profile = arguments.profile
     if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
         raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -37,15 +37,24 @@ from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.harness.processes import is_first_process, shared_processes
+from act_eval.harness.requests import (
+    check_generation,
+    document_name,
+    encode_all,
+    encode_pair,
+    encode_prompt,
+    encode_text,
+    truncate,
+)
 from act_eval.harness.response_cache import keep_apart
-from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, truncate
+from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context
 from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
 
-LoglikelihoodRequest = tuple[tuple[str, str] | None, list[int], list[int]]
+LoglikelihoodRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
 
 
 class ACTLM(HFLM):
@@ -157,18 +166,27 @@ class ACTLM(HFLM):
             For each request the log-probability of its continuation, and whether greedy decoding gives it.
 
         Raises:
+            RequestError: a request cannot be scored; names the task and the document, before the model runs.
             NonFiniteLogitsError: logits are not numbers; names the task, the document and the layer.
         """
+        if getattr(self, "enable_thinking", None):  # since lm-eval 0.4.13
+            raise InputError(
+                f"enable_thinking=True is for tasks that generate, but {document_name(requests[0], 0)} is scored: leave it out."
+            )
+        pairs = encode_all(requests, partial(encode_pair, self))
+        encoded = [(request.args, *pair) for request, pair in zip(requests, pairs, strict=True)]
         with self._naming_documents(requests):
-            return super().loglikelihood(requests, disable_tqdm)
+            return self._loglikelihood_tokens(encoded, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts, in windows that are one prefill each. Raises NonFiniteLogitsError, as `loglikelihood` does."""
+        """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
+        encode_all(requests, partial(encode_text, self))
         with self._naming_documents(requests):
             return super().loglikelihood_rolling(requests, disable_tqdm)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Generate after contexts, until a stop sequence. Raises NonFiniteLogitsError, as `loglikelihood` does."""
+        """Generate after contexts, until a stop sequence. Raises as `loglikelihood` does."""
+        encode_all(requests, partial(check_generation, self))
         with self._naming_documents(requests):
             return super().generate_until(requests, disable_tqdm)
 
@@ -178,9 +196,12 @@ class ACTLM(HFLM):
         try:
             yield
         except NonFiniteLogitsError as error:
-            request = next((request for request in requests if holds(self._tokens_of(request), error.tokens)), None)
-            where = "an input" if request is None else f"{request.task_name}, document {request.doc_id}"
-            raise self.non_finite(error.tokens, where) from None
+            named = (
+                document_name(request, index)
+                for index, request in enumerate(requests)
+                if holds(self._tokens_of(request), error.tokens)
+            )
+            raise self.non_finite(error.tokens, next(named, "an input")) from None
 
     def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
         """Make the error for an input whose logits are not numbers, with the layer where that begins."""
@@ -196,14 +217,16 @@ class ACTLM(HFLM):
         return (self.prefix_token_id, *self.tok_encode(request.args[0]))
 
     def encode_request(self, context: str, continuation: str) -> tuple[Tokens, Tokens]:
-        """Tokenize a context and its continuation, cut to the model's window, as `loglikelihood` has them."""
-        if context:
-            context_tokens, tokens = self._encode_pair(context, continuation)
-            return truncate(context_tokens, tokens, self.max_length)
-        tokens = self.tok_encode(continuation, add_special_tokens=False)
-        prefix = [self.prefix_token_id] if tokens[0] != self.prefix_token_id else []
-        tokens = [*prefix, *tokens]
-        return truncate(tokens[:1], tokens[1:], self.max_length)
+        """Tokenize a context and its continuation, cut to the model's window, as `loglikelihood` has them.
+
+        Raises:
+            RequestError: they cannot be scored.
+        """
+        return truncate(*encode_pair(self, context, continuation), self.max_length)
+
+    def encode_prompt(self, context: str) -> Tokens:
+        """Tokenize a context, cut to the model's window. Raises RequestError where it has no token."""
+        return encode_prompt(self, context)[-self.max_length :]
 
     def _loglikelihood_tokens(
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None

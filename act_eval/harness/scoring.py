@@ -38,23 +38,6 @@ class Context:
         return max(len(tokens) for _, tokens in self.continuations)
 
 
-def truncate(context: Sequence[int], continuation: Sequence[int], max_length: int) -> tuple[Tokens, Tokens]:
-    """Cut a request from the left to the model's window, exactly as lm-eval's `hf` does.
-
-    The last token of the continuation is never fed to the model, so context and continuation may hold `max_length + 1`
-    tokens together.
-
-    Raises:
-        ValueError: one of the two is empty, or the continuation alone is longer than the window.
-    """
-    if not context or not continuation:
-        raise ValueError("a request needs at least one token of context and one of continuation.")
-    if len(continuation) > max_length:
-        raise ValueError(f"a continuation has {len(continuation)} tokens, but the model's window holds {max_length}.")
-    kept = max_length + 1 - len(continuation)
-    return tuple(context[-kept:]), tuple(continuation)
-
-
 def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]:
     """Group requests (context, continuation) by context, longest first, so that trouble with memory comes at once."""
     groups: dict[Tokens, Context] = {}

@@ -114,9 +114,8 @@ def check_range(method: Method, name: str, meaning: str, least: float, most: flo
         InputError: it is no number, or out of range.
     """
     value = getattr(method, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{name} is {reprlib.repr(value)}: give a number.")
-    if not least <= value <= most or (without_least and value == least):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or (without_least and value == least):
         expected = f"above {least:g} and at most {most:g}" if without_least else f"in [{least:g}, {most:g}]"
         raise InputError(
             f"{name} is {reprlib.repr(value)}, but for the method {method.name} it is {meaning}: give a number {expected}."

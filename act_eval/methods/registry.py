@@ -93,9 +93,9 @@ def make_method(method: str | Method, parameters: Mapping[str, Any]) -> Method:
     for name in parameters:
         if name not in taken:
             of_others = [other.name for other in known.values() if name in {field.name for field in fields(other)}]
-            takes = f"takes {', '.join(taken)}" if taken else "takes no parameters"
+            takes = f"takes {', '.join(taken)}, not {name}" if taken else f"takes no parameters, so no {name}"
             belongs = f", which belongs to {', '.join(of_others)}" if of_others else ""
-            raise InputError(f"the method {cls.name} {takes}, not {name}{belongs}.")
+            raise InputError(f"the method {cls.name} {takes}{belongs}: leave {name} out, or choose a method that takes it.")
     if isinstance(method, Method):
         return replace(method, **parameters)
     for name, field in taken.items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lm_eval.api.task import Task
 
 from act_eval.harness.documents import draw_training_documents, render, training_split
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.requests import encode_all
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.tasks import TaskError
@@ -71,12 +73,13 @@ def load_documents(lm: ACTLM, tasks: Mapping[str, Task], prompts: PromptSettings
 
     Raises:
         TaskError: a task has no accuracy (`acc`) or no documents that may be used.
+        RequestError: a choice of a document cannot be scored.
     """
-    documents = []
+    documents: list[CalibrationDocument] = []
     for name, task in tasks.items():
         calibration_split(task)
         chosen = draw_training_documents(name, task, prompts)
-        documents += [_document(lm, name, task, instances) for instances in render(lm, task, chosen, prompts)]
+        documents += _documents(lm, name, task, render(lm, task, chosen, prompts))
     return documents
 
 
@@ -100,13 +103,18 @@ def fingerprint(documents: Sequence[CalibrationDocument]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _document(lm: ACTLM, name: str, task: Task, instances: Sequence[Instance]) -> CalibrationDocument:
-    doc = instances[0].doc
+def _documents(lm: ACTLM, name: str, task: Task, rendered: Sequence[Sequence[Instance]]) -> Iterator[CalibrationDocument]:
+    """Tokenize the documents of a task, each of which comes as its requests."""
     if task.OUTPUT_TYPE == "loglikelihood":
-        return CalibrationDocument(name, (lm.encode_request(*instances[0].args),), ())
-    choices = len(task.doc_to_choice(doc))
-    requests = tuple(lm.encode_request(*instance.args) for instance in instances[:choices])
-    return CalibrationDocument(name, requests, _gold(name, task, doc, choices, len(instances)))
+        scored = [instances[:1] for instances in rendered]
+    else:
+        scored = [instances[: len(task.doc_to_choice(instances[0].doc))] for instances in rendered]
+    encoded = iter(encode_all([instance for instances in scored for instance in instances], lm.encode_request))
+    for instances, choices in zip(rendered, scored, strict=True):
+        requests = tuple(islice(encoded, len(choices)))
+        of_choices = task.OUTPUT_TYPE != "loglikelihood"
+        gold = _gold(name, task, instances[0].doc, len(choices), len(instances)) if of_choices else ()
+        yield CalibrationDocument(name, requests, gold)
 
 
 def _gold(name: str, task: Task, doc: Any, choices: int, requests: int) -> tuple[int, ...]:

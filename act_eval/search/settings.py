@@ -63,9 +63,15 @@ class SearchSettings:
             raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
         self.model.whole_batch_size()
         if self.act.changes_nothing:
-            raise InputError("these settings change nothing, so no head could help: choose a lower act_beta.")
+            raise InputError(
+                f"{self._act_arguments.without_effect} changes nothing, so no head could help: choose other values."
+            )
 
     @property
     def act(self) -> ACT:
         """The ACT settings. Raises InputError when one is unknown or out of range."""
-        return ACTArguments.from_model_args({**self.model.model_args, "act_profile": "none"}).act(HeadProfile({}))
+        return self._act_arguments.act(HeadProfile({}))
+
+    @property
+    def _act_arguments(self) -> ACTArguments:
+        return ACTArguments.from_model_args({**self.model.model_args, "act_profile": "none"})

@@ -11,6 +11,7 @@ from lm_eval.tasks import TaskManager
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.documents import draw_evaluation_documents, draw_training_documents, render, training_split
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.requests import encode_all
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import TaskError, load_with_groups
 from act_eval.sinks.settings import SinksSettings
@@ -80,9 +81,11 @@ def render_prompts(lm: ACTLM, task: Task, documents: Sequence[int], settings: Si
 
     Raises:
         TaskError: no document has a context.
+        RequestError: the context of a document is no text, or has no token.
     """
-    contexts = [instances[0].args[0] for instances in render(lm, task, documents, settings.prompts)]
-    prompts = [tuple(lm.tok_encode(context))[-lm.max_length :] for context in contexts if context]
+    requests = [instances[0] for instances in render(lm, task, documents, settings.prompts)]
+    with_context = [request for request in requests if request.args[0] != ""]
+    prompts = encode_all(with_context, lambda context, *_: lm.encode_prompt(context))
     if not prompts:
         raise TaskError(f"the documents of task {task.config.task!r} have no context to look at: choose another task.")
     return prompts

@@ -50,14 +50,17 @@ class SinksSettings:
             raise SettingError(
                 "search", f"{self.search} holds no {HEADS_FILE}: give the output folder of an `act-eval search`."
             )
-        calibration = ACTArguments.from_model_args(self.model.model_args).calibration
+        arguments = ACTArguments.from_model_args(self.model.model_args)
+        calibration = arguments.calibration
         if not calibration.method.uses_sinks:
             raise InputError(
                 f"act_method={calibration.method.name} looks for no sinks, so there are none to show: choose another."
             )
         self.model.whole_batch_size()
         if calibration.changes_nothing:
-            raise InputError("these settings change nothing, so that there would be no map after ACT: choose a lower act_beta.")
+            raise InputError(
+                f"{arguments.without_effect} changes nothing, so that there would be no map after ACT: choose other values."
+            )
 
     @property
     def lm_arguments(self) -> dict[str, Any]:

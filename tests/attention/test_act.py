@@ -139,6 +139,26 @@ def test_decode_uses_the_sinks_of_the_prompt(gqa_model):
     assert (decoded - logits_of(gqa_model, ids, act)[:, -1:]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("decode", ["prefill", "row", "official"])
+def test_generation_without_a_cache_finds_the_sinks_anew_at_every_step(gqa_model, decode):
+    """Each step is a prefill over prompt and new tokens, in which new tokens can be sinks, whatever `decode` is."""
+    ids, act = random_ids(40, seed=5), ACT("all", beta=0, decode=decode)
+
+    def generate(use_cache):
+        options = {"do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True, "output_logits": True}
+        with torch.no_grad(), act(gqa_model):
+            output = gqa_model.generate(ids, max_new_tokens=6, use_cache=use_cache, **options)
+        return output.sequences, torch.stack(output.logits, dim=1)
+
+    sequences, logits = generate(use_cache=False)
+    for step in range(6):
+        block = logits_of(gqa_model, sequences[:, : 40 + step], act)
+        torch.testing.assert_close(logits[:, step], block[:, -1], rtol=0, atol=5e-5)
+    with_cache, cached_logits = generate(use_cache=True)
+    torch.testing.assert_close(cached_logits[:, 0], logits[:, 0], rtol=0, atol=5e-5)
+    assert (cached_logits[:, 1] - logits[:, 1]).abs().max() > 1e-3 or with_cache[0, 40] != sequences[0, 40]
+
+
 @pytest.mark.parametrize("share", [0.0, 2.0], ids=["all heads", "those with sinks"])
 def test_both_ways_to_decode_equal_the_reference(gqa_model, monkeypatch, share):
     """A step computes all heads anew, or only those with sinks; either way it is the map that the definition gives."""

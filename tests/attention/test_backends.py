@@ -142,6 +142,15 @@ class TestBases:
             layer.self_attn.attn_logit_softcapping = None
         assert_close(result, run_naive(model, "left"))
 
+    def test_a_base_that_has_no_mask_function(self, monkeypatch):
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "mine", ALL_ATTENTION_FUNCTIONS["sdpa"])
+        with pytest.raises(InputError, match=r"no base attention 'yours': choose one of eager, .*sdpa") as unknown:
+            ACT("all", base="yours")
+        assert "mine" not in str(unknown.value)
+        with pytest.raises(InputError, match="'mine' is registered in transformers without a mask function") as no_masks:
+            ACT("all", base="mine")
+        assert "AttentionMaskInterface.register, or choose one of eager, " in str(no_masks.value)
+
     def test_an_attention_function_of_ones_own_is_a_base(self, llama, monkeypatch):
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
         calls = []
@@ -149,7 +158,7 @@ class TestBases:
             ALL_ATTENTION_FUNCTIONS._global_mapping, "mine", lambda *args, **kwargs: calls.append(1) or sdpa(*args, **kwargs)
         )
         monkeypatch.setattr(llama.config, "_attn_implementation_internal", "mine")
-        with pytest.raises(InputError, match="no base attention 'mine'"), act()(llama):
+        with pytest.raises(InputError, match="'mine' is registered in transformers without a mask function"), act()(llama):
             pass
         assert not calls
 

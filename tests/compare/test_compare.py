@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from act_eval.cli import app as cli
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
+from act_eval.harness import lm, requests
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.requests import RequestError
 from act_eval.harness.tasks import tasks_path
 from act_eval.profiles import HeadProfile
 
@@ -72,6 +74,24 @@ def test_lm_evals_own_files(finished):
         assert results["results"][task]["acc,none"] == sum(sample["acc"] for sample in samples) / 12
     assert not list(finished.glob(".unfinished*"))
     assert (finished / "comparison.md").is_file()
+
+
+@pytest.mark.tier("slow")
+def test_a_task_with_requests_that_cannot_be_run_does_not_stop_the_others(tmp_path, monkeypatch):
+    def without_food(lm, context, continuation):
+        return requests.encode_pair(lm, context, "" if "Topic:" in context and continuation == " food" else continuation)
+
+    arguments = [*ARGUMENTS, *MODEL_ARGS, "--tasks", "demo_topic,demo_choice", "--output", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(lm, "encode_pair", without_food)
+        result = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(result.exception, RequestError)
+    words = "demo_topic, document 0, choice 1 (one of 12 such documents) cannot be run, because its continuation is empty"
+    assert str(result.exception).startswith(words)
+    assert identities(tmp_path) == [("demo_choice", "all"), ("demo_choice", "none")]
+    assert not list(tmp_path.glob(".unfinished*"))
+    CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert identities(tmp_path) == EVERY_CELL
 
 
 @pytest.mark.tier("slow")
@@ -285,11 +305,14 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--model-args", "act_method=louder"], "no method 'louder': choose one of act, boost"),
         (["--model-args", "act_method=boost,act_beta=0.5"], "beta is 0.5"),
         (["--model-args", "act_method=temperature,act_alpha=5"], "alpha is about attention sinks"),
-        (["--model-args", "act_beta=1"], "change nothing"),
-        (["--model-args", "act_head_share=0"], "change nothing"),
+        (["--model-args", "act_beta=1"], "act_beta=1 changes nothing"),
+        (["--model-args", "act_head_share=0"], "act_head_share=0 changes nothing"),
+        (["--model-args", "act_sink_share=0,act_beta=1"], "act_sink_share=0, act_beta=1 changes nothing"),
+        (["--model-args", "act_method=temperature,act_theta=1"], "act_theta=1 changes nothing"),
         pytest.param(["--tasks", "no_such_task"], "no_such_task", marks=pytest.mark.tier("slow")),  # lm-eval's own are indexed
         (["--tasks", ","], "no task was named"),
         (["--model-args", "act_profile=none"], "baseline itself"),
+        (["--model-args", "act_profile= NONE"], "baseline itself"),
         (["--seeds", "1,x"], "--seeds '1,x' is not a list of whole numbers"),
         (["--seeds", "1,2", "--num-fewshot", "0"], "several seeds give the same prompts"),
     ],

@@ -78,7 +78,7 @@ except ValueError as error:
     # Keys 1 and 2 are sinks: key 1 keeps half of its attention, and key 2 is the last query's own token.
     expected = [[1, 0, 0], [0.5, 0.5, 0], [0.2, 0.2, 0.6]]
     assert json.loads(rows) == [pytest.approx(row) for row in expected]
-    assert refusal == "the method to-own-token takes share, not beta, which belongs to act, boost, to-first-token."
+    assert refusal.startswith("the method to-own-token takes share, not beta, which belongs to act, boost, to-first-token: ")
 
 
 @pytest.mark.parametrize(
