@@ -22,13 +22,14 @@ from lm_eval.tasks import TaskManager
 from rich.console import Console
 
 from act_eval.demo import DEMO_MODEL_NAME
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError
 from act_eval.files import make_folder
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
+from act_eval.harness.commit import commit_looked_up_quietly
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import shared_processes
-from act_eval.harness.settings import ModelSettings, PromptSettings
-from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, task_manager
+from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
+from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors, load_for_evaluation, task_manager
 from act_eval.profiles import HeadProfile
 
 __all__ = ["ComparisonSettings", "Run", "RunPlan", "plan_runs", "run_comparison", "run_missing"]
@@ -49,7 +50,8 @@ class ComparisonSettings:
         seeds: each is a run of its own with this seed.
 
     Raises:
-        InputError: there are several seeds, but no few-shot examples that they could draw.
+        InputError: the limit, the batch size or a seed cannot work, or there are several seeds, but no few-shot examples that
+            they could draw.
     """
 
     model: ModelSettings
@@ -57,6 +59,10 @@ class ComparisonSettings:
     seeds: tuple[int, ...] = (1234,)
 
     def __post_init__(self) -> None:
+        self.prompts.check_limit()
+        check_evaluation_batch_size(self.model.batch_size)
+        if not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise SettingError("seeds", f"{','.join(map(str, self.seeds))}: all must be at least 0 and below 2**32.")
         if self.prompts.num_fewshot == 0 and len(self.seeds) > 1:
             raise InputError(
                 "several seeds give the same prompts without few-shot examples: set num_fewshot above 0, or give one seed."
@@ -195,9 +201,12 @@ def _run_all(runs: Sequence[Run], plan: RunPlan, output: Path, console: Console)
     """Load the tasks, then the model, and run one after the other."""
     with explained_dataset_errors():
         tasks = {task: load_for_evaluation(task, plan.manager) for task in dict.fromkeys(run.task for run in runs)}
+    for run in runs:
+        check_enough_documents(tasks[run.task], run.prompts.limit, shared_processes().num_processes)
     first, several_seeds = plan.runs[0], len({run.prompts.seed for run in plan.runs}) > 1
     model = replace(first.model, model_args=first.model_args)
-    lm = ACTLM(**{"batch_size": model.batch_size, **model.lm_arguments()})
+    needs_chat_template = first.prompts.apply_chat_template
+    lm = ACTLM(needs_chat_template=needs_chat_template, **{"batch_size": model.batch_size, **model.lm_arguments()})
     for arguments in {str(run.arguments.profile): run.arguments for run in plan.runs}.values():
         if arguments.profile != lm.arguments.profile:
             lm.profile_of(arguments)  # whether it fits, before anything runs
@@ -224,17 +233,18 @@ def _run(run: Run, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Pa
     """Evaluate one run, and put its files in place when they are whole."""
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)
-        results = simple_evaluate(
-            model=lm,
-            model_args=run.model_args,
-            tasks=tasks,
-            batch_size=run.model.batch_size,
-            device=run.model.device,
-            log_samples=True,
-            evaluation_tracker=tracker,
-            task_manager=manager,
-            **run.prompts.evaluation_arguments(),
-        )
+        with commit_looked_up_quietly():
+            results = simple_evaluate(
+                model=lm,
+                model_args=run.model_args,
+                tasks=tasks,
+                batch_size=run.model.batch_size,
+                device=run.model.device,
+                log_samples=True,
+                evaluation_tracker=tracker,
+                task_manager=manager,
+                **run.prompts.evaluation_arguments(),
+            )
         if results is None:
             return
         samples = results.pop("samples")
