@@ -1,4 +1,8 @@
-"""What every part of the project raises for bad input."""
+"""What every part of the project raises for bad input, and what is none."""
+
+import errno
+
+_OF_THE_MACHINE = {errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 class InputError(ValueError):
@@ -19,3 +23,8 @@ class SettingError(InputError):
     def __init__(self, name: str, problem: str) -> None:
         self.name, self.problem = name, problem
         super().__init__(f"{name} {problem}")
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether memory or disk ran out or failed, which no other input would mend."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +42,9 @@ def write_texts(texts: Mapping[str, str | None], folder: Path) -> list[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, unless it is there. Raises InputError when that is impossible."""
+    """Make a folder to write to, and those above it, unless it is there. Raises InputError when that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}): choose another folder.") from error

@@ -1,4 +1,4 @@
-"""The `act-eval` program: its commands, and what bad input ends with."""
+"""The `act-eval` program and its commands."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 import typer
 
 from act_eval.cli import compare, demo, models, mt_bench, profiles, report, run, search, sinks, sweep, tasks
-from act_eval.errors import InputError
+from act_eval.cli.failures import DEBUG_HELP, failures_in_one_line, split_debug
 
 app = typer.Typer(
     help="Does calibrating attention sinks (ACT) help your language model on your tasks?",
+    epilog=DEBUG_HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,14 +29,14 @@ for command in (
     models.models,
     tasks.tasks,
 ):
-    app.command()(command)
+    app.command(epilog=DEBUG_HELP)(command)
 app.add_typer(mt_bench.app, name="mt-bench")
 
 
 def main() -> None:
-    """Entry point: bad input ends with one line and exit code 2."""
-    try:
-        app()
-    except InputError as error:
-        print(f"act-eval: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    """Entry point. What goes wrong ends with one line, and exit code 2 where it was bad input."""
+    arguments, debug = split_debug(sys.argv[1:])
+    with failures_in_one_line(debug):
+        program = typer.main.get_command(app)
+        with program.make_context("act-eval", arguments) as context:
+            program.invoke(context)

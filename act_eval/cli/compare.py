@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Output, Seeds, Verbose, whole_numbers, with_settings
 from act_eval.cli.report import report_on
 from act_eval.cli.terminal import console, quiet
@@ -9,6 +10,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
 @with_settings(without=("seed",))
+@goes_on
 def compare(
     *, prompts: PromptSettings, output: Output, model: ModelSettings, seeds: Seeds = "1234", verbose: Verbose = False
 ) -> None:

@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
+from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Output
 from act_eval.cli.report import report_on
 from act_eval.cli.terminal import console, quiet, say
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
+@goes_on
 def demo(
     output: Output = Path("act-eval-demo"),
-    limit: Annotated[int | None, typer.Option(help="Documents per task; all test documents, and 100 to search on.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Documents per task; all test documents, and 100 to search on.")
+    ] = None,
 ) -> None:
     """Search for heads on the embedded demo model, then compare it with ACT, in those heads and in all: offline, on a CPU."""
     quiet()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from act_eval.cli.failures import DEBUG_HELP, goes_on
 from act_eval.cli.options import Verbose, model_arguments, names, with_settings
 from act_eval.cli.terminal import console, quiet, say, say_written
 from act_eval.harness.settings import ModelSettings
@@ -14,14 +15,16 @@ from act_eval.mt_bench.settings import DEFAULT_KEY_VARIABLE, DEFAULT_URL, JudgeS
 
 app = typer.Typer(
     help="MT-Bench: two-turn answers with and without ACT, a judge, and paired scores.",
+    epilog=DEBUG_HELP,
     no_args_is_help=True,
 )
 
 AnswersFolder = Annotated[Path, typer.Argument(help="Folder that act-eval mt-bench answer wrote.")]
 
 
-@app.command()
+@app.command(epilog=DEBUG_HELP)
 @with_settings(batch_size="8")
+@goes_on
 def answer(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison, laid out as FastChat's.")],
@@ -46,8 +49,9 @@ def answer(
     say(write_answers(settings, load_questions(questions), limit, output))
 
 
-@app.command()
+@app.command(epilog=DEBUG_HELP)
 @with_settings()
+@goes_on
 def judge(
     folder: AnswersFolder,
     judge_model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
@@ -81,7 +85,7 @@ def judge(
     say(judge_answers(settings, names(mode), ComparisonFolder(folder)))  # type: ignore[arg-type]
 
 
-@app.command()
+@app.command(epilog=DEBUG_HELP)
 @with_settings()
 def report(
     folder: AnswersFolder,

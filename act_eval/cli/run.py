@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import textwrap
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from act_eval.errors import InputError, is_of_the_machine
+
 if TYPE_CHECKING:
     from argparse import Namespace
+
+# Modules of which anything, or only what they raise themselves, is about the arguments:
+_READ_ARGUMENTS = ("lm_eval.config", "lm_eval.api.registry", "lm_eval.tasks", "transformers.models.auto")
+_CHECK_ARGUMENTS = ("lm_eval.evaluator", "lm_eval.api.task")
+
+_LONGEST_REASON = 400
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -21,6 +34,7 @@ def run(context: typer.Context) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
+    from act_eval.harness.commit import commit_looked_up_quietly
     from act_eval.harness.tasks import explained_dataset_errors
     from act_eval.registration import register
 
@@ -28,10 +42,44 @@ def run(context: typer.Context) -> None:
     register()
     harness = HarnessCLI()
     sys.argv = ["act-eval run", *context.args]
-    arguments = harness.parse_args()
+    with _explained_parsing_errors():
+        arguments = harness.parse_args()
     _add_defaults(arguments)
-    with explained_dataset_errors():
+    with _explained_argument_errors(), explained_dataset_errors(), commit_looked_up_quietly():
         harness.execute(arguments)
+
+
+@contextmanager
+def _explained_parsing_errors() -> Iterator[None]:
+    """Raise InputError with the last of the lines that lm_eval's command line prints where it cannot be read."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        problem = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise InputError(f"{problem} (see `act-eval run --help`).") from end
+
+
+@contextmanager
+def _explained_argument_errors() -> Iterator[None]:
+    """Raise InputError for what lm-eval raises about its arguments: config files, tasks, models, checkpoints."""
+    from jinja2 import TemplateError
+    from yaml import YAMLError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (ImportError, LookupError, OSError, TypeError, ValueError, TemplateError, YAMLError) as error:
+        modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        is_about_arguments = any(module.startswith(_READ_ARGUMENTS) for module in modules) or modules[-1] in _CHECK_ARGUMENTS
+        if is_of_the_machine(error) or not is_about_arguments:
+            raise
+        reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" ...").rstrip(".!")
+        raise InputError(f"{reason} (see `act-eval run --help`).") from error
 
 
 def _add_defaults(arguments: Namespace) -> None:

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Layers, Output, Verbose, with_settings
 from act_eval.cli.terminal import quiet, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
 @with_settings(limit=100, batch_size="8")
+@goes_on
 def sinks(
     *,
     prompts: PromptSettings,

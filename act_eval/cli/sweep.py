@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Output, Seeds, Verbose, whole_numbers, with_settings
 from act_eval.cli.terminal import console, quiet, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
 @with_settings(without=("seed",))
+@goes_on
 def sweep(
     *,
     prompts: PromptSettings,

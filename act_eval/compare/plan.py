@@ -8,9 +8,9 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
 from act_eval.harness.tasks import task_manager
 from act_eval.harness.what_ran import in_json, without_placement
 
@@ -25,7 +25,8 @@ class ComparisonSettings:
         seeds: each is a run of its own with this seed.
 
     Raises:
-        InputError: there are several seeds, but no few-shot examples that they could draw.
+        InputError: the limit, the batch size or a seed cannot work, or there are several seeds, but no few-shot examples that
+            they could draw.
     """
 
     model: ModelSettings
@@ -33,6 +34,10 @@ class ComparisonSettings:
     seeds: tuple[int, ...] = (1234,)
 
     def __post_init__(self) -> None:
+        self.prompts.check_limit()
+        check_evaluation_batch_size(self.model.batch_size)
+        if not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise SettingError("seeds", f"{','.join(map(str, self.seeds))}: all must be at least 0 and below 2**32.")
         if self.prompts.num_fewshot == 0 and len(self.seeds) > 1:
             raise InputError(
                 "several seeds give the same prompts without few-shot examples: set num_fewshot above 0, or give one seed."

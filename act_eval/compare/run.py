@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
@@ -33,12 +34,13 @@ from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.files import make_folder
 from act_eval.harness.arguments import act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
+from act_eval.harness.commit import commit_looked_up_quietly
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
 from act_eval.harness.requests import RequestError
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.task_identity import describe_task
-from act_eval.harness.tasks import explained_dataset_errors, load_for_evaluation, tasks_below
+from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors, load_for_evaluation, tasks_below
 from act_eval.harness.what_ran import package_versions, what_ran
 
 _UNFINISHED = ".unfinished-"
@@ -95,9 +97,12 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     processes.wait_for_everyone()
     with explained_dataset_errors():
         loaded = {name: load_for_evaluation(name, plan.manager) for name in dict.fromkeys(run.task for run in plan.runs)}
-        descriptions = {name: _describe_tasks(tasks, plan.runs[0].prompts) for name, tasks in loaded.items()}
+        tasks = {name: tasks_below(items, plan.manager) for name, items in loaded.items()}
+        descriptions = {name: _describe_tasks(below, plan.runs[0].prompts) for name, below in tasks.items()}
     identities = _finished_without_the_model(plan, descriptions, recorded)
     if identities is None:
+        for run in plan.runs:
+            check_enough_documents(tasks[run.task].values(), run.prompts.limit, _sharing(run, processes))
         lm = _load_model(plan)
         now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
@@ -114,9 +119,14 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     return FinishedRuns(identities) if processes.is_main_process else None
 
 
-def _describe_tasks(loaded: Sequence[Any], prompts: PromptSettings) -> dict[str, Any]:
-    """Describe each of some tasks, or of the tasks below a group, by name."""
-    return {name: describe_task(task, prompts.limit, prompts.num_fewshot) for name, task in tasks_below(loaded).items()}
+def _sharing(run: Run, processes: PartialState) -> int:
+    """How many processes share a run's documents: one where they hold parts of the model."""
+    return 1 if run.model_args.get("tp_plan") else processes.num_processes
+
+
+def _describe_tasks(tasks: Mapping[str, Any], prompts: PromptSettings) -> dict[str, Any]:
+    """Describe each of some tasks, by name."""
+    return {name: describe_task(task, prompts.limit, prompts.num_fewshot) for name, task in tasks.items()}
 
 
 def _finished_without_the_model(
@@ -137,7 +147,8 @@ def _load_model(plan: RunPlan) -> ACTLM:
     """Load the model, and check that the heads of every run fit it."""
     first = plan.runs[0]
     model = replace(first.model, model_args=first.model_args)
-    lm = ACTLM(**{"batch_size": model.batch_size, **model.lm_arguments()})
+    needs_chat_template = first.prompts.apply_chat_template
+    lm = ACTLM(needs_chat_template=needs_chat_template, **{"batch_size": model.batch_size, **model.lm_arguments()})
     for arguments in {str(run.arguments.profile): run.arguments for run in plan.runs}.values():
         if arguments.profile != lm.arguments.profile:
             lm.profile_of(arguments)
@@ -178,17 +189,18 @@ def _run(run: Run, identity: Identity, lm: ACTLM, tasks: list[Any], manager: Tas
     """Evaluate one run, and put its files in place when they are whole."""
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)
-        results = simple_evaluate(
-            model=lm,
-            model_args=run.model_args,
-            tasks=tasks,
-            batch_size=run.model.batch_size,
-            device=run.model.device,
-            log_samples=True,
-            evaluation_tracker=tracker,
-            task_manager=manager,
-            **run.prompts.evaluation_arguments(),
-        )
+        with commit_looked_up_quietly():
+            results = simple_evaluate(
+                model=lm,
+                model_args=run.model_args,
+                tasks=tasks,
+                batch_size=run.model.batch_size,
+                device=run.model.device,
+                log_samples=True,
+                evaluation_tracker=tracker,
+                task_manager=manager,
+                **run.prompts.evaluation_arguments(),
+            )
         if results is None or not is_first_process():
             return
         samples = results.pop("samples")

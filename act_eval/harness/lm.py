@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
@@ -33,6 +33,12 @@ from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.checkpoint_files import checkpoint_stamps
+from act_eval.harness.checkpoints import (
+    check_loading_arguments,
+    explained_checkpoint_errors,
+    explained_unknown_arguments,
+    explained_weight_errors,
+)
 from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
@@ -48,11 +54,14 @@ from act_eval.harness.requests import (
 )
 from act_eval.harness.response_cache import keep_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context
+from act_eval.harness.settings import check_evaluation_batch_size
 from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
+
+_DEFAULT_DEVICE = "cuda:0"  # of lm-eval's command line
 
 LoglikelihoodRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
 
@@ -68,28 +77,31 @@ class ACTLM(HFLM):
         pretrained: as for `hf`: a name, a path or a ready model. By default the embedded demo model.
         act_profile: the heads to calibrate: `auto` (the list published for this checkpoint, else nearly all heads), `all`,
             `none`, a published name, a path to a JSON file, or heads inline (`2:8+13;5:1`).
+        needs_chat_template: whether to refuse a tokenizer without a chat template.
         kwargs: the settings of `ACT` with `act_` before their names, such as `act_beta`; everything else goes to `hf`. Where
             there is no CUDA device, the default `device` is the CPU.
 
     Raises:
-        InputError: a setting is out of range, the profile does not fit the model (`ProfileError`), or ACT cannot be applied
-            to this kind of model (`UnsupportedModelError`). Raised before the weights are loaded.
+        InputError: a setting is out of range, the profile does not fit the model (`ProfileError`), ACT cannot be applied
+            to this kind of model (`UnsupportedModelError`), or the checkpoint cannot be loaded (`CheckpointError`). Raised
+            before the weights are loaded, but for what is wrong with them.
     """
 
     def __init__(
         self,
         pretrained: str | transformers.PreTrainedModel | None = None,
         act_profile: str | HeadProfile | None = "auto",
+        needs_chat_template: bool = False,
         **kwargs: Any,
     ) -> None:
-        if pretrained is None:
-            pretrained = str(MODEL_PATH)
-            logger.warning(
-                "No pretrained= was given: act-hf uses the embedded demo model, which knows only its own small world."
-            )
-        self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
         self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
+        check_evaluation_batch_size(kwargs.get("batch_size", 1))
+        check_loading_arguments({"pretrained": pretrained, **kwargs})
+        is_demo = pretrained is None
+        pretrained = str(MODEL_PATH) if pretrained is None else pretrained
+        self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
+        self._needs_chat_template = needs_chat_template
         self._is_ready = not isinstance(pretrained, str)
         self.checkpoint_files = checkpoint_stamps({"pretrained": pretrained, **kwargs})
         self.kept_arguments = kept_arguments(kwargs)
@@ -101,7 +113,10 @@ class ACTLM(HFLM):
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
             shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
-        super().__init__(pretrained, **kwargs)
+        with explained_unknown_arguments():
+            super().__init__(pretrained, **kwargs)
+        if is_demo:
+            logger.warning("No pretrained= was given: this is the embedded demo model, which knows only its own small world.")
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
@@ -127,16 +142,17 @@ class ACTLM(HFLM):
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> ACTLM:
         """Make the model from lm-eval's `--model_args` as text. Bad input ends the program with one line and exit code 2."""
         with _exit_on_bad_input():
-            return super().create_from_arg_string(arg_string, additional_config)
+            return super().create_from_arg_string(arg_string, _on_this_machine(additional_config))
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> ACTLM:
         """Make the model from lm-eval's `--model_args` by name. Bad input ends the program with one line and exit code 2."""
         with _exit_on_bad_input():
-            return super().create_from_arg_obj(arg_dict, additional_config)
+            return super().create_from_arg_obj(arg_dict, _on_this_machine(additional_config))
 
-    def _get_config(self, *args: Any, **kwargs: Any) -> None:
-        super()._get_config(*args, **kwargs)
+    def _get_config(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
+        with explained_checkpoint_errors("config", _source(pretrained, kwargs)):
+            super()._get_config(pretrained, *args, **kwargs)
         if self._is_divided:
             check_heads_can_be_divided(self.config)
 
@@ -152,6 +168,31 @@ class ACTLM(HFLM):
                 f"{type(config).__name__}, so act-hf cannot load this checkpoint: choose a text model that it can load."
             )
         self.set_act(self.arguments)
+
+    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Load the tokenizer, which `hf` does before it loads the weights."""
+        source = tokenizer if isinstance(tokenizer, str) else self._checkpoint
+        with explained_checkpoint_errors("tokenizer", _source(source, kwargs)):
+            super()._create_tokenizer(pretrained, tokenizer, *args, **kwargs)
+        if self._needs_chat_template:
+            self._check_chat_template()
+
+    def _check_chat_template(self) -> None:
+        if not self.tokenizer.chat_template:
+            raise InputError(
+                f"the tokenizer of {self._checkpoint} has no chat template: choose a chat model, or name the tokenizer of one "
+                "with tokenizer=... in model_args."
+            )
+
+    def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
+        with explained_weight_errors(_source(pretrained, kwargs)):
+            super()._create_model(pretrained, *args, **kwargs)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Choose the chat template, as `hf` does. Raises InputError where the tokenizer has none."""
+        if chat_template:
+            self._check_chat_template()
+        return super().chat_template(chat_template)
 
     # --- scoring
 
@@ -380,20 +421,33 @@ class ACTLM(HFLM):
         keep_apart(cache_hook, {"act": self.act_settings(), **what_ran(self)})
 
 
+def _source(name: str, arguments: Mapping[str, Any]) -> str:
+    """Describe where a checkpoint or its tokenizer is loaded from."""
+    where = {key: arguments[key] for key in ("subfolder", "peft", "delta", "gguf_file") if arguments.get(key)}
+    if arguments.get("revision") not in (None, "None", "main"):
+        where["revision"] = arguments["revision"]
+    return ", ".join([name, *(f"{key} {value}" for key, value in where.items())])
+
+
 def _check_adapter_of(name: str, revision: str | None) -> None:
-    """Raise UnsupportedModelError for an adapter that learns prompts; one that cannot be read is left to `hf`."""
+    """Raise UnsupportedModelError for an adapter that learns prompts, and CheckpointError for one that cannot be read."""
     from peft import PeftConfig
 
-    try:
+    with explained_checkpoint_errors("adapter", name):
         adapter = PeftConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, TypeError, KeyError):
-        return
     check_adapter(adapter)
 
 
 def holds(tokens: Tokens, part: Tokens) -> bool:
     """Whether some token ids stand side by side in others."""
     return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
+
+
+def _on_this_machine(additional_config: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Leave out the device that lm-eval's command line gives where none was named, on a machine that has no such device."""
+    if additional_config is None or torch.accelerator.is_available() or additional_config.get("device") != _DEFAULT_DEVICE:
+        return additional_config
+    return {name: value for name, value in additional_config.items() if name != "device"}
 
 
 @contextmanager

@@ -14,6 +14,15 @@ from act_eval.errors import SettingError
 if TYPE_CHECKING:
     from act_eval.harness.lm import ACTLM
 
+
+def check_evaluation_batch_size(batch_size: int | str) -> None:
+    """Check a batch size as lm-eval takes it: a number, "auto", or "auto:N". Raises SettingError."""
+    kind, colon, times = str(batch_size).partition(":")
+    number = times if colon else "1" if kind == "auto" else kind
+    if (colon and kind != "auto") or not number.isdecimal() or int(number) < 1:
+        raise SettingError("batch_size", f"is {batch_size!r}: give a number, at least 1, or auto, or such as auto:4.")
+
+
 _ALWAYS_RECORDED = ("limit", "seed", "num_fewshot", "apply_chat_template")
 
 
@@ -64,6 +73,9 @@ class PromptSettings:
         apply_chat_template: whether to use the tokenizer's chat template.
         system_instruction: text before every prompt, as a message of its own where there is a chat template; or None.
         include_path: folder with more task configs, or None.
+
+    Raises:
+        SettingError: the seed is none for all generators, or the number of examples is negative.
     """
 
     tasks: tuple[str, ...]
@@ -74,12 +86,23 @@ class PromptSettings:
     system_instruction: str | None = None
     include_path: str | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise SettingError("seed", f"must be at least 0 and below 2**32, not {self.seed}.")
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise SettingError("num_fewshot", f"must be at least 0, not {self.num_fewshot}.")
+
     @property
     def recorded(self) -> dict[str, Any]:
         """What files say of the prompts beside their tasks: some always, the rest where it is not the default."""
         defaults = {setting.name: setting.default for setting in fields(self)}
         values = {name: getattr(self, name) for name in defaults if name not in ("tasks", "include_path")}
         return {name: value for name, value in values.items() if name in _ALWAYS_RECORDED or value != defaults[name]}
+
+    def check_limit(self) -> None:
+        """Raise SettingError where the limit is neither a number of documents nor a share of them."""
+        if self.limit is not None and not (0 < self.limit < 1 or (self.limit >= 1 and float(self.limit).is_integer())):
+            raise SettingError("limit", f"must be a number of documents, or a share of them above 0, not {self.limit:g}.")
 
     def with_whole_limit(self) -> PromptSettings:
         """Make the limit a whole number. Raises SettingError where it is none, or below 1."""

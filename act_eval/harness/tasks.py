@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError, is_of_the_machine
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask, Task
@@ -68,19 +68,40 @@ def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskM
         include_path: folder with more task configs.
 
     Raises:
-        TaskError: nothing goes by one of the names.
+        SettingError: there is no folder `include_path`.
+        TaskError: nothing goes by one of the names, or a file in `include_path` cannot be read, which may be why.
     """
     from lm_eval.tasks import TaskManager
+    from yaml import YAMLError
 
     if not names:
         raise TaskError("no task was named: give the names of lm-eval tasks, separated by commas.")
+    if include_path is not None and not Path(include_path).is_dir():
+        raise SettingError("include_path", f"{include_path}: there is no such folder.")
     paths = [str(tasks_path()), *([include_path] if include_path else [])]
     for include_defaults in (False, True):
-        manager = TaskManager(include_path=paths, include_defaults=include_defaults)
+        try:
+            manager = TaskManager(include_path=paths, include_defaults=include_defaults)
+        except (OSError, ValueError, YAMLError):  # lm-eval 0.4.10, where later ones leave out what cannot be read
+            _check_configs(include_path)
+            raise
         unknown = [name for name in names if not manager.match_tasks([name])]
         if not unknown:
             return manager
+    _check_configs(include_path)
     raise TaskError(f"there is no task {unknown[0]!r}: `act-eval run ls tasks` lists all of them.")
+
+
+def _check_configs(folder: str | None) -> None:
+    """Raise TaskError for the first file below a folder that cannot be read as a config of tasks."""
+    for path in sorted(Path(folder).rglob("*.yaml")) if folder else ():
+        try:
+            config = _read_yaml(path)
+            if not isinstance(config, dict):
+                raise ValueError(f"it is a {type(config).__name__}, not names with values")
+        except Exception as error:  # of YAML, of files that it includes
+            reason = " ".join(str(error).split())
+            raise TaskError(f"{path} cannot be read as the config of a task ({reason}): mend or remove the file.") from error
 
 
 def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
@@ -88,8 +109,36 @@ def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
     return load_with_groups(name, manager)[0]
 
 
+@contextmanager
+def _explained_config_errors(name: str) -> Iterator[None]:
+    """Turn what is raised while tasks are made from their configs, datasets apart, into one sentence.
+
+    What memory or the disk fail at passes unchanged; all else is about the config, its functions or its templates.
+
+    Raises:
+        TaskError: names the task, the reason and the remedy; or the dataset, see `explained_dataset_errors`.
+    """
+    try:
+        with explained_dataset_errors():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise TaskError(
+            f"task {name!r} cannot be made from its config ({type(error).__name__}: {reason}): mend its YAML file."
+        ) from error
+
+
 def load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:
     """Load tasks as `load_tasks` does, and find the innermost group of each that has one."""
+    with _explained_config_errors(name):
+        return _load_with_groups(name, manager)
+
+
+def _load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:
     if not hasattr(manager, "load"):  # lm-eval 0.4.10
         nested = manager.load_task_or_group([name])
         return _flat(nested), dict(_innermost_groups(nested))
@@ -119,35 +168,71 @@ def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
     """Load the task, group or tag of that name as lm-eval's `simple_evaluate` takes it.
 
     Raises:
-        TaskError: a task's name holds a path, so that lm-eval would write its samples into another folder.
+        TaskError: a task's config or dataset cannot be used, or its name holds a path, so that lm-eval would write its samples
+            into another folder.
     """
-    if not hasattr(manager, "load"):  # lm-eval 0.4.10 takes no loaded groups, but loads them by name
-        tasks = _flat(manager.load_task_or_group([name]))
-        group = name if name in manager.all_groups else None
-    else:
-        loaded = manager.load([name])
-        tasks, group = loaded["tasks"], loaded["groups"].get(name)
+    with _explained_config_errors(name):
+        if not hasattr(manager, "load"):  # lm-eval 0.4.10 takes no loaded groups, but loads them by name
+            tasks = _flat(manager.load_task_or_group([name]))
+            group = name if name in manager.all_groups else None
+        else:
+            loaded = manager.load([name])
+            tasks, group = loaded["tasks"], loaded["groups"].get(name)
     for task in tasks:
         if Path(task).name != task:
             raise TaskError(f"the task name {task!r} holds a path, but files are named by it: rename the task in its config.")
     return list(tasks.values()) if group is None else [group]
 
 
-def tasks_below(loaded: Sequence[Any]) -> dict[str, Task]:
+def tasks_below(loaded: Sequence[Any], manager: TaskManager) -> dict[str, Task]:
     """Find the tasks, by name, among what `load_for_evaluation` gives: tasks, or a group with all that is below it."""
-    tasks = [task for item in loaded for task in (item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item])]
+    tasks: list[Task] = []
+    for item in loaded:
+        if isinstance(item, str):  # a group of lm-eval 0.4.10
+            tasks += load_tasks(item, manager).values()
+        else:
+            tasks += item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item]
     return {str(task.config.task): task for task in tasks}
+
+
+def check_enough_documents(tasks: Iterable[Task], limit: float | None, processes: int) -> None:
+    """Check that every process of several gets a document of each task: lm-eval cannot go on with one that has none.
+
+    Args:
+        tasks: that are run.
+        limit: documents per task, a share of them below 1, or None for all.
+        processes: how many share the documents.
+
+    Raises:
+        TaskError: a task has too few documents.
+    """
+    from lm_eval.evaluator_utils import get_sample_size
+
+    for task in tasks if processes > 1 else ():
+        documents = len(task.eval_docs)
+        asked = get_sample_size(task, limit)
+        number = documents if asked is None else min(asked, documents)
+        if number < processes:
+            raise TaskError(
+                f"{processes} processes cannot share the documents of task {task.config.task}, of which {number} are "
+                "asked for: raise limit, or start fewer processes."
+            )
 
 
 def _read_config(entry: Any) -> dict[str, Any]:
     """Read the config of a task or group from its entry in a task manager's index; functions stay names."""
+    return _read_yaml(entry["yaml_path"] if isinstance(entry, dict) else entry.yaml_path)
+
+
+def _read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a config with what it includes; functions stay names."""
     try:
         from lm_eval.tasks._yaml_loader import load_yaml
     except ImportError:  # lm-eval 0.4.10
         from lm_eval.utils import load_yaml_config
 
-        return load_yaml_config(entry["yaml_path"], mode="simple")
-    return load_yaml(entry.yaml_path, resolve_func=False)
+        return load_yaml_config(str(path), mode="simple")
+    return load_yaml(path, resolve_func=False)
 
 
 def describe_tasks() -> tuple[list[TaskDescription], dict[str, list[str]]]:
@@ -217,6 +302,10 @@ def explained_dataset_errors() -> Iterator[None]:
             raise TaskError(
                 f"the dataset {dataset} of task {task.config.task} cannot be loaded ({reason.rstrip('.')}): connect to the "
                 f"Hugging Face hub (and unset HF_HUB_OFFLINE), or run in a folder that holds it as {task.DATASET_PATH}."
+            ) from error
+        if isinstance(error, ValueError) and "Sample larger than population" in str(error):
+            raise TaskError(
+                f"task {task.config.task} has fewer solved examples than num_fewshot asks for: give a lower number."
             ) from error
         if not isinstance(error, (KeyError, UndefinedError)):
             raise

@@ -54,8 +54,12 @@ class JudgeSettings:
             )
         if url.scheme not in ("http", "https") or not url.netloc:
             raise SettingError("judge_base_url", f"{self.base_url!r} is not a URL such as http://localhost:8000/v1.")
-        if self.concurrency < 1 or self.timeout <= 0 or self.retries < 0:
-            raise SettingError("concurrency", "must be at least 1, timeout above 0 and retries at least 0.")
+        if self.concurrency < 1:
+            raise SettingError("concurrency", f"must be at least 1, not {self.concurrency}.")
+        if not self.timeout > 0:
+            raise SettingError("timeout", f"must be above 0 seconds, not {self.timeout:g}.")
+        if self.retries < 0:
+            raise SettingError("retries", f"must be at least 0, not {self.retries}.")
         if self.base_url == DEFAULT_URL and self.key == _NO_KEY:
             raise InputError(f"{self.key_variable} is not set: put the API key there, or name another judge_base_url.")
         if not re.fullmatch(r"[!-~]+", self.key):

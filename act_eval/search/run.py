@@ -11,6 +11,7 @@ import pandas as pd
 from lm_eval.api.task import Task
 
 from act_eval.errors import SettingError
+from act_eval.files import make_folder
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import same_for_all, shared_processes
 from act_eval.harness.tasks import explained_dataset_errors, load_tasks, task_manager
@@ -47,7 +48,9 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
     """
     tasks = _load_tasks(settings)
     splits = {name: calibration_split(task) for name, task in tasks.items()}
-    lm = ACTLM(**settings.model.lm_arguments(act_profile="none"))
+    make_folder(output)
+    needs_chat_template = settings.prompts.apply_chat_template
+    lm = ACTLM(needs_chat_template=needs_chat_template, **settings.model.lm_arguments(act_profile="none"))
     processes = shared_processes()
     space = SearchSpace.from_config(lm.config, settings.layers)
     documents = _load_documents(lm, tasks, settings)

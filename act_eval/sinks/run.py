@@ -53,7 +53,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
         tasks = draw_tasks(manager, settings)
     make_folder(output)
     searched = None if settings.search is None else read_head_scores(settings.search)
-    lm = ACTLM(**settings.lm_arguments)
+    lm = ACTLM(needs_chat_template=settings.prompts.apply_chat_template, **settings.lm_arguments)
     num_layers, num_heads = model_shape(lm.config)
     layers = resolve_layers(settings.layers, attention_layers(lm.config))
     with explained_dataset_errors():

@@ -6,7 +6,7 @@ from lm_eval import simple_evaluate
 from act_eval.errors import SettingError
 from act_eval.harness.documents import draw_evaluation_documents, render
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
 from act_eval.harness.tasks import load_tasks
 
 pytestmark = pytest.mark.tier("model")
@@ -62,3 +62,31 @@ def test_documents_are_rendered_as_lm_eval_asks_them(demo_tasks, settings):
     assert rendered == asked
     instruction = settings.get("system_instruction")
     assert instruction is None or all(prompt.startswith(instruction) for prompt in rendered)
+
+
+@pytest.mark.parametrize("limit", [0, -3, 1.5, -0.5, float("inf"), float("nan")])
+def test_a_limit_that_is_neither_a_number_nor_a_share(limit):
+    with pytest.raises(SettingError, match=f"limit must be a number of documents, or a share of them above 0, not {limit}"):
+        PromptSettings(("demo_topic",), limit=limit).check_limit()
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2.0, 0.5])
+def test_a_limit_that_lm_eval_takes(limit):
+    PromptSettings(("demo_topic",), limit=limit).check_limit()
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, "0", "-1", "abc", "auto:x", "auto:0", "auto:", "8:2", "", "1.5", None])
+def test_a_batch_size_that_lm_eval_cannot_use(batch_size):
+    with pytest.raises(SettingError, match=r"batch_size is .*: give a number, at least 1, or auto, or such as auto:4"):
+        check_evaluation_batch_size(batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, "8", "auto", "auto:4"])
+def test_a_batch_size_that_lm_eval_takes(batch_size):
+    check_evaluation_batch_size(batch_size)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("seed", 2**32), ("num_fewshot", -1)])
+def test_other_settings_out_of_range(name, value):
+    with pytest.raises(SettingError, match=f"{name} must be at least 0"):
+        PromptSettings(("demo_topic",), **{name: value})

@@ -16,7 +16,15 @@ from lm_eval.tasks import TaskManager
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
-from act_eval.harness.tasks import TaskError, describe_tasks, explained_dataset_errors, project_tasks, tasks_path
+from act_eval.harness.tasks import (
+    TaskError,
+    check_enough_documents,
+    describe_tasks,
+    explained_dataset_errors,
+    load_for_evaluation,
+    project_tasks,
+    tasks_path,
+)
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -375,3 +383,18 @@ class TestCommandLine:
             values = [value for key, value in metrics.items() if key.endswith(",none") and isinstance(value, float)]
             assert values, name
             assert all(math.isfinite(value) for value in values), name
+
+
+@pytest.mark.parametrize("name", ["demo_topic", "act_demo"])
+@pytest.mark.parametrize(
+    ("limit", "processes", "number"), [(1, 2, 1), (0.001, 2, 1), (None, 501, 500), (2, 2, None), (None, 2, None), (1, 1, None)]
+)
+def test_every_process_needs_a_document(demo_tasks, name, limit, processes, number):
+    tasks = load_for_evaluation(name, demo_tasks)
+    if isinstance(tasks[0], str):
+        pytest.skip("lm-eval 0.4.10 loads groups later")
+    if number is None:
+        check_enough_documents(tasks, limit, processes)
+    else:
+        with pytest.raises(TaskError, match=f"{processes} processes cannot share .* of which {number} are asked for"):
+            check_enough_documents(tasks, limit, processes)
