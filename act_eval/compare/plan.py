@@ -11,7 +11,7 @@ from lm_eval.tasks import TaskManager
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
-from act_eval.harness.tasks import task_manager
+from act_eval.harness.tasks import LoadedTasks, load_for_evaluation, task_manager
 from act_eval.harness.what_ran import in_json, without_placement
 
 
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def task(self) -> str:
-        """The name of the task, group or tag."""
+        """The name of the task."""
         (task,) = self.prompts.tasks
         return task
 
@@ -90,28 +90,31 @@ class RunPlan:
 
     Attributes:
         runs: in the order in which they run.
+        loaded: their tasks, and the groups that these belong to.
         manager: knows their tasks.
     """
 
     runs: tuple[Run, ...]
+    loaded: LoadedTasks
     manager: TaskManager
 
 
 def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]) -> RunPlan:
-    """Say what is to be run: every variant with every seed on every task.
+    """Say what is to be run: every variant with every seed on every task, those of groups and tags one by one.
 
     Args:
         settings: what to compare; of its model arguments, those of ACT are not used.
         variants: by name, the settings of ACT, one of them for the baseline.
 
     Raises:
-        InputError: there is no task of a name.
+        InputError: there is no task of a name, or its config or dataset cannot be used.
     """
     manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
+    loaded = load_for_evaluation(manager.match_tasks(list(settings.prompts.tasks)), manager)
     runs = tuple(
         Run(variant, arguments, settings.model, replace(settings.prompts, tasks=(task,), seed=seed))
         for variant, arguments in variants.items()
         for seed in settings.seeds
-        for task in manager.match_tasks(list(settings.prompts.tasks))
+        for task in loaded.tasks
     )
-    return RunPlan(runs, manager)
+    return RunPlan(runs, loaded, manager)

@@ -28,17 +28,17 @@ OF_WHAT_RAN = ("model", "versions")  # what of the config's `what_ran` is part o
 Identity = dict[str, Any]
 
 
-def identity_of(run: Run, tasks: Mapping[str, Any], what_ran: Mapping[str, Any]) -> Identity:
+def identity_of(run: Run, task: Mapping[str, Any], what_ran: Mapping[str, Any]) -> Identity:
     """Collect what must agree for a finished run to count as this one, in values that JSON can hold.
 
     Args:
         run: what is asked for.
-        tasks: a description of each task of the run, see `describe_task`.
+        task: see `describe_task`.
         what_ran: see `harness.what_ran.what_ran`.
     """
     profile = str(run.arguments.profile)
     digest = HeadProfile.load(profile).content_hash if Path(profile).is_file() else None
-    return {"asked": run.asked, "profile": digest, "tasks": dict(tasks), **what_ran}
+    return {"asked": run.asked, "profile": digest, "task": dict(task), **what_ran}
 
 
 def recorded_identity(content: Mapping[str, Any]) -> Identity | None:

@@ -17,7 +17,6 @@ from typing import Any
 from accelerate import PartialState
 from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
-from lm_eval.tasks import TaskManager
 from rich.console import Console
 
 from act_eval.compare.plan import ComparisonSettings, Run, RunPlan, plan_runs
@@ -38,10 +37,10 @@ from act_eval.harness.commit import commit_looked_up_quietly
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
 from act_eval.harness.requests import RequestError
-from act_eval.harness.settings import PromptSettings
 from act_eval.harness.task_identity import describe_task
-from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors, load_for_evaluation, tasks_below
+from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors
 from act_eval.harness.what_ran import package_versions, what_ran
+from act_eval.task_groups import add_groups
 
 _UNFINISHED = ".unfinished-"
 _WHAT_RAN = "what_ran"  # in the config of a results file
@@ -95,14 +94,14 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     processes.wait_for_everyone()
     recorded = RecordedRuns.read(output)
     processes.wait_for_everyone()
+    prompts = plan.runs[0].prompts
     with explained_dataset_errors():
-        loaded = {name: load_for_evaluation(name, plan.manager) for name in dict.fromkeys(run.task for run in plan.runs)}
-        tasks = {name: tasks_below(items, plan.manager) for name, items in loaded.items()}
-        descriptions = {name: _describe_tasks(below, plan.runs[0].prompts) for name, below in tasks.items()}
+        descriptions = {
+            name: describe_task(task, prompts.limit, prompts.num_fewshot) for name, task in plan.loaded.tasks.items()
+        }
     identities = _finished_without_the_model(plan, descriptions, recorded)
     if identities is None:
-        for run in plan.runs:
-            check_enough_documents(tasks[run.task].values(), run.prompts.limit, _sharing(run, processes))
+        check_enough_documents(plan.loaded.tasks.values(), prompts.limit, _sharing(plan.runs[0], processes))
         lm = _load_model(plan)
         now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
@@ -113,8 +112,10 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
         console.print(
             f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are finished in {output}.", markup=False, soft_wrap=True
         )
+    if processes.is_main_process:
+        add_groups(plan.loaded.groups, output)
     if missing:
-        _run_all(missing, lm, loaded, plan, output, console)
+        _run_all(missing, lm, plan, output, console)
         processes.wait_for_everyone()
     return FinishedRuns(identities) if processes.is_main_process else None
 
@@ -122,11 +123,6 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
 def _sharing(run: Run, processes: PartialState) -> int:
     """How many processes share a run's documents: one where they hold parts of the model."""
     return 1 if run.model_args.get("tp_plan") else processes.num_processes
-
-
-def _describe_tasks(tasks: Mapping[str, Any], prompts: PromptSettings) -> dict[str, Any]:
-    """Describe each of some tasks, by name."""
-    return {name: describe_task(task, prompts.limit, prompts.num_fewshot) for name, task in tasks.items()}
 
 
 def _finished_without_the_model(
@@ -158,7 +154,6 @@ def _load_model(plan: RunPlan) -> ACTLM:
 def _run_all(
     runs: Sequence[tuple[Run, Identity]],
     lm: ACTLM,
-    loaded: Mapping[str, Sequence[Any]],
     plan: RunPlan,
     output: Path,
     console: Console,
@@ -173,7 +168,7 @@ def _run_all(
             lm.set_act(run.arguments)
         try:
             with explained_dataset_errors():
-                _run(run, identity, lm, list(loaded[run.task]), plan.manager, output)
+                _run(run, identity, lm, plan, output)
         except RequestError as error:
             if lm.world_size > 1:  # the other processes do not know
                 raise
@@ -185,7 +180,7 @@ def _run_all(
         raise last
 
 
-def _run(run: Run, identity: Identity, lm: ACTLM, tasks: list[Any], manager: TaskManager, output: Path) -> None:
+def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -> None:
     """Evaluate one run, and put its files in place when they are whole."""
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)
@@ -193,12 +188,12 @@ def _run(run: Run, identity: Identity, lm: ACTLM, tasks: list[Any], manager: Tas
             results = simple_evaluate(
                 model=lm,
                 model_args=run.model_args,
-                tasks=tasks,
+                tasks=[plan.loaded.tasks[run.task]],
                 batch_size=run.model.batch_size,
                 device=run.model.device,
                 log_samples=True,
                 evaluation_tracker=tracker,
-                task_manager=manager,
+                task_manager=plan.manager,
                 **run.prompts.evaluation_arguments(),
             )
         if results is None or not is_first_process():

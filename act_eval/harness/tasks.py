@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act_eval.errors import InputError, SettingError, is_of_the_machine
+from act_eval.task_groups import TaskGroup
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask, Task
@@ -41,6 +42,19 @@ class TaskDescription:
     fewshot_split: str
     num_fewshot: int
     metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoadedTasks:
+    """Tasks that can be run, and the groups that they were asked for by.
+
+    Attributes:
+        tasks: by name.
+        groups: by name.
+    """
+
+    tasks: Mapping[str, Task]
+    groups: Mapping[str, TaskGroup]
 
 
 def tasks_path() -> Path:
@@ -164,35 +178,43 @@ def _innermost_groups(tasks: dict[Any, Any], group: str | None = None) -> Iterat
             yield name, group
 
 
-def load_for_evaluation(name: str, manager: TaskManager) -> list[Any]:
-    """Load the task, group or tag of that name as lm-eval's `simple_evaluate` takes it.
+def load_for_evaluation(names: Iterable[str], manager: TaskManager) -> LoadedTasks:
+    """Load tasks, and all tasks of groups and tags, each once.
 
     Raises:
         TaskError: a task's config or dataset cannot be used, or its name holds a path, so that lm-eval would write its samples
             into another folder.
     """
-    with _explained_config_errors(name):
-        if not hasattr(manager, "load"):  # lm-eval 0.4.10 takes no loaded groups, but loads them by name
-            tasks = _flat(manager.load_task_or_group([name]))
-            group = name if name in manager.all_groups else None
-        else:
-            loaded = manager.load([name])
-            tasks, group = loaded["tasks"], loaded["groups"].get(name)
+    tasks: dict[str, Task] = {}
+    groups: dict[str, TaskGroup] = {}
+    for name in names:
+        with _explained_config_errors(name):
+            if not hasattr(manager, "load"):  # lm-eval 0.4.10
+                nested = manager.load_task_or_group([name])
+                found, of_name = _flat(nested), dict(_nested_groups(nested))
+            else:
+                loaded = manager.load([name])
+                found, of_name = loaded["tasks"], {group.name: _task_group(group) for group in loaded["groups"].values()}
+        tasks |= {task: found[task] for task in found if task not in tasks}
+        groups |= of_name
     for task in tasks:
         if Path(task).name != task:
             raise TaskError(f"the task name {task!r} holds a path, but files are named by it: rename the task in its config.")
-    return list(tasks.values()) if group is None else [group]
+    return LoadedTasks(tasks, groups)
 
 
-def tasks_below(loaded: Sequence[Any], manager: TaskManager) -> dict[str, Task]:
-    """Find the tasks, by name, among what `load_for_evaluation` gives: tasks, or a group with all that is below it."""
-    tasks: list[Task] = []
-    for item in loaded:
-        if isinstance(item, str):  # a group of lm-eval 0.4.10
-            tasks += load_tasks(item, manager).values()
-        else:
-            tasks += item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item]
-    return {str(task.config.task): task for task in tasks}
+def _task_group(group: Any) -> TaskGroup:
+    weighted = [entry.metric for entry in group.aggregate_metric_list or () if entry.weight_by_size]
+    return TaskGroup(tuple(task.task_name for task in group.get_all_tasks()), tuple(weighted))
+
+
+def _nested_groups(tasks: dict[Any, Any]) -> Iterator[tuple[str, TaskGroup]]:
+    """All groups, by name, of a dictionary in which groups are dictionaries."""
+    for group, members in tasks.items():
+        if isinstance(members, dict):
+            entries = group.config["aggregate_metric_list"] or ()
+            yield group.group_name, TaskGroup(tuple(_flat(members)), tuple(e["metric"] for e in entries if e["weight_by_size"]))
+            yield from _nested_groups(members)
 
 
 def check_enough_documents(tasks: Iterable[Task], limit: float | None, processes: int) -> None:

@@ -14,6 +14,7 @@ from act_eval.report.flips import Flips, find_flips
 from act_eval.report.load import Results, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, by_subject, compare, macro_averages
+from act_eval.task_groups import TaskGroup
 
 GroupBy = Literal["group", "tag", "all", "none"]
 
@@ -96,10 +97,11 @@ def make_report(
     )
 
 
-def _groups(results: Results, tasks: set[str], group_by: GroupBy) -> dict[str, tuple[str, ...]]:
+def _groups(results: Results, tasks: set[str], group_by: GroupBy) -> dict[str, TaskGroup]:
     """The tasks that are averaged, by name; all tasks too, where there are several that no group holds alone."""
-    named = {"group": results.groups, "tag": results.tags}.get(group_by, {})
-    groups = {name: members for name, members in named.items() if len(tasks & set(members)) > 1}
-    if group_by != "none" and len(tasks) > 1 and not any(tasks == set(members) for members in groups.values()):
-        groups[ALL_TASKS] = tuple(sorted(tasks))
+    of_tags = {name: TaskGroup(members) for name, members in results.tags.items()}
+    named = {"group": results.groups, "tag": of_tags}.get(group_by, {})
+    groups = {name: group for name, group in named.items() if len(tasks & set(group.tasks)) > 1}
+    if group_by != "none" and len(tasks) > 1 and not any(tasks == set(group.tasks) for group in groups.values()):
+        groups[ALL_TASKS] = TaskGroup(tuple(sorted(tasks)))
     return groups

@@ -21,6 +21,7 @@ from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline
+from act_eval.task_groups import GROUPS_FILE, TaskGroup, read_groups
 
 RUN_COLUMNS = {
     "file": "str",
@@ -89,7 +90,7 @@ class Results:
             without one. `aggregation` is the function of `aggregation.aggregate` that is taken to make the metric's score of
             `value` and `weight`, which are missing where the sample holds something else than numbers.
         scores: a row for each run and metric: what lm-eval itself computed (`SCORE_COLUMNS`).
-        groups: names of tasks, by the lm-eval group that they were run in.
+        groups: lm-eval's groups that tasks were run in, by name.
         tags: names of tasks, by the tags in their configs.
         lower_is_better: task and metric, where lm-eval says so.
         conditions: of each run, in the order of `runs`, what must agree between baseline and ACT.
@@ -98,7 +99,7 @@ class Results:
     runs: pd.DataFrame
     samples: pd.DataFrame
     scores: pd.DataFrame
-    groups: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, TaskGroup]
     tags: Mapping[str, tuple[str, ...]]
     lower_is_better: frozenset[tuple[str, str]]
     conditions: tuple[Conditions, ...]
@@ -119,16 +120,18 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
             not a number.
     """
     files: dict[Path, Path] = {}
+    kept_groups = []
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
+        kept_groups += [read_groups(file) for file in sorted(folder.rglob(GROUPS_FILE))]
         files |= {file.resolve(): file for file in folder.rglob("results_*.json")}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
     files_with_progress = tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False)
     parts = [part for file in files_with_progress if (part := _load_file(file, is_wanted)) is not None]
     if not any(len(part.runs) for part in parts):
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
-    return _merged(parts)
+    return _merged(parts, kept_groups)
 
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:
@@ -159,8 +162,8 @@ def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Re
         )
 
 
-def _merged(parts: Sequence[Results]) -> Results:
-    """The runs of several files, one after the other."""
+def _merged(parts: Sequence[Results], kept_groups: Sequence[Mapping[str, TaskGroup]]) -> Results:
+    """The runs of several files, one after the other, with the groups that comparisons keep beside them."""
     first_runs = itertools.accumulate((len(part.runs) for part in parts), initial=0)
     samples, scores = [], []
     for part, first_run in zip(parts, first_runs, strict=False):
@@ -170,7 +173,7 @@ def _merged(parts: Sequence[Results]) -> Results:
         pd.concat([part.runs for part in parts], ignore_index=True),
         _concatenated(samples),
         pd.concat(scores, ignore_index=True),
-        _united([part.groups for part in parts]),
+        _united_groups([*(part.groups for part in parts), *kept_groups]),
         _united([part.tags for part in parts]),
         frozenset().union(*(part.lower_is_better for part in parts)),
         tuple(itertools.chain(*(part.conditions for part in parts))),
@@ -184,6 +187,13 @@ def _united(parts: Iterable[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[s
         for name, tasks in part.items():
             members.setdefault(name, set()).update(tasks)
     return {name: tuple(sorted(members[name])) for name in sorted(members)}
+
+
+def _united_groups(parts: Sequence[Mapping[str, TaskGroup]]) -> dict[str, TaskGroup]:
+    """Groups with the tasks that they have in any of the parts."""
+    tasks = _united([{name: group.tasks for name, group in part.items()} for part in parts])
+    weighted = _united([{name: group.weighted_by_size for name, group in part.items()} for part in parts])
+    return {name: TaskGroup(tasks[name], weighted[name]) for name in tasks}
 
 
 @contextmanager
@@ -219,15 +229,32 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _groups(results: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The tasks below each group, those of its subgroups too."""
+def _groups(results: Mapping[str, Any]) -> dict[str, TaskGroup]:
+    """Each group with the tasks below it, those of its subgroups too, and with the weights of its scores."""
     members: Mapping[str, list[str]] = results.get("group_subtasks") or {}
 
     def below(name: str) -> Iterator[str]:
         for member in members.get(name, []):
             yield from below(member) if members.get(member) else [member]
 
-    return {name: tuple(below(name)) for name in members if members[name]}
+    tasks = {name: tuple(below(name)) for name in members if members[name]}
+    return {name: TaskGroup(tasks[name], tuple(_weighted_by_size(results, name, tasks[name]))) for name in tasks}
+
+
+def _weighted_by_size(results: Mapping[str, Any], group: str, tasks: Sequence[str]) -> Iterator[str]:
+    """The metrics of which lm-eval's score of a group is the mean over documents, and not that over tasks.
+
+    Its files do not say so, but hold the scores that tell.
+    """
+    for key, score in (results.get("groups") or {}).get(group, {}).items():
+        metric, comma, _ = key.partition(",")
+        there = [task for task in tasks if key in results["results"].get(task, {})]
+        if not comma or metric.endswith("_stderr") or not isinstance(score, (int, float)) or not there:
+            continue
+        values = [results["results"][task][key] for task in there]
+        sizes = [results.get("n-samples", {}).get(task, {}).get("effective", 1) for task in there]
+        if math.isclose(score, np.average(values, weights=sizes)) and not math.isclose(score, np.mean(values)):
+            yield metric
 
 
 def _as_list(value: Any) -> list[str]:

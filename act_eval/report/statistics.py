@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from act_eval.report.aggregation import MEAN, aggregate
 from act_eval.report.pairing import Pairing
+from act_eval.task_groups import TaskGroup
 
 COMPARISON_COLUMNS = (
     "model",
@@ -60,6 +61,7 @@ GROUP_COLUMNS = (
     "higher_is_better",
     "tasks",
     "of_tasks",
+    "weighted_by_size",
     "n",
     "baseline",
     "act",
@@ -193,18 +195,18 @@ def _with_noise(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["noise", "noise_changed"]).merge(noise, on=_ROW_OF_NOISE, how="left")
 
 
-def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Average over the tasks of each group, every task with the same weight.
+def macro_averages(pairing: Pairing, groups: Mapping[str, TaskGroup]) -> pd.DataFrame:
+    """Average over the tasks of each group, as lm-eval does: every task with the same weight, or with its number of documents.
 
     Args:
         pairing: what `pairing.pair` returned.
-        groups: names of tasks by name of group.
+        groups: by name.
 
     Returns:
         A row per model, settings, group, few-shot count, limit, filter and metric (`GROUP_COLUMNS`): how many of the group's
-        `tasks` there are (of `of_tasks`), `n` documents in all, means over tasks, and the 95% interval of the difference, a
-        percentile bootstrap over documents within each task. Unpaired tasks are not counted, and there is no row for one
-        task, nor for tasks that an earlier group has averaged.
+        `tasks` there are (of `of_tasks`), whether they are `weighted_by_size`, `n` documents in all, means over tasks, and the
+        95% interval of the difference, a percentile bootstrap over documents within each task. Unpaired tasks are not
+        counted, and there is no row for one task, nor for tasks that an earlier group has averaged.
     """
     rows = []
     for key, values in pairing.values.groupby(_ROW_OF_AVERAGES, dropna=False, observed=True):
@@ -212,12 +214,15 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, Sequence[str]]) -> pd.
         resampled = {task: documents.resampled_deltas((SEED, number)) for number, (task, documents) in enumerate(tasks.items())}
         averaged: list[set[str]] = []
         for group, members in groups.items():
-            there = [task for task in members if task in tasks]
+            there = [task for task in members.tasks if task in tasks]
             if len(there) > 1 and set(there) not in averaged:
                 averaged.append(set(there))
-                means = pd.DataFrame([tasks[task].scores for task in there]).mean()
-                low, high = _interval(np.mean([resampled[task] for task in there], axis=0))
-                counts = {"tasks": len(there), "of_tasks": len(members), "n": sum(len(tasks[task].weights) for task in there)}
+                sizes = [len(tasks[task].weights) for task in there]
+                by_size = key[-1] in members.weighted_by_size
+                weights = np.array(sizes if by_size else [1] * len(there)) / (sum(sizes) if by_size else len(there))
+                means = {side: float(weights @ [tasks[task].scores[side] for task in there]) for side in _SIDES}
+                low, high = _interval(weights @ np.array([resampled[task] for task in there]))
+                counts = {"tasks": len(there), "of_tasks": len(members.tasks), "weighted_by_size": by_size, "n": sum(sizes)}
                 delta = means["calibrated"] - means["baseline"]
                 numbers = {**counts, **means, "delta": delta, "low": low, "high": high}
                 lower = all((task, key[-1]) in pairing.lower_is_better for task in there)

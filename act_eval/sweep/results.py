@@ -14,6 +14,7 @@ from act_eval.report.load import load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, compare, macro_averages
 from act_eval.sweep.grid import Axis, Point
+from act_eval.task_groups import TaskGroup
 
 _STATISTICS = [
     "settings",
@@ -67,7 +68,7 @@ def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: FinishedRu
     pairing = pair(results)
     statistics = compare(pairing)
     tasks = tuple(sorted(set(statistics["task"])))
-    averages = macro_averages(pairing, {ALL_TASKS: tasks}).rename(columns={"group": "task"})
+    averages = macro_averages(pairing, {ALL_TASKS: TaskGroup(tasks)}).rename(columns={"group": "task"})
     statistics = pd.concat([statistics, averages], ignore_index=True).reindex(columns=_STATISTICS)
     settings_of = {
         _key(run["arguments"]["model_args"]): run["settings"]

@@ -17,6 +17,7 @@ from act_eval.report.statistics import PairedDocuments, compare, macro_averages
 from act_eval.report.tables import latex, markdown
 from act_eval.report.write import write_report
 from act_eval.tables import interval, number, with_spread
+from act_eval.task_groups import TaskGroup
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -100,7 +101,7 @@ class TestPaired:
 
     def test_averages_over_tasks(self, metric, tmp_path):
         sides = [write_pair(tmp_path, metric, seed, 0.1 * seed, task=f"task{seed}") for seed in (1, 2)]
-        (row,) = macro_averages(pair(load([tmp_path])), {"both": ["task1", "task2"]}).to_dict("records")
+        (row,) = macro_averages(pair(load([tmp_path])), {"both": TaskGroup(("task1", "task2"))}).to_dict("records")
         means = [np.mean([FUNCTIONS[metric](of_task[side]) for of_task in sides]) for side in (0, 1)]
         assert (row["baseline"], row["act"]) == pytest.approx(means)
         assert row["delta"] == pytest.approx(means[1] - means[0])
