@@ -498,7 +498,7 @@ class TestCommand:
         [
             ("2-4", "names layer 4, but the model has layers 0 to 3"),
             ("0-999999999", "names layer 4, but the model has layers 0 to 3"),
-            ("3-2", "'3-2' names no layer"),
+            ("3-2", "has the range 3-2"),
         ],
     )
     def test_layers_that_the_model_does_not_have(self, layers, message, tmp_path):
