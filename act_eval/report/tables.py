@@ -32,6 +32,10 @@ NOISE_NOTE = (
     "Noise is how much two runs of the baseline differ: the absolute difference, and how many documents have another score."
 )
 GROUP_NOTE = "Averages give every task the same weight; their intervals resample documents within each task."
+WEIGHTED_NOTE = (
+    "Where it says by size, tasks count by their number of documents, as lm-eval's group has it; the other averages "
+    "give every task the same weight. Their intervals resample documents within each task."
+)
 TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
 SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
@@ -66,7 +70,7 @@ def report_notes(report: Report) -> list[str]:
     if report.comparison["noise"].notna().any():
         notes.append(NOISE_NOTE)
     if len(report.groups):
-        notes.append(GROUP_NOTE)
+        notes.append(WEIGHTED_NOTE if report.groups["weighted_by_size"].any() else GROUP_NOTE)
     return notes
 
 
@@ -108,7 +112,8 @@ def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
     for _, row in groups.iterrows():
         texts = {name: row[name]}
         if name == "group":
-            texts["tasks"] = f"{row['tasks']}" if row["tasks"] == row["of_tasks"] else f"{row['tasks']} of {row['of_tasks']}"
+            of_tasks = "" if row["tasks"] == row["of_tasks"] else f" of {row['of_tasks']}"
+            texts["tasks"] = f"{row['tasks']}{of_tasks}{', by size' if row['weighted_by_size'] else ''}"
         texts |= {"metric": _metric(row), "shots": number(row["num_fewshot"], ".0f"), "n": number(row["n"], ".0f")}
         texts |= {header: number(row[column], form) for header, column, form in _MEANS}
         rows.append({**texts, "95% interval": interval(row["low"], row["high"])})
