@@ -274,7 +274,7 @@ OTHERS = {
     "search --tasks demo_topic --output out --budget 7": "--budget",
     "search --tasks demo_topic --output out --k 3": "--k",
     "search --tasks demo_topic --output out --layers x": "--layers 'x'",
-    "search --tasks demo_topic --output out --layers 99": "--layers '99'",
+    "search --tasks demo_topic --output out --layers 99": "--layers names layer 99",
     "sinks --tasks demo_topic --output out --split x": "--split 'x'",
     "sinks --tasks demo_topic --output out --document 99999": "--document 99999",
     "sinks --tasks demo_topic --output out --search WRONG/nowhere": "--search WRONG/nowhere",
@@ -365,7 +365,7 @@ def test_a_disk_that_fills_up(run, monkeypatch):
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "results")
 
-    monkeypatch.setattr("act_eval.compare._move_into_place", fail)
+    monkeypatch.setattr("act_eval.compare.run._move_into_place", fail)
     code, errors = run(COMPARE)
     assert "OSError: [Errno 28] No space left on device: 'results'" in one_line(errors)
     assert code == 1

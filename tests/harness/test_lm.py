@@ -198,7 +198,8 @@ class TestSettings:
         assert (act["parameters"]["beta"], act["alpha"], act["threshold"]) == (0.1, 3, None)
         assert (act["profile"], act["num_heads"]) == ("all", 32)
         assert act["profile_hash"] == HeadProfile.from_layers(range(4), 4, 8).content_hash
-        assert info["versions"]["torch"] == torch.__version__.split("+")[0] or info["versions"]["torch"] == torch.__version__
+        assert info["what_ran"]["versions"]["torch"] in (torch.__version__, torch.__version__.split("+")[0])
+        assert info["what_ran"]["name"] == "act-eval-demo"
 
     def test_arguments_arrive_as_strings(self):
         lm = ACTLM.create_from_arg_string("act_profile=0:1+2;3:7,act_beta=0,act_threshold=0.2,act_keep=first-token,device=cpu")

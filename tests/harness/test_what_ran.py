@@ -156,6 +156,7 @@ class TestWhatRan:
 
         known = set(inspect.signature(HFLM.__init__).parameters) | {
             "token",
+            "use_auth_token",
             "cache_dir",
             "device_map",
             "low_cpu_mem_usage",
