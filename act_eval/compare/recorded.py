@@ -38,7 +38,7 @@ def identity_of(run: Run, task: Mapping[str, Any], what_ran: Mapping[str, Any]) 
     """
     profile = str(run.arguments.profile)
     digest = HeadProfile.load(profile).content_hash if Path(profile).is_file() else None
-    return {"asked": run.asked, "profile": digest, "task": dict(task), **what_ran}
+    return {"asked": run.asked, "profile": digest, "tasks": {run.task: dict(task)}, **what_ran}
 
 
 def recorded_identity(content: Mapping[str, Any]) -> Identity | None:
