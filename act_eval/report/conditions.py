@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 WHAT_RAN = "what_ran"  # of the config of a results file of act-hf
@@ -22,6 +22,7 @@ _NOT_OF_THE_ANSWERS = ("task", "task_alias", "tag", "group", "metadata", "num_fe
 _OF_DECONTAMINATION = ("doc_to_decontamination_query",)
 _OF_FEWSHOT_EXAMPLES = ("training_split", "fewshot_split", "fewshot_config", "fewshot_delimiter")
 
+_OF_WHAT_RAN = "model."  # what names of its fields begin with that are about the model
 _NAME_OF_THE_MODEL = "name"  # its weights are compared, wherever they lie
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MISSING = "missing"
@@ -80,6 +81,16 @@ def difference(one: Conditions, other: Conditions) -> str | None:
             if values[0] != values[1]:
                 return f"{name.removeprefix('model.')} ({'; '.join(_shortened(*values))})"
     return None
+
+
+def difference_of_models(one: Conditions, other: Conditions) -> str | None:
+    """The first field in which two models differ, as `difference` says it; None where `act-hf` did not record both."""
+    models = [
+        replace(side, what_ran={name: text for name, text in side.what_ran.items() if name.startswith(_OF_WHAT_RAN)})
+        for side in (one, other)
+        if side.what_ran is not None
+    ]
+    return difference(*(replace(model, recorded={}, task={}, seeds={}) for model in models)) if len(models) > 1 else None
 
 
 def _in_order(left: Mapping[str, str], right: Mapping[str, str], names: Collection[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from act_eval.errors import SettingError
 from act_eval.report.aggregation import aggregate
-from act_eval.report.conditions import Conditions, difference
+from act_eval.report.conditions import Conditions, difference, difference_of_models
 from act_eval.report.load import SCORE_COLUMNS, ReportError, Results
 
 PAIR_COLUMNS = ("model", "settings", "num_heads", "task", "num_fewshot", "limit", "seed", "filter", "metric")
@@ -36,6 +36,7 @@ UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "calibrated")
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
 _REPEATED = [*_SAME, "model_args", "settings", "is_baseline"]  # what runs have in common of which the newest counts
 _AVERAGED = [column for column in _REPEATED if column != "seed"]  # what runs have in common that are averaged
+_MODEL = ["model", "model_args"]  # what runs have in common that are of one model
 _SAMPLE = ["filter", "metric", "doc_id"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
 _DOCUMENTS_SHOWN = 5
@@ -128,6 +129,7 @@ def pair(results: Results) -> Pairing:
     used: set[Any] = set()
     values, unpaired, unpaired_notes = [], [], []
     newest_of_all_seeds: dict[Any, pd.Series] = {}
+    newest_of_all_tasks: dict[Any, pd.Series] = {}
     for _, calibrated in newest[~newest["is_baseline"]].sort_values("date", ascending=False, kind="stable").iterrows():
         try:
             baseline = _baseline_of(calibrated, baselines)
@@ -135,6 +137,7 @@ def pair(results: Results) -> Pairing:
             _check_same(baseline, calibrated, conditions, "baseline and ACT")
             averaged = tuple(map(_text, calibrated[_AVERAGED]))
             _check_averaged(newest_of_all_seeds.setdefault(averaged, calibrated), calibrated, conditions)
+            _check_one_model(newest_of_all_tasks.setdefault(tuple(calibrated[_MODEL]), calibrated), calibrated, conditions)
             if calibrated["complete"] and baseline["complete"]:
                 of_documents, reasons = _paired(baseline, calibrated, samples, scores)
                 if reasons:
@@ -208,6 +211,16 @@ def _check_averaged(newest: pd.Series, run: pd.Series, conditions: Mapping[Any, 
         raise ReportError(
             f"{_name(run)}: the runs of seeds {run['seed']} and {newest['seed']} ran with different {differing}, and the older "
             "ones were left out: run them again."
+        )
+
+
+def _check_one_model(newest: pd.Series, run: pd.Series, conditions: Mapping[Any, Conditions]) -> None:
+    """Raise ReportError where runs of two tasks, which stand in one table and in one average, are of different models."""
+    differing = difference_of_models(conditions[newest.name], conditions[run.name])
+    if differing is not None:
+        raise ReportError(
+            f"{_name(run)}: its model is not the one that ran {newest['task']} later, but has different {differing}: run it "
+            "again."
         )
 
 

@@ -250,6 +250,25 @@ class TestRunsAgain:
         (note,) = pairing.notes
         assert re.search(r"seeds 0 and 2 ran with different weights \(b{16}; a{16}\), and the older", note)
 
+    @pytest.mark.parametrize("settings", [{}, {"beta": 0.2}])
+    def test_tasks_of_different_weights_are_not_averaged(self, tmp_path, settings):
+        """Nor settings of ACT: all numbers of one model are of the same weights."""
+        for task, run, act in (("first", self.OLD, {}), ("second", self.NEW, settings), ("third", self.NEW, settings)):
+            for heads, values in ((0, BASELINE), (32, ACT)):
+                write_run(tmp_path, values, heads=heads, task=task, **run, **act)
+        pairing = pair(load([tmp_path]))
+        assert set(pairing.values["task"]) == {"second", "third"}
+        (note,) = pairing.notes
+        assert re.search(r"^first .*is not the one that ran third later, but has different weights \(b{16}; a{16}\)", note)
+
+    def test_tasks_that_ran_with_other_packages_stand_together(self, tmp_path):
+        """Each pair is of one version, and so is each difference."""
+        for task, version in (("first", "1"), ("second", "2")):
+            for heads, values in ((0, BASELINE), (32, ACT)):
+                what_ran = changed(WHAT_RAN, "versions.torch", version)
+                write_run(tmp_path, values, heads=heads, task=task, what_ran=what_ran)
+        assert set(pair(load([tmp_path])).values["task"]) == {"first", "second"}
+
     def test_seeds_of_drawn_answers_are_averaged(self, tmp_path):
         task = {"generation_kwargs": {"do_sample": True}}
         for seed in (0, 1):
