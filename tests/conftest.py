@@ -16,6 +16,7 @@ if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+import hypothesis
 import pytest
 import torch
 from helpers.models import GOLDEN
@@ -24,6 +25,12 @@ from torch.utils import collect_env
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from act_eval.harness.tasks import tasks_path
+
+# The same examples in every run, and none that has to be found or tried in time.
+hypothesis.settings.register_profile(
+    "act-eval", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("act-eval")
 
 TIERS = {
     "unit": "runs no model and starts no process",
