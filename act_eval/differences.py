@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _LONGEST_VALUE = 40
 _CHANGES_SHOWN = 3
 _ABSENT = "not recorded"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -34,6 +36,11 @@ def differing(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[tup
             yield from ((f"{name}.{below}", *values) for below, *values in differing(one, other))
         elif one != other:
             yield name, one, other
+
+
+def without_addresses(text: str) -> str:
+    """Leave out where in memory an object was, which the texts of some objects say, and which differs in every process."""
+    return _ADDRESS.sub("", text)
 
 
 def shortened(value: Any) -> str:

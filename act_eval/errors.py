@@ -1,6 +1,8 @@
 """What every part of the project raises for bad input, and what is none."""
 
 import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _OF_THE_MACHINE = {errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
 
@@ -25,6 +27,28 @@ class SettingError(InputError):
         super().__init__(f"{name} {problem}")
 
 
-def is_of_the_machine(error: BaseException) -> bool:
+@contextmanager
+def explained(explain: Callable[[Exception], InputError | None], *kinds: type[Exception]) -> Iterator[None]:
+    """Turn what a block raises about its input into words. InputError, and what memory or the disk fail at, pass unchanged.
+
+    Args:
+        explain: makes the error, or says None where an exception is not about the input; it then passes unchanged, too.
+        kinds: of exceptions that may be about the input.
+
+    Raises:
+        InputError: what `explain` made.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        explanation = None if _is_of_the_machine(error) else explain(error)
+        if explanation is None:
+            raise
+        raise explanation from error
+
+
+def _is_of_the_machine(error: Exception) -> bool:
     """Whether memory or disk ran out or failed, which no other input would mend."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)

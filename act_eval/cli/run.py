@@ -7,12 +7,12 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from act_eval.errors import InputError, is_of_the_machine
+from act_eval.errors import InputError, explained
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -63,23 +63,19 @@ def _explained_parsing_errors() -> Iterator[None]:
         raise InputError(f"{problem} (see `act-eval run --help`).") from end
 
 
-@contextmanager
-def _explained_argument_errors() -> Iterator[None]:
+def _explained_argument_errors() -> AbstractContextManager[None]:
     """Raise InputError for what lm-eval raises about its arguments: config files, tasks, models, checkpoints."""
     from jinja2 import TemplateError
     from yaml import YAMLError
 
-    try:
-        yield
-    except InputError:
-        raise
-    except (ImportError, LookupError, OSError, TypeError, ValueError, TemplateError, YAMLError) as error:
+    def explain(error: Exception) -> InputError | None:
         modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-        is_about_arguments = any(module.startswith(_READ_ARGUMENTS) for module in modules) or modules[-1] in _CHECK_ARGUMENTS
-        if is_of_the_machine(error) or not is_about_arguments:
-            raise
+        if not any(module.startswith(_READ_ARGUMENTS) for module in modules) and modules[-1] not in _CHECK_ARGUMENTS:
+            return None
         reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" ...").rstrip(".!")
-        raise InputError(f"{reason} (see `act-eval run --help`).") from error
+        return InputError(f"{reason} (see `act-eval run --help`).")
+
+    return explained(explain, ImportError, LookupError, OSError, TypeError, ValueError, TemplateError, YAMLError)
 
 
 def _add_defaults(arguments: Namespace) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ class RecordedRuns:
         stamps: for each, those of the checkpoint that it was loaded from, see `checkpoint_stamps`.
     """
 
-    identities: Sequence[Identity] = ()
-    stamps: Sequence[Stamps | None] = ()
+    identities: Sequence[Identity]
+    stamps: Sequence[Stamps | None]
 
     @classmethod
     def read(cls, folder: Path) -> RecordedRuns:
@@ -79,8 +79,9 @@ class RecordedRuns:
         """The model that a run loads, from an earlier run with the same arguments and the same files; None without one."""
         if stamps is None:
             return None
+        asked = _of_the_model(run.asked)
         for identity, others in zip(self.identities, self.stamps, strict=True):
-            if others == stamps and _of_the_model(identity["asked"]) == _of_the_model(run.asked):
+            if others == stamps and _of_the_model(identity["asked"]) == asked:
                 return dict(identity["model"])
         return None
 
@@ -115,7 +116,7 @@ class FinishedRuns:
         identities: of the runs.
     """
 
-    identities: Sequence[Identity] = field(default_factory=list)
+    identities: Sequence[Identity]
 
     def has(self, content: Mapping[str, Any]) -> bool:
         """Whether a results file with this content is of one of the runs."""

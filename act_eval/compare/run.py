@@ -43,7 +43,6 @@ from act_eval.harness.what_ran import package_versions, what_ran
 from act_eval.task_groups import add_groups
 
 _UNFINISHED = ".unfinished-"
-_WHAT_RAN = "what_ran"  # in the config of a results file
 
 
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> FinishedRuns | None:
@@ -103,7 +102,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     if identities is None:
         check_enough_documents(plan.loaded.tasks.values(), prompts.limit, _sharing(plan.runs[0], processes))
         lm = _load_model(plan)
-        now = same_for_all(what_ran(lm))
+        lm.known_what_ran = now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
     missing = [(run, identity) for run, identity in zip(plan.runs, identities, strict=True) if not recorded.holds(identity)]
     for line in explain_changes(recorded, (identity for _, identity in missing)):
@@ -200,7 +199,6 @@ def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -
             return
         samples = results.pop("samples")
         results["config"]["model"] = "act-hf"
-        results["config"][_WHAT_RAN].update({name: identity[name] for name in OF_WHAT_RAN})
         results[IDENTITY_KEY] = {name: value for name, value in identity.items() if name not in OF_WHAT_RAN}
         if "pretrained" not in run.model_args:
             tracker.general_config_tracker.model_name = DEMO_MODEL_NAME

@@ -36,7 +36,8 @@ def checkpoint_stamps(model_args: Mapping[str, Any]) -> Stamps | None:
         folder = _folder_of(name, model_args.get("revision")) if isinstance(name, str) else None
         if folder is None:
             return None
-        for file in sorted((folder / str(model_args.get("subfolder", ""))).glob("*")) + sorted(folder.glob("*")):
+        places = dict.fromkeys((folder, folder / str(model_args.get("subfolder", ""))))
+        for file in (file for place in places for file in sorted(place.glob("*"))):
             if file.is_file():
                 status = file.stat()
                 stamps[f"{argument}/{file.relative_to(folder)}"] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

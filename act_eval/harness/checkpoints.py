@@ -6,7 +6,7 @@ import pickle
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from safetensors import SafetensorError
 
-from act_eval.errors import InputError, SettingError, is_of_the_machine
+from act_eval.errors import InputError, SettingError, explained
 
 _LONGEST_REASON = 250
 # What loading weights raises because of files and arguments. Not RuntimeError, which may come from the machine:
@@ -85,8 +85,7 @@ def _check_device(device: Any) -> None:
         )
 
 
-@contextmanager
-def explained_checkpoint_errors(part: str, source: str) -> Iterator[None]:
+def explained_checkpoint_errors(part: str, source: str) -> AbstractContextManager[None]:
     """Turn what is raised where the config or the tokenizer of a checkpoint cannot be read into one sentence.
 
     For a block that reads small files and does nothing else, so that whatever it raises is about them.
@@ -98,18 +97,10 @@ def explained_checkpoint_errors(part: str, source: str) -> Iterator[None]:
     Raises:
         CheckpointError: names the part, the source, the reason and the remedy.
     """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        if is_of_the_machine(error):
-            raise
-        raise _explained(part, source, error) from error
+    return explained(lambda error: _explained(part, source, error), Exception)
 
 
-@contextmanager
-def explained_weight_errors(source: str) -> Iterator[None]:
+def explained_weight_errors(source: str) -> AbstractContextManager[None]:
     """Turn what is raised where weights do not fit, or arguments are wrong, into one sentence.
 
     What else loading weights can raise, such as that memory ran out, passes unchanged.
@@ -120,18 +111,14 @@ def explained_weight_errors(source: str) -> Iterator[None]:
     Raises:
         CheckpointError: names the source, the reason and the remedy.
     """
-    try:
-        yield
-    except InputError:
-        raise
-    except RuntimeError as error:
-        if should_reduce_batch_size(error) or not _RUNTIME_ERRORS_OF_WEIGHTS.search(str(error)):
-            raise
-        raise _explained("weights", source, error) from error
-    except _OF_WEIGHTS as error:
-        if is_of_the_machine(error):
-            raise
-        raise _explained("weights", source, error) from error
+
+    def explain(error: Exception) -> CheckpointError | None:
+        is_of_weights = not isinstance(error, RuntimeError) or (
+            not should_reduce_batch_size(error) and _RUNTIME_ERRORS_OF_WEIGHTS.search(str(error)) is not None
+        )
+        return _explained("weights", source, error) if is_of_weights else None
+
+    return explained(explain, RuntimeError, *_OF_WEIGHTS)
 
 
 @contextmanager

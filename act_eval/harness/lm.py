@@ -45,11 +45,11 @@ from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogi
 from act_eval.harness.processes import is_first_process, shared_processes
 from act_eval.harness.requests import (
     check_generation,
+    check_whole_text,
     document_name,
     encode_all,
     encode_pair,
     encode_prompt,
-    encode_text,
     truncate,
 )
 from act_eval.harness.response_cache import keep_apart
@@ -120,6 +120,7 @@ class ACTLM(HFLM):
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
+        self.known_what_ran: dict[str, Any] | None = None
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
@@ -221,7 +222,7 @@ class ACTLM(HFLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
-        encode_all(requests, partial(encode_text, self))
+        encode_all(requests, check_whole_text)
         with self._naming_documents(requests):
             return super().loglikelihood_rolling(requests, disable_tqdm)
 
@@ -407,11 +408,15 @@ class ACTLM(HFLM):
         return tokenizer_fingerprint(self.tokenizer)
 
     def get_model_info(self) -> dict[str, Any]:
-        """Collect what lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and what ran."""
+        """Collect what lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and what ran.
+
+        Whoever evaluates a model several times, and knows that it stays as it is, may set `known_what_ran` to what `what_ran`
+        says of it: its weights are then not read again.
+        """
         return {
             **super().get_model_info(),
             "act": recorded_act(self.act, self.profile, self.profile_name),
-            "what_ran": {"name": self.model_name, **what_ran(self)},
+            "what_ran": {"name": self.model_name, **(self.known_what_ran or what_ran(self))},
             "checkpoint_files": self.checkpoint_files,
         }
 

@@ -149,10 +149,9 @@ def encode_prompt(lm: HFLM, context: Any) -> Tokens:
     return tuple(tokens)
 
 
-def encode_text(lm: HFLM, text: Any) -> Tokens:
-    """Tokenize a whole text, which may have no token. Raises RequestError where it is no text."""
+def check_whole_text(text: Any) -> None:
+    """Raise RequestError unless what is scored as a whole is text; it may have no token."""
     _check_text(text, "text", "doc_to_target")
-    return tuple(lm.tok_encode(text))
 
 
 def check_generation(lm: HFLM, context: Any, settings: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.evaluator_utils import get_sample_size
 
-from act_eval.harness.what_ran import in_json
+from act_eval.harness.what_ran import digest_of, in_json
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -67,7 +66,7 @@ def _functions(value: Any) -> Iterator[Any]:
 def _digest_of_rows(documents: Any, limit: int | None = None) -> str:
     digest = hashlib.sha256()
     for rows in _in_parts(documents, limit):
-        digest.update(json.dumps(rows, sort_keys=True, default=str).encode())
+        digest.update(digest_of(rows).encode())
     return digest.hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act_eval.errors import InputError, SettingError, is_of_the_machine
+from act_eval.errors import InputError, SettingError, explained
 from act_eval.task_groups import TaskGroup
 
 if TYPE_CHECKING:
@@ -132,18 +132,15 @@ def _explained_config_errors(name: str) -> Iterator[None]:
     Raises:
         TaskError: names the task, the reason and the remedy; or the dataset, see `explained_dataset_errors`.
     """
-    try:
-        with explained_dataset_errors():
-            yield
-    except InputError:
-        raise
-    except Exception as error:
-        if is_of_the_machine(error):
-            raise
+
+    def explain(error: Exception) -> TaskError:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise TaskError(
+        return TaskError(
             f"task {name!r} cannot be made from its config ({type(error).__name__}: {reason}): mend its YAML file."
-        ) from error
+        )
+
+    with explained(explain, Exception), explained_dataset_errors():
+        yield
 
 
 def load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +26,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from act_eval.attention.model_structure import pretrained_model
+from act_eval.differences import without_addresses
 
 if TYPE_CHECKING:
     from act_eval.harness.lm import ACTLM
@@ -57,7 +57,6 @@ _RECORDED_OTHERWISE = frozenset(("pretrained", "tokenizer", "peft", "delta", "dt
 _NOT_OF_THE_CONFIG = ("transformers_version", "dtype", "torch_dtype", "_attn_implementation", "_name_or_path", "_commit_hash")
 _NOT_OF_AN_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
 _REMOTE_CODE = "transformers_modules"
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def package_versions() -> dict[str, str]:
@@ -91,16 +90,17 @@ def without_placement(model_args: Mapping[str, Any]) -> dict[str, Any]:
 
 def in_json(value: Any) -> Any:
     """Make values that JSON can hold: sets become sorted lists, other objects their text without addresses."""
-
-    def text(other: Any) -> Any:
-        return sorted(map(str, other)) if isinstance(other, (set, frozenset)) else _ADDRESS.sub("", str(other))
-
-    return json.loads(json.dumps(value, default=text), parse_constant=str)
+    return json.loads(json.dumps(value, default=_in_other_words), parse_constant=str)
 
 
 def digest_of(content: Any) -> str:
-    """Compute 16 hexadecimal digits that change with a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """Compute 16 hexadecimal digits that change with a value, as `in_json` makes it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=_in_other_words).encode()).hexdigest()[:16]
+
+
+def _in_other_words(value: Any) -> Any:
+    """What stands in JSON for a value that it cannot hold."""
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else without_addresses(str(value))
 
 
 def _describe_model(lm: ACTLM) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     digest = xxhash.xxh3_64()
     for name, tensor in model.state_dict().items():
         if not isinstance(tensor, torch.Tensor):  # what quantized modules keep beside their weights
-            digest.update(f"{name} {_ADDRESS.sub('', str(tensor))}".encode())
+            digest.update(f"{name} {without_addresses(str(tensor))}".encode())
             continue
         tensor = _offloaded(model, name) if tensor.is_meta else tensor.detach()
         if isinstance(tensor, DTensor):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -145,10 +145,10 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
         batch_size = settings.model.whole_batch_size()
         arguments_of_the_model = settings.model.lm_arguments(**act.model_args, batch_size=batch_size)
         lm = ChatLM(chat_template=settings.chat_template, **arguments_of_the_model)
-        variants = {}
+        variants, ran = {}, same_for_all(what_ran(lm))
         for model_id, (arguments, _) in missing.items():
             lm.set_act(arguments)
-            variants[model_id] = _variant(model_id, lm)
+            variants[model_id] = _variant(model_id, lm, ran)
             folder.check_variant(variants[model_id])
         for model_id, (arguments, unanswered) in missing.items():
             if unanswered:
@@ -184,10 +184,9 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
     return f"{model_name}-act-{digest[:8]}"
 
 
-def _variant(model_id: str, lm: ChatLM) -> Variant:
+def _variant(model_id: str, lm: ChatLM, ran: Mapping[str, Any]) -> Variant:
     act = {**lm.act_settings(), "profile": lm.profile_name, "num_heads": lm.profile.size}
     text = settings_text(lm.act, lm.profile, lm.profile_name)
-    ran = same_for_all(what_ran(lm))
     return Variant(
         model_id,
         lm.arguments.profile == "none",

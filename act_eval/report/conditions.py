@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from act_eval.differences import without_addresses
 
 WHAT_RAN = "what_ran"  # of the config of a results file of act-hf
 
@@ -22,9 +24,8 @@ _NOT_OF_THE_ANSWERS = ("task", "task_alias", "tag", "group", "metadata", "num_fe
 _OF_DECONTAMINATION = ("doc_to_decontamination_query",)
 _OF_FEWSHOT_EXAMPLES = ("training_split", "fewshot_split", "fewshot_config", "fewshot_delimiter")
 
-_OF_WHAT_RAN = "model."  # what names of its fields begin with that are about the model
+_OF_THE_MODEL_ALONE = "model."  # what names of its fields begin with that are about the model
 _NAME_OF_THE_MODEL = "name"  # its weights are compared, wherever they lie
-_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _MISSING = "missing"
 _LONGEST_TEXT = 60
 _SHOWN_OF_WHAT_AGREES = 15
@@ -75,22 +76,23 @@ def difference(one: Conditions, other: Conditions) -> str | None:
         names = (one.what_ran.keys() | other.what_ran.keys()) - {_NAME_OF_THE_MODEL}
         parts.insert(0, (one.what_ran, other.what_ran, names))
     parts.append((one.task, other.task, one.task.keys() | other.task.keys()))
-    for left, right, compared in parts:
-        for name in _in_order(left, right, compared):
-            values = left.get(name, _MISSING), right.get(name, _MISSING)
-            if values[0] != values[1]:
-                return f"{name.removeprefix('model.')} ({'; '.join(_shortened(*values))})"
-    return None
+    return next((found for part in parts if (found := _first_difference(*part)) is not None), None)
 
 
 def difference_of_models(one: Conditions, other: Conditions) -> str | None:
     """The first field in which two models differ, as `difference` says it; None where `act-hf` did not record both."""
-    models = [
-        replace(side, what_ran={name: text for name, text in side.what_ran.items() if name.startswith(_OF_WHAT_RAN)})
-        for side in (one, other)
-        if side.what_ran is not None
-    ]
-    return difference(*(replace(model, recorded={}, task={}, seeds={}) for model in models)) if len(models) > 1 else None
+    if one.what_ran is None or other.what_ran is None:
+        return None
+    names = {name for name in (*one.what_ran, *other.what_ran) if name.startswith(_OF_THE_MODEL_ALONE)}
+    return _first_difference(one.what_ran, other.what_ran, names)
+
+
+def _first_difference(left: Mapping[str, str], right: Mapping[str, str], compared: Collection[str]) -> str | None:
+    for name in _in_order(left, right, compared):
+        values = left.get(name, _MISSING), right.get(name, _MISSING)
+        if values[0] != values[1]:
+            return f"{name.removeprefix(_OF_THE_MODEL_ALONE)} ({'; '.join(_shortened(*values))})"
+    return None
 
 
 def _in_order(left: Mapping[str, str], right: Mapping[str, str], names: Collection[str]) -> Iterator[str]:
@@ -133,7 +135,7 @@ def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         else:
             text = json.dumps(value, sort_keys=True, ensure_ascii=False)
             is_word = isinstance(value, str) and value and not re.search(r'[\s"]', value)
-            yield f"{prefix}{name}", _MEMORY_ADDRESS.sub("", str(value) if is_word else text)
+            yield f"{prefix}{name}", without_addresses(str(value) if is_word else text)
 
 
 def _shortened(*texts: str) -> tuple[str, ...]:

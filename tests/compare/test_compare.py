@@ -266,6 +266,14 @@ def accuracy(doc, results):
         self.edit(world / "examples.jsonl", "red", "old")
         return self.run(world, "--num-fewshot", "1")
 
+    def test_the_weights_are_read_once(self, world, monkeypatch):
+        """Not for every run, since that takes seconds for a large model."""
+        read = []
+        monkeypatch.setattr("act_eval.harness.lm.weights_fingerprint", lambda model: read.append(model) or "0" * 16)
+        self.run(world)
+        assert len(list(world.rglob("results_*.json"))) == 2
+        assert len(read) == 1
+
     @pytest.mark.tier("slow")
     def test_there_and_back(self, world):
         """The report shows what was asked for, not what is newest."""

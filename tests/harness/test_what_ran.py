@@ -16,7 +16,7 @@ from act_eval.differences import differences, differing
 from act_eval.harness import what_ran as module
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.what_ran import in_json, kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
+from act_eval.harness.what_ran import digest_of, in_json, kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
 
 pytestmark = pytest.mark.tier("model")
 
@@ -175,6 +175,15 @@ def test_values_without_a_json_form():
         "dtype": "torch.float32",
         "number": "Infinity",
     }
+
+
+def test_objects_are_told_apart_by_what_they_say_and_not_by_where_they_are():
+    """Such as the pictures in documents, whose texts hold addresses."""
+
+    class Picture:
+        pass
+
+    assert digest_of([Picture()]) == digest_of([Picture()]) != digest_of([object()])
 
 
 class TestStamps:
