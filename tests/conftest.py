@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,8 @@ TIERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Tests stop programs with SIGINT, which all children ignore where a shell started the tests in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", f"tier(name): what a test needs, {', '.join(TIERS)}; the nearest one counts")
     for name, meaning in TIERS.items():
         config.addinivalue_line("markers", f"{name}: a test that {meaning}; made from its tier")
