@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 
 console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of processes that accelerate launched, the first one speaks
 
 
+class _StderrOfTheMoment(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is when something is written: bars put themselves below it for as long as they are shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def quiet(verbose: bool = False) -> None:
-    """Show warnings as plain lines, and none of lm-eval's own messages unless they are asked for."""
+    """Show warnings as plain lines; lm-eval's own messages, and bars of its tokenizing and of datasets, only if asked for.
+
+    To be called before these libraries are imported.
+    """
     if not verbose:
         os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_StderrOfTheMoment()])
 
 
 def say(lines: Iterable[str]) -> None:

@@ -1,7 +1,8 @@
 """Run a comparison: what is not finished, with the model loaded once, written in lm-eval's own file formats.
 
 A run is one variant (baseline, or a setting of ACT) of one task with one seed. Each finished run is a results file with its
-samples, moved into place when it is whole, so a comparison that was killed goes on with the runs that are missing.
+samples, moved into place when it is whole, so a comparison that was killed goes on with the runs that are missing, and in the
+run that was killed with the batches that are missing: answers are put on disk as they come.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lm_eval.loggers import EvaluationTracker
 from rich.console import Console
 
 from act_eval.compare.plan import ComparisonSettings, Run, RunPlan, plan_runs
+from act_eval.compare.progress import ComparisonProgress, RunSize
 from act_eval.compare.recorded import (
     IDENTITY_KEY,
     OF_WHAT_RAN,
@@ -36,13 +38,15 @@ from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.commit import commit_looked_up_quietly
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
+from act_eval.harness.recorded_answers import remove_answers
 from act_eval.harness.requests import RequestError
 from act_eval.harness.task_identity import describe_task
-from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors
-from act_eval.harness.what_ran import package_versions, what_ran
+from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors, number_of_documents
+from act_eval.harness.what_ran import digest_of, package_versions, what_ran
 from act_eval.task_groups import add_groups
 
 _UNFINISHED = ".unfinished-"
+_ANSWERS = ".answers"  # of runs that are not finished
 
 
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> FinishedRuns | None:
@@ -113,6 +117,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
         )
     if processes.is_main_process:
         add_groups(plan.loaded.groups, output)
+        remove_answers(output / _ANSWERS, (digest_of(identity) for identity in identities if recorded.holds(identity)))
     if missing:
         _run_all(missing, lm, plan, output, console)
         processes.wait_for_everyone()
@@ -158,20 +163,19 @@ def _run_all(
     console: Console,
 ) -> None:
     """Run one after the other. Requests that cannot be run end their task's runs; the others go on before that is raised."""
-    several_seeds = len({run.prompts.seed for run in plan.runs}) > 1
     refused: dict[str, RequestError] = {}
-    for number, (run, identity) in enumerate(runs, start=1):
-        seed = f", seed {run.prompts.seed}" if several_seeds else ""
-        console.print(f"[{number}/{len(runs)}] {run.task}, {run.variant}{seed}", markup=False)
-        if lm.arguments != run.arguments:
-            lm.set_act(run.arguments)
-        try:
-            with explained_dataset_errors():
-                _run(run, identity, lm, plan, output)
-        except RequestError as error:
-            if lm.world_size > 1:  # the other processes do not know
-                raise
-            refused[str(error)] = error
+    with ComparisonProgress([_size(run, plan) for run, _ in runs], console) as progress:
+        lm.progress = progress.requests
+        for number, (run, identity) in enumerate(runs):
+            if lm.arguments != run.arguments:
+                lm.set_act(run.arguments)
+            try:
+                with progress.run(number), explained_dataset_errors():
+                    _run(run, identity, lm, plan, output)
+            except RequestError as error:
+                if lm.world_size > 1:  # the other processes do not know
+                    raise
+                refused[str(error)] = error
     if refused:
         *others, last = refused.values()
         for other in others:
@@ -179,9 +183,21 @@ def _run_all(
         raise last
 
 
+def _size(run: Run, plan: RunPlan) -> RunSize:
+    """Say what the display of progress needs to know of a run."""
+    several_seeds = len({other.prompts.seed for other in plan.runs}) > 1
+    task = plan.loaded.tasks[run.task]
+    kind = "loglikelihood" if task.OUTPUT_TYPE == "multiple_choice" else task.OUTPUT_TYPE
+    name = f"{run.task}, {run.variant}" + (f", seed {run.prompts.seed}" if several_seeds else "")
+    return RunSize(name, run.task, kind, number_of_documents(task, run.prompts.limit))
+
+
 def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -> None:
-    """Evaluate one run, and put its files in place when they are whole."""
-    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
+    """Evaluate one run, and put its files in place when they are whole; until then its answers are on disk."""
+    with (
+        tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder,
+        lm.recording(output / _ANSWERS, digest_of(identity)) as recorded,
+    ):
         tracker = EvaluationTracker(output_path=folder)
         with commit_looked_up_quietly():
             results = simple_evaluate(
@@ -207,6 +223,7 @@ def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -
         for task, task_samples in samples.items():
             tracker.save_results_samples(task_name=task, samples=task_samples)
         _move_into_place(Path(folder), output, expected=len(samples) + 1)
+        recorded.remove()
 
 
 def _move_into_place(folder: Path, output: Path, expected: int) -> None:

@@ -7,8 +7,10 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from act_eval.attention.cache import select_cache_rows
@@ -31,6 +32,7 @@ from act_eval.attention.model_structure import (
 )
 from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
+from act_eval.harness.answering import Answering, answer_requests
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.checkpoints import (
@@ -43,17 +45,20 @@ from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.harness.processes import is_first_process, shared_processes
+from act_eval.harness.recorded_answers import RecordedAnswers
+from act_eval.harness.request_progress import RequestProgress, no_progress, request_bar
 from act_eval.harness.requests import (
-    check_generation,
-    check_whole_text,
     document_name,
     encode_all,
+    encode_generation,
     encode_pair,
     encode_prompt,
+    encode_windows,
+    generation_batches,
     truncate,
 )
 from act_eval.harness.response_cache import keep_apart
-from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context
+from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, tokens_of_requests
 from act_eval.harness.settings import check_evaluation_batch_size
 from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
@@ -121,6 +126,8 @@ class ACTLM(HFLM):
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
         self.known_what_ran: dict[str, Any] | None = None
+        self.recorded_answers: RecordedAnswers | None = None
+        self.progress: RequestProgress = request_bar
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
@@ -222,15 +229,37 @@ class ACTLM(HFLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
-        encode_all(requests, check_whole_text)
-        with self._naming_documents(requests):
-            return super().loglikelihood_rolling(requests, disable_tqdm)
+        texts = encode_all(requests, partial(encode_windows, self))
+        windows = [window for text in texts for window in text]
+        tokens = [len(context) + len(continuation) - 1 for context, continuation in windows]
+        with (
+            self._naming_documents(requests),
+            self._answering("loglikelihood_rolling", windows, tokens, disable_tqdm) as answering,
+        ):
+            waiting = answering.waiting(range(len(windows)))
+            batch_size = self._batch_size_for_longest(waiting)
+            for start in range(0, len(waiting), batch_size):
+                numbers = waiting[start : start + batch_size]
+                answering.add(dict(zip(numbers, self._score_windows([windows[number] for number in numbers]), strict=True)))
+            answers = iter(answering.all())
+        totals = [sum(log_prob for log_prob, _ in islice(answers, len(text))) for text in texts]
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate after contexts, until a stop sequence. Raises as `loglikelihood` does."""
-        encode_all(requests, partial(check_generation, self))
-        with self._naming_documents(requests):
-            return super().generate_until(requests, disable_tqdm)
+        encoded = encode_all(requests, partial(encode_generation, self))
+        arguments = [request.args for request in requests]
+        tokens = [len(context) + new_tokens for context, new_tokens in encoded]
+        with self._naming_documents(requests), self._answering("generate_until", arguments, tokens, disable_tqdm) as answering:
+            batch_size = self._batch_size_for_longest(answering.waiting(range(len(requests))))
+            for numbers in generation_batches(arguments, [context for context, _ in encoded], batch_size):
+                waiting = answering.waiting(numbers)
+                if waiting:
+                    texts = self._generate([requests[number] for number in waiting], batch_size)
+                    answering.add(dict(zip(waiting, texts, strict=True)))
+            return answering.all()
 
     @contextmanager
     def _naming_documents(self, requests: Sequence[Instance]) -> Iterator[None]:
@@ -273,42 +302,59 @@ class ACTLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
-        if requests and requests[0][0] is None:
-            return self._score_windows(requests)
         truncated = [truncate(context, continuation, self.max_length) for _, context, continuation in requests]
         longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
         if longer:
             logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
         contexts = group_by_context(truncated)
-        self.batch_sizes: dict[int, int] = {}
-        answers: dict[int, Answer] = {}
-        progress = tqdm(
-            total=len(requests), disable=disable_tqdm or not is_first_process(), desc="Running loglikelihood requests"
-        )
-        position, most = 0, len(contexts)
-        while position < len(contexts):
-            batch_size = min(most, override_bs or self._batch_size_at(position, contexts))
-            try:
-                batch = self._score_contexts(contexts[position : position + batch_size], batch_size)
-            except RuntimeError as error:
-                most = halved(error, batch_size)
-                continue
-            for index, answer in batch.items():
-                self._refuse_non_finite(answer, truncated[index])
-                self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
-            answers |= batch
-            progress.update(len(batch))
-            position += batch_size
-        progress.close()
-        return [answers[index] for index in range(len(requests))]
+        with self._answering("loglikelihood", truncated, tokens_of_requests(contexts), disable_tqdm) as answering:
+            waiting = [context for context in contexts if answering.waiting(index for index, _ in context.continuations)]
+            self.batch_sizes: dict[int, int] = {}
+            self._agree_on_batch_size(waiting)
+            position, most = 0, len(waiting)
+            while position < len(waiting):
+                batch_size = min(most, override_bs or self._batch_size_at(position, waiting))
+                try:
+                    batch = self._score_contexts(waiting[position : position + batch_size], batch_size)
+                except RuntimeError as error:
+                    most = halved(error, batch_size)
+                    continue
+                for index, answer in batch.items():
+                    self._refuse_non_finite(answer, truncated[index])
+                    self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
+                answering.add(batch)
+                position += batch_size
+            return answering.all()
 
-    def _score_windows(self, windows: Sequence[LoglikelihoodRequest]) -> list[Answer]:
+    @contextmanager
+    def recording(self, folder: Path, run: str) -> Iterator[RecordedAnswers]:
+        """Put answers on disk in the block, batch by batch, and begin with those that an earlier block put there.
+
+        Args:
+            folder: for answers of runs alone.
+            run: a name that changes with all that the answers depend on.
+        """
+        process = self.rank if not self._is_divided else 0 if is_first_process() else None
+        self.recorded_answers = RecordedAnswers(folder, run, process)
+        try:
+            yield self.recorded_answers
+        finally:
+            self.recorded_answers.close()
+            self.recorded_answers = None
+
+    def _answering(
+        self, kind: str, requests: Sequence[Any], tokens: Sequence[int], is_silent: bool
+    ) -> AbstractContextManager[Answering]:
+        """Answer requests in the block; with `recorded_answers` those that an earlier run left open."""
+        progress = no_progress if is_silent else self.progress
+        return answer_requests(kind, requests, tokens, progress, self.recorded_answers, self.device, together=self._is_divided)
+
+    def _score_windows(self, windows: Sequence[tuple[Tokens, Tokens]]) -> list[Answer]:
         """Score the windows of `loglikelihood_rolling`, which have no context: each is one prefill block."""
-        blocks = [truncate(context, continuation, self.max_length) for _, context, continuation in windows]
         with self.act(self.model), self.autocast():
-            parts = run_in_parts(self.scorer().score_blocks, blocks)
+            parts = run_in_parts(self.scorer().score_blocks, windows)
         answers = [answer for part in parts for answer in part]
-        for answer, block in zip(answers, blocks, strict=True):
+        for answer, block in zip(answers, windows, strict=True):
             self._refuse_non_finite(answer, block)
         return answers
 
@@ -335,7 +381,7 @@ class ACTLM(HFLM):
         """Choose the batch size for the contexts from a position on; with `auto:N` it is measured anew N times on the way."""
         if self.batch_size != "auto":
             return int(self.batch_size)
-        part = int(position * self.batch_schedule / len(contexts))
+        part = 0 if self.world_size > 1 else int(position * self.batch_schedule / len(contexts))
         if part not in self.batch_sizes:
             if self.batch_sizes.get(part - 1) == self.max_batch_size:
                 self.batch_sizes[part] = self.max_batch_size
@@ -355,16 +401,35 @@ class ACTLM(HFLM):
             return batch_size
 
         batch_size = probe()
-        if self.world_size > 1:
-            batch_size = int(self.all_gather(torch.tensor([batch_size], device=self.device)).min())
         logger.info("Largest batch size: %d", batch_size)
         return batch_size
+
+    def _agree_on_batch_size(self, contexts: Sequence[Context]) -> None:
+        """Measure the batch size once for several processes, which may have different numbers of contexts, or none."""
+        if self.world_size > 1 and self.batch_size == "auto":
+            own = self._largest_batch_size(contexts[0]) if contexts else self.max_batch_size
+            self.batch_sizes[0] = int(self.all_gather(torch.tensor([own], device=self.device)).min())
+
+    def _batch_size_for_longest(self, waiting: Sequence[int]) -> int:
+        """Choose the batch size for requests as long as the model's window; with `auto`, as `hf` measures it."""
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        return self._detect_batch_size() if waiting or self.world_size > 1 else 1
 
     # --- everything else that runs the model
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         with self.act(self.model):
             return super()._model_call(*args, **kwargs)
+
+    def _generate(self, requests: list[Instance], batch_size: int) -> list[str]:
+        """Generate as `hf` does, in one batch."""
+        asked = self.batch_size
+        self.batch_size_per_gpu = batch_size
+        try:
+            return super().generate_until(requests, disable_tqdm=True)
+        finally:
+            self.batch_size_per_gpu = asked
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
         mask = kwargs.pop("attention_mask")

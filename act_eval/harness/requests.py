@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+from lm_eval.models.utils import Collator, handle_stop_sequences, normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from act_eval.errors import InputError
 from act_eval.harness.scoring import Tokens
@@ -149,18 +150,34 @@ def encode_prompt(lm: HFLM, context: Any) -> Tokens:
     return tuple(tokens)
 
 
-def check_whole_text(text: Any) -> None:
-    """Raise RequestError unless what is scored as a whole is text; it may have no token."""
+def encode_windows(lm: HFLM, text: Any) -> list[tuple[Tokens, Tokens]]:
+    """Tokenize a text that is scored as a whole, in windows of the model's size, as lm-eval does.
+
+    Returns:
+        For each window what goes before the tokens that are scored in it, at least one token, and these; none where the text
+        has no token.
+
+    Raises:
+        RequestError: it is no text.
+    """
     _check_text(text, "text", "doc_to_target")
+    windows = get_rolling_token_windows(lm.tok_encode(text), lm.prefix_token_id, lm.max_length, context_len=1)
+    return [(tuple(context), tuple(scored)) for context, scored in map(make_disjoint_window, windows)]
 
 
-def check_generation(lm: HFLM, context: Any, settings: Any) -> None:
-    """Raise RequestError unless something can be generated after a context.
+def encode_generation(lm: HFLM, context: Any, settings: Any) -> tuple[Tokens, int]:
+    """Tokenize a context that something is generated after, not yet cut to the model's window.
 
     Args:
         lm: the model.
         context: what is generated after.
         settings: the task's `generation_kwargs`, as lm-eval's `hf` takes them.
+
+    Returns:
+        The context's tokens, and how many new ones there may be.
+
+    Raises:
+        RequestError: nothing can be generated after it.
     """
     place = "generation_kwargs of the task's config, or with lm_eval's --gen_kwargs"
     if not isinstance(settings, dict):
@@ -182,7 +199,29 @@ def check_generation(lm: HFLM, context: Any, settings: Any) -> None:
             f"its max_gen_toks is {new_tokens}, but the model's window holds {lm.max_length} tokens, the context among them",
             f"lower it in {place}, or raise max_length where the model can take more",
         )
-    encode_prompt(lm, context)
+    return encode_prompt(lm, context), new_tokens
+
+
+def generation_batches(
+    arguments: Sequence[tuple[str, dict[str, Any]]], contexts: Sequence[Tokens], batch_size: int
+) -> list[list[int]]:
+    """Put requests that generate into batches as lm-eval's `hf` does: of equal settings, longest first.
+
+    Args:
+        arguments: context and `generation_kwargs` of each request.
+        contexts: their tokens.
+        batch_size: requests of a batch.
+
+    Returns:
+        The requests of each batch, by their numbers.
+    """
+    order = Collator(
+        [(text, settings, number) for number, (text, settings) in enumerate(arguments)],
+        sort_fn=lambda request: (-len(contexts[request[2]]), request[0]),
+        group_by="gen_kwargs",
+        group_fn=lambda request: request[1],
+    )
+    return [[number for *_, number in batch] for batch in order.get_batched(n=batch_size)]
 
 
 def _check_text(value: Any, part: str, field: str) -> None:

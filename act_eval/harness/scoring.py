@@ -8,7 +8,7 @@ any model that supports batched generation gives each row what it would give it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,16 @@ def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]
     for index, (context, continuation) in enumerate(requests):
         groups.setdefault(context, Context(context)).continuations.append((index, continuation))
     return sorted(groups.values(), key=lambda group: (-len(group.tokens) - group.longest_continuation, group.tokens))
+
+
+def tokens_of_requests(contexts: Iterable[Context]) -> list[int]:
+    """How many tokens run for each request, by its number; those of a shared context count for the first that has it."""
+    tokens: dict[int, int] = {}
+    for context in contexts:
+        shared = len(context.tokens)
+        for index, continuation in context.continuations:
+            tokens[index], shared = shared + len(continuation) - 1, 0
+    return [tokens[index] for index in range(len(tokens))]
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,14 @@ def _nested_groups(tasks: dict[Any, Any]) -> Iterator[tuple[str, TaskGroup]]:
             yield from _nested_groups(members)
 
 
+def number_of_documents(task: Task, limit: float | None) -> int:
+    """How many documents of a task are evaluated, with a limit as in `PromptSettings`."""
+    from lm_eval.evaluator_utils import get_sample_size
+
+    documents, asked = len(task.eval_docs), get_sample_size(task, limit)
+    return documents if asked is None else min(asked, documents)
+
+
 def check_enough_documents(tasks: Iterable[Task], limit: float | None, processes: int) -> None:
     """Check that every process of several gets a document of each task: lm-eval cannot go on with one that has none.
 
@@ -225,12 +233,8 @@ def check_enough_documents(tasks: Iterable[Task], limit: float | None, processes
     Raises:
         TaskError: a task has too few documents.
     """
-    from lm_eval.evaluator_utils import get_sample_size
-
     for task in tasks if processes > 1 else ():
-        documents = len(task.eval_docs)
-        asked = get_sample_size(task, limit)
-        number = documents if asked is None else min(asked, documents)
+        number = number_of_documents(task, limit)
         if number < processes:
             raise TaskError(
                 f"{processes} processes cannot share the documents of task {task.config.task}, of which {number} are "

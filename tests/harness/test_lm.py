@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
+from helpers.requests import requests, scored_pairs
 from lm_eval import simple_evaluate
-from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlavaConfig
@@ -40,23 +40,6 @@ def plain():
     return make(act_profile="none")
 
 
-def requests(kind, arguments):
-    return [Instance(kind, {}, args, index) for index, args in enumerate(arguments)]
-
-
-def random_pairs(count, seed=0):
-    """(context, continuation) of demo prompts, with continuations of one to twelve words."""
-    rng = random.Random(seed)
-    pairs = []
-    for index in range(count):
-        task = corpus.TASKS[index % 3]
-        doc = corpus.document(task, rng)
-        context = corpus.INSTRUCTIONS[task] + corpus.prompt(task, doc)
-        words = corpus.world_facts(rng).split()[: rng.randint(1, 12)]
-        pairs.append((context, " " + " ".join(words)))
-    return pairs
-
-
 def score(lm, pairs):
     return lm.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
 
@@ -72,7 +55,7 @@ class TestLoglikelihood:
     @pytest.mark.parametrize("decode", ["prefill", "row"])
     def test_equals_generation_step_by_step(self, act, decode):
         lm = make(**act, act_decode=decode)
-        pairs = random_pairs(20)
+        pairs = scored_pairs(20)
         for (context, continuation), (total, greedy) in zip(pairs, score(lm, pairs), strict=True):
             context_ids, continuation_ids = lm._encode_pair(context, continuation)
             expected, all_greedy, cache = 0.0, True, None
@@ -88,13 +71,13 @@ class TestLoglikelihood:
             assert greedy == all_greedy
 
     def test_calibration_matters_here(self, calibrated, plain):
-        pairs = random_pairs(20)
+        pairs = scored_pairs(20)
         changes = [abs(a - b) for (a, _), (b, _) in zip(score(calibrated, pairs), score(plain, pairs), strict=True)]
         assert sorted(changes)[10] > 0.01
 
     @pytest.mark.parametrize("batch_size", [1, 3, 8, "auto", "auto:3"])
     def test_batch_size_and_order_change_nothing(self, calibrated, batch_size):
-        pairs = random_pairs(25) + [(context, " A") for context, _ in random_pairs(6)]
+        pairs = scored_pairs(25) + [(context, " A") for context, _ in scored_pairs(6)]
         expected = score(calibrated, pairs)
         order = random.Random(1).sample(range(len(pairs)), len(pairs))
         lm = make(batch_size=batch_size, max_batch_size=16, **SETTINGS)
@@ -104,7 +87,7 @@ class TestLoglikelihood:
     @pytest.mark.parametrize("max_length", [None, 40])
     def test_without_heads_equals_hf(self, max_length):
         """With 40 tokens of window, every context is truncated, differently for each length of continuation."""
-        pairs = random_pairs(24)
+        pairs = scored_pairs(24)
         pairs += [(context, " A") for context, _ in pairs[:6]]
         ours = score(make(act_profile="none", max_length=max_length), pairs)
         assert_same_answers(ours, score(make_hf(max_length=max_length), pairs))
@@ -114,13 +97,13 @@ class TestLoglikelihood:
         assert_same_answers(score(plain, pairs), score(make_hf(), pairs))
 
     def test_same_request_twice(self, calibrated):
-        pair = random_pairs(1)[0]
+        pair = scored_pairs(1)[0]
         first, second = score(calibrated, [pair, pair])
         assert first == second
 
     def test_the_continuation_does_not_choose_the_sinks(self, calibrated):
         """The first token's score is the same whatever follows it."""
-        context, _ = random_pairs(1)[0]
+        context, _ = scored_pairs(1)[0]
         short, long = " The", " The The The The The The"
         totals = [total for total, _ in score(calibrated, [(context, short), (context, long)])]
         single = make(**SETTINGS)
@@ -133,11 +116,11 @@ class TestLoglikelihood:
     def test_ready_model_as_pretrained(self, calibrated):
         model = AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32)
         lm = ACTLM(model, tokenizer=str(MODEL_PATH), batch_size=4, **SETTINGS)
-        pairs = random_pairs(6)
+        pairs = scored_pairs(6)
         assert_same_answers(score(lm, pairs), score(calibrated, pairs))
 
     def test_half_precision_and_mixed_precision_run(self):
-        pairs = random_pairs(4)
+        pairs = scored_pairs(4)
         exact = [value for value, _ in score(make(**SETTINGS), pairs)]
         for options in ({"dtype": "bfloat16"}, {"mixed_precision_dtype": "bfloat16"}):
             values = [value for value, _ in score(make(**SETTINGS, **options), pairs)]
@@ -146,7 +129,7 @@ class TestLoglikelihood:
 
 @pytest.mark.tier("slow")
 class TestRolling:
-    TEXTS = tuple(context for context, _ in random_pairs(5))
+    TEXTS = tuple(context for context, _ in scored_pairs(5))
 
     @pytest.mark.parametrize("max_length", [None, 20])
     def test_without_heads_equals_hf(self, max_length):
@@ -167,7 +150,7 @@ class TestRolling:
 
 @pytest.mark.tier("slow")
 class TestGeneration:
-    ARGUMENTS = tuple((context, {"until": ["\n\n"], "max_gen_toks": 12}) for context, _ in random_pairs(7))
+    ARGUMENTS = tuple((context, {"until": ["\n\n"], "max_gen_toks": 12}) for context, _ in scored_pairs(7))
 
     def generate(self, lm):
         return lm.generate_until(requests("generate_until", self.ARGUMENTS), disable_tqdm=True)
@@ -215,7 +198,7 @@ class TestSettings:
 
     def test_settings_can_change_on_a_loaded_model(self, plain):
         lm = make(**SETTINGS)
-        pairs = random_pairs(4)
+        pairs = scored_pairs(4)
         lm.set_act(plain.arguments)
         assert score(lm, pairs) == score(plain, pairs)
 
@@ -270,7 +253,7 @@ class TestSettings:
 
 class TestResponseCache:
     def test_settings_do_not_share_answers(self, tmp_path):
-        pairs = random_pairs(4)
+        pairs = scored_pairs(4)
         variants = [{"act_profile": "none"}, SETTINGS, {**SETTINGS, "act_beta": 0.9}, {**SETTINGS, "act_profile": "0:1"}]
         expected = [score(make(**variant), pairs) for variant in variants]
         assert all(left != right for left, right in itertools.combinations(expected, 2))
@@ -279,14 +262,14 @@ class TestResponseCache:
             assert list(cached.loglikelihood(requests("loglikelihood", pairs))) == answers
 
     def test_the_same_settings_do(self, tmp_path, monkeypatch):
-        pairs = random_pairs(4)
+        pairs = scored_pairs(4)
         first = CachingLM(make(**SETTINGS), str(tmp_path / "cache.db")).loglikelihood(requests("loglikelihood", pairs))
         again = CachingLM(make(**SETTINGS), str(tmp_path / "cache.db"))
         monkeypatch.setattr(ACTLM, "_score_contexts", lambda *_: pytest.fail("scored again"))
         assert list(again.loglikelihood(requests("loglikelihood", pairs))) == list(first)
 
     def test_an_interrupted_run_keeps_what_it_has(self, tmp_path, monkeypatch):
-        pairs = random_pairs(6)
+        pairs = scored_pairs(6)
         original, calls = ACTLM._score_contexts, []
 
         def interrupted(self, contexts, batch_size):
