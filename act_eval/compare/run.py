@@ -36,6 +36,7 @@ from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.commit import commit_looked_up_quietly
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
+from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors
@@ -93,14 +94,15 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     processes.wait_for_everyone()
     recorded = RecordedRuns.read(output)
     processes.wait_for_everyone()
-    prompts = plan.runs[0].prompts
     with explained_dataset_errors():
         descriptions = {
-            name: describe_task(task, prompts.limit, prompts.num_fewshot) for name, task in plan.loaded.tasks.items()
+            name: describe_task(plan.loaded.tasks[name], run.prompts, run.model)
+            for name, run in {run.task: run for run in plan.runs}.items()
         }
     identities = _finished_without_the_model(plan, descriptions, recorded)
     if identities is None:
-        check_enough_documents(plan.loaded.tasks.values(), prompts.limit, _sharing(plan.runs[0], processes))
+        asked = ((plan.loaded.tasks[run.task], run.prompts) for run in plan.runs)
+        check_enough_documents(asked, _sharing(plan.runs[0], processes))
         lm = _load_model(plan)
         lm.known_what_ran = now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
@@ -183,7 +185,7 @@ def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -
     """Evaluate one run, and put its files in place when they are whole."""
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder:
         tracker = EvaluationTracker(output_path=folder)
-        with commit_looked_up_quietly():
+        with commit_looked_up_quietly(), request_cache_of(identity["tasks"], run.prompts, lm):
             results = simple_evaluate(
                 model=lm,
                 model_args=run.model_args,

@@ -57,7 +57,7 @@ def test_documents_are_rendered_as_lm_eval_asks_them(demo_tasks, settings):
         model=lm, tasks=["demo_topic"], task_manager=demo_tasks, log_samples=True, **prompts.evaluation_arguments()
     )
     asked = [sample["arguments"][0][0] for sample in results["samples"]["demo_topic"]]
-    draw_evaluation_documents(task, prompts)
+    draw_evaluation_documents("demo_topic", task, prompts)
     rendered = [instances[0].args[0] for instances in render(lm, task, range(3), prompts)]
     assert rendered == asked
     instruction = settings.get("system_instruction")
