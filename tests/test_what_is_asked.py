@@ -22,6 +22,7 @@ from act_eval.sinks import documents as sinks_documents
 
 pytestmark = pytest.mark.tier("model")
 
+LM_EVAL_CACHES = hasattr(cache, "_cache_file_path")  # the command line of lm-eval 0.4.10 refuses every --cache_requests
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
 
 
@@ -71,6 +72,9 @@ def by_lm_eval(asked, monkeypatch, pets, *arguments):
     asked.clear()
     with monkeypatch.context() as patch:
         fixed = ["--include_path", str(pets), "--device", "cpu", "--output_path", "of-lm-eval", "--log_samples"]
+        if "--cache_requests" in arguments and not LM_EVAL_CACHES:
+            option = arguments.index("--cache_requests")
+            arguments = (*arguments[:option], *arguments[option + 2 :])
         patch.setattr(sys, "argv", ["lm_eval", "run", "--model", "act-hf", *arguments, *fixed])
         cli_evaluate()
     return dict(asked)
@@ -203,7 +207,7 @@ def test_integrity(asked, monkeypatch, pets):
 
 @pytest.mark.tier("slow")
 def test_tasks_that_draw_while_they_are_loaded(asked, monkeypatch, pets, tmp_path):
-    """They draw with the global generators, which lm-eval seeds before; datasets keeps what was drawn, here for each run anew."""
+    """They draw with the global generators, which lm-eval seeds before. datasets keeps what is drawn, here for each run."""
 
     def run(ask, *options):
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / f"{ask.__name__}{options}"))
@@ -235,7 +239,7 @@ def test_a_config_file(asked, monkeypatch, pets, chat_tokenizer, tmp_path):
         "confirm_run_unsafe_code": True,
         "trust_remote_code": True,
         "check_integrity": False,
-        "cache_requests": {"cache_requests": True},
+        "cache_requests": {"cache_requests": LM_EVAL_CACHES},
         "log_samples": True,
         "output_path": "of-the-file",
         "seed": [5, 5, 5, 5],

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_args
 
-from act_eval.errors import InputError, SettingError, explained
+from act_eval.errors import InputError, explained
 from act_eval.harness.settings import CacheRequests
 
-CONFIG = "config"
 _MODELS = ("hf", "act-hf")
 _WITHOUT_EFFECT = ("log_samples", "model")  # samples are always written; see `_MODELS`
 _CACHE_REQUESTS = get_args(CacheRequests)
@@ -28,23 +27,23 @@ def read_config_file(path: str, honoured: Collection[str]) -> dict[str, Any]:
         Those entries, without those that are null; a seed as one number.
 
     Raises:
-        SettingError: there is no such file, it is no YAML, or it holds what would have no effect.
+        InputError: there is no such file, it is no YAML, or it holds what would have no effect.
     """
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
-    with _explained(lambda reason: SettingError(CONFIG, f"cannot be used: {reason}.")):
+    with _explained(lambda reason: InputError(f"the config file {path} cannot be used: {reason}.")):
         entries = EvaluatorConfig.load_yaml_config(path)
     known = {setting.name: _default(setting) for setting in fields(EvaluatorConfig)}
     unknown = next((name for name in entries if name not in known), None)
     if unknown is not None:
-        raise SettingError(CONFIG, f"{path} has an entry {unknown!r}, which lm-eval does not know: mend or remove it.")
+        raise InputError(f"the config file {path} has an entry {unknown!r}, which lm-eval does not know: mend or remove it.")
     if entries.get("model") not in (None, *_MODELS):
-        raise SettingError(
-            CONFIG, f"{path} names the model {entries['model']!r}, but only hf and act-hf can be run here: remove it."
+        raise InputError(
+            f"the config file {path} names the model {entries['model']!r}, but only hf and act-hf can be run here: remove it."
         )
     for name, value in entries.items():
         if name not in honoured and name not in _WITHOUT_EFFECT and value not in (None, known[name]):
-            raise SettingError(CONFIG, f"{path} sets {name}, which has no effect here: remove it, or use `act-eval run`.")
+            raise InputError(f"the config file {path} sets {name}, which has no effect here: remove it, or use `act-eval run`.")
     given = {name: value for name, value in entries.items() if name in honoured and value is not None}
     if "seed" in given:
         given["seed"] = _one_seed(given["seed"], path)
@@ -96,11 +95,11 @@ def _word(value: Any) -> Any:
 
 
 def _one_seed(seed: Any, path: str) -> Any:
-    """The seed of all generators. Raises SettingError where they have different ones, or one has none."""
+    """The seed of all generators. Raises InputError where they have different ones, or one has none."""
     seeds = seed if isinstance(seed, list) else [seed]
     if len(set(map(str, seeds))) != 1 or not isinstance(seeds[0], int):
-        raise SettingError(
-            CONFIG, f"{path} sets seed to {seed}, but here all random generators have the same seed: give one number."
+        raise InputError(
+            f"the config file {path} sets seed to {seed}, but here all random generators have the same seed: give one number."
         )
     return seeds[0]
 
