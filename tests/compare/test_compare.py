@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.dying import run_until_killed
+from helpers.pets import write_pets
 from helpers.runs import read_samples
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -475,3 +476,35 @@ def test_a_profile_without_heads_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", None)
     with pytest.raises(InputError, match="names no head"):
         compare(tmp_path / "results", "--model-args", f"act_profile={tmp_path / 'empty.json'}")
+
+
+@pytest.mark.tier("slow")
+def test_runs_that_were_asked_otherwise_are_other_runs(tmp_path):
+    """What shapes prompts or answers of a task counts; what does not, such as how to generate where nothing is, does not."""
+    folder = write_pets(tmp_path / "pets")
+
+    def compare_pets(*options):
+        arguments = ["compare", "--tasks", "pets,pets_text", "--include-path", str(folder), "--device", "cpu", *MODEL_ARGS]
+        arguments += ["--batch-size", "12", "--output", str(tmp_path / "output"), *options]
+        said = CliRunner().invoke(cli.app, arguments, catch_exceptions=False).output
+        return [line.partition("] ")[2] for line in said.splitlines() if line.startswith("[")]
+
+    everything = ["pets, ACT", "pets_text, ACT", "pets, baseline", "pets_text, baseline"]
+    assert compare_pets() == everything
+    assert compare_pets("--cache-requests", "true", "--confirm-run-unsafe-code", "--trust-remote-code") == []
+    assert compare_pets("--gen-kwargs", "max_gen_toks=2") == ["pets_text, ACT", "pets_text, baseline"]
+    assert compare_pets("--samples", '{"pets": [0, 3]}') == ["pets, ACT", "pets, baseline"]
+    assert compare_pets("--num-fewshot", "pets_text=1") == ["pets_text, ACT", "pets_text, baseline"]
+    assert compare_pets("--metadata", "word=rare") == everything
+    assert compare_pets() == []
+
+
+@pytest.mark.tier("slow")
+def test_what_is_recorded_by_default_is_what_earlier_versions_recorded(finished):
+    """So that runs of theirs are still finished."""
+    for file in finished.rglob("results_*.json"):
+        recorded = json.loads(file.read_text())["act_eval_run"]
+        names = {"task", "model_args", "limit", "seed", "num_fewshot", "apply_chat_template", "include_path"}
+        assert set(recorded["asked"]) == names
+        (task,) = recorded["tasks"].values()
+        assert not set(task["config"].get("metadata", {})) & {"act_profile", "act_alpha", "dtype"}

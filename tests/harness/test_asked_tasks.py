@@ -74,7 +74,7 @@ REFUSED = {
 @pytest.mark.parametrize(("tasks", "options", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_does_not_fit_is_said_before_the_model_is_loaded(pets, no_model, tmp_path, command, tasks, options, words):
     arguments = [command, "--tasks", ",".join(tasks), *options, "--include-path", pets, "--device", "cpu"]
-    arguments += ["--output", str(tmp_path / "output"), *(["--vary", "beta=0"] if command == "sweep" else [])]
+    arguments += ["--output", str(tmp_path / "output"), *(["--vary", "beta=0,0.4"] if command == "sweep" else [])]
     result = CliRunner().invoke(cli.app, arguments)
     assert isinstance(result.exception, InputError), result.exception
     assert words in str(result.exception)

@@ -146,10 +146,10 @@ def test_lm_evals_own_folder_is_as_it_was(world, monkeypatch):
 
     with pytest.raises(KeyError):
         fail()
-    assert cache.PATH == usual
+    assert usual == cache.PATH
     assert inside[0].startswith(f"{usual}/act-eval/")
     with request_cache_of({}, replace(prompts, cache_requests=None), lm):
-        assert cache.PATH == usual
+        assert usual == cache.PATH
 
 
 def test_a_file_that_was_not_written_to_its_end(world, monkeypatch):
