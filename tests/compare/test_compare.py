@@ -479,24 +479,28 @@ def test_a_profile_without_heads_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.tier("slow")
-def test_runs_that_were_asked_otherwise_are_other_runs(tmp_path):
+def test_runs_that_were_asked_otherwise_are_other_runs(tmp_path, monkeypatch):
     """What shapes prompts or answers of a task counts; what does not, such as how to generate where nothing is, does not."""
-    folder = write_pets(tmp_path / "pets")
+    monkeypatch.setattr("lm_eval.caching.cache.PATH", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    folder, output = write_pets(tmp_path / "pets"), tmp_path / "output"
 
-    def compare_pets(*options):
+    def tasks_that_ran(*options):
+        earlier = set(output.rglob("results_*.json"))
         arguments = ["compare", "--tasks", "pets,pets_text", "--include-path", str(folder), "--device", "cpu", *MODEL_ARGS]
-        arguments += ["--batch-size", "12", "--output", str(tmp_path / "output"), *options]
-        said = CliRunner().invoke(cli.app, arguments, catch_exceptions=False).output
-        return [line.partition("] ")[2] for line in said.splitlines() if line.startswith("[")]
+        arguments += ["--batch-size", "12", "--output", str(output), *options]
+        CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        return sorted(
+            next(iter(json.loads(file.read_text())["configs"])) for file in set(output.rglob("results_*.json")) - earlier
+        )
 
-    everything = ["pets, ACT", "pets_text, ACT", "pets, baseline", "pets_text, baseline"]
-    assert compare_pets() == everything
-    assert compare_pets("--cache-requests", "true", "--confirm-run-unsafe-code", "--trust-remote-code") == []
-    assert compare_pets("--gen-kwargs", "max_gen_toks=2") == ["pets_text, ACT", "pets_text, baseline"]
-    assert compare_pets("--samples", '{"pets": [0, 3]}') == ["pets, ACT", "pets, baseline"]
-    assert compare_pets("--num-fewshot", "pets_text=1") == ["pets_text, ACT", "pets_text, baseline"]
-    assert compare_pets("--metadata", "word=rare") == everything
-    assert compare_pets() == []
+    assert tasks_that_ran() == ["pets", "pets", "pets_text", "pets_text"]
+    assert tasks_that_ran("--cache-requests", "true", "--confirm-run-unsafe-code", "--trust-remote-code") == []
+    assert tasks_that_ran("--gen-kwargs", "max_gen_toks=2") == ["pets_text", "pets_text"]
+    assert tasks_that_ran("--samples", '{"pets": [0, 3]}') == ["pets", "pets"]
+    assert tasks_that_ran("--num-fewshot", "pets_text=1") == ["pets_text", "pets_text"]
+    assert tasks_that_ran("--metadata", "word=rare") == ["pets", "pets", "pets_text", "pets_text"]
+    assert tasks_that_ran() == []
 
 
 @pytest.mark.tier("slow")
