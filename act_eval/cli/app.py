@@ -9,13 +9,19 @@ import typer
 from act_eval.cli import compare, demo, models, mt_bench, profiles, report, run, search, sinks, sweep, tasks
 from act_eval.cli.failures import DEBUG_HELP, failures_in_one_line, split_debug
 
+
+def with_hyphens(name: str) -> str:
+    """Let options be written with underscores, too, as those of lm-eval are."""
+    return name.replace("_", "-")
+
+
 app = typer.Typer(
     help="Does calibrating attention sinks (ACT) help your language model on your tasks?",
     epilog=DEBUG_HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": with_hyphens},
 )
 app.command(context_settings=run.PASS_THROUGH)(run.run)
 for command in (

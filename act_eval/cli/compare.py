@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from act_eval.cli.failures import goes_on
-from act_eval.cli.options import Output, Seeds, Verbose, whole_numbers, with_settings
+from act_eval.cli.foreseen import say_foreseen
+from act_eval.cli.options import DryRun, Output, Seeds, Verbose, whole_numbers, with_settings
 from act_eval.cli.report import report_on
 from act_eval.cli.terminal import console, quiet
 from act_eval.harness.settings import ModelSettings, PromptSettings
@@ -12,7 +13,13 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 @with_settings(without=("seed",))
 @goes_on
 def compare(
-    *, prompts: PromptSettings, output: Output, model: ModelSettings, seeds: Seeds = "1234", verbose: Verbose = False
+    *,
+    prompts: PromptSettings,
+    output: Output,
+    model: ModelSettings,
+    seeds: Seeds = "1234",
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run baseline and ACT on the same tasks, the model loaded once, then report. Finished parts are not run again.
 
@@ -20,9 +27,11 @@ def compare(
     """
     quiet(verbose)
 
-    from act_eval.compare import ComparisonSettings, run_comparison
+    from act_eval.compare import ComparisonSettings, foresee_runs, plan_comparison, run_comparison
 
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
+    if dry_run:
+        return say_foreseen(foresee_runs(plan_comparison(settings), output))
     finished = run_comparison(settings, output, console)
     if finished is not None:
         report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from act_eval.cli.failures import goes_on
-from act_eval.cli.options import Output, Seeds, Verbose, whole_numbers, with_settings
+from act_eval.cli.foreseen import say_foreseen
+from act_eval.cli.options import DryRun, Output, Seeds, Verbose, whole_numbers, with_settings
 from act_eval.cli.terminal import console, quiet, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
@@ -27,6 +28,7 @@ def sweep(
         str | None, typer.Option(help="What tables and plots show; by default the metric that most tasks have.")
     ] = None,
     seeds: Seeds = "1234",
+    dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
     """Compare ACT with the baseline over a grid of settings, the baseline run once. Finished parts are not run again.
@@ -35,14 +37,16 @@ def sweep(
     """
     quiet(verbose)
 
-    from act_eval.compare import ComparisonSettings
+    from act_eval.compare import ComparisonSettings, foresee_runs
     from act_eval.sweep.grid import Axis
-    from act_eval.sweep.run import run_sweep
+    from act_eval.sweep.run import plan_sweep, run_sweep
     from act_eval.sweep.tables import main_metric, print_tables
     from act_eval.sweep.write import write_sweep
 
     axes = [Axis.parse(text) for text in vary]
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
+    if dry_run:
+        return say_foreseen(foresee_runs(plan_sweep(settings, axes), output))
     results = run_sweep(settings, axes, output, console)
     if results is not None:
         shown = main_metric(results, metric)

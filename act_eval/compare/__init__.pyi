@@ -1,6 +1,9 @@
+from .foresee import ForeseenRun as ForeseenRun
+from .foresee import foresee_runs as foresee_runs
 from .plan import ComparisonSettings as ComparisonSettings
 from .plan import Run as Run
 from .plan import RunPlan as RunPlan
+from .plan import plan_comparison as plan_comparison
 from .plan import plan_runs as plan_runs
 from .recorded import FinishedRuns as FinishedRuns
 from .run import run_comparison as run_comparison

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from act_eval.errors import InputError, SettingError
-from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.arguments import ACTArguments, act_and_baseline
+from act_eval.harness.asked_tasks import check_samples, load_asked_tasks
 from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
-from act_eval.harness.tasks import LoadedTasks, load_for_evaluation, task_manager
+from act_eval.harness.tasks import LoadedTasks, explained_dataset_errors
 from act_eval.harness.what_ran import in_json, without_placement
 
 
@@ -99,6 +101,12 @@ class RunPlan:
     manager: TaskManager
 
 
+def plan_comparison(settings: ComparisonSettings) -> RunPlan:
+    """Say what a comparison of ACT with its baseline runs. Raises what `act_and_baseline` and `plan_runs` raise."""
+    act, baseline = act_and_baseline(settings.model.model_args)
+    return plan_runs(settings, {"ACT": act, "baseline": baseline})
+
+
 def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]) -> RunPlan:
     """Say what is to be run: every variant with every seed on every task, those of groups and tags one by one.
 
@@ -107,14 +115,23 @@ def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]
         variants: by name, the settings of ACT, one of them for the baseline.
 
     Raises:
-        InputError: there is no task of a name, or its config or dataset cannot be used.
+        InputError: see `load_asked_tasks`; or documents of a task are asked for that it does not have.
     """
-    manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
-    loaded = load_for_evaluation(manager.match_tasks(list(settings.prompts.tasks)), manager)
+    asked = load_asked_tasks(replace(settings.prompts, seed=settings.seeds[0]), settings.model)
+    prompts = {name: _prompts_of(name, task, asked.prompts) for name, task in asked.loaded.tasks.items()}
     runs = tuple(
-        Run(variant, arguments, settings.model, replace(settings.prompts, tasks=(task,), seed=seed))
+        Run(variant, arguments, settings.model, replace(of_task, seed=seed))
         for variant, arguments in variants.items()
         for seed in settings.seeds
-        for task in loaded.tasks
+        for of_task in prompts.values()
     )
-    return RunPlan(runs, loaded, manager)
+    return RunPlan(runs, asked.loaded, asked.manager)
+
+
+def _prompts_of(name: str, task: Task, prompts: PromptSettings) -> PromptSettings:
+    """The settings of one task: of all settings, those that mean something to it."""
+    if prompts.samples:
+        with explained_dataset_errors():
+            check_samples(name, len(task.eval_docs), prompts)
+    of_task = prompts.of_task(name)
+    return of_task if task.OUTPUT_TYPE == "generate_until" else replace(of_task, gen_kwargs={})

@@ -17,6 +17,7 @@ from typing import Any
 from act_eval.compare.plan import Run
 from act_eval.differences import differences, in_words
 from act_eval.harness.checkpoint_files import Stamps
+from act_eval.harness.what_ran import package_versions
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,21 @@ class RecordedRuns:
             if others == stamps and _of_the_model(identity["asked"]) == asked:
                 return dict(identity["model"])
         return None
+
+    def foreseen_identity(self, run: Run, task: Mapping[str, Any], stamps: Stamps | None) -> Identity | None:
+        """The identity of a run as far as files tell it without loading the model; None where they do not.
+
+        Args:
+            run: what is asked for.
+            task: see `describe_task`.
+            stamps: of the checkpoint that the run loads, see `checkpoint_stamps`.
+        """
+        model = self.model_of(run, stamps)
+        return None if model is None else identity_of(run, task, {"model": model, "versions": package_versions()})
+
+    def has_asked(self, run: Run) -> bool:
+        """Whether a run was asked for in the same words, whatever they stood for."""
+        return any(identity["asked"] == run.asked for identity in self.identities)
 
     def holds(self, identity: Identity) -> bool:
         """Whether this run is finished."""

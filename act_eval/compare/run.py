@@ -20,7 +20,7 @@ from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from rich.console import Console
 
-from act_eval.compare.plan import ComparisonSettings, Run, RunPlan, plan_runs
+from act_eval.compare.plan import ComparisonSettings, Run, RunPlan, plan_comparison
 from act_eval.compare.progress import ComparisonProgress, RunSize
 from act_eval.compare.recorded import (
     IDENTITY_KEY,
@@ -33,16 +33,16 @@ from act_eval.compare.recorded import (
 )
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.files import make_folder
-from act_eval.harness.arguments import act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.commit import commit_looked_up_quietly
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
 from act_eval.harness.recorded_answers import remove_answers
+from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
 from act_eval.harness.task_identity import describe_task
-from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors, number_of_documents
-from act_eval.harness.what_ran import digest_of, package_versions, what_ran
+from act_eval.harness.tasks import check_enough_documents, evaluated_documents, explained_dataset_errors
+from act_eval.harness.what_ran import digest_of, what_ran
 from act_eval.task_groups import add_groups
 
 _UNFINISHED = ".unfinished-"
@@ -61,10 +61,9 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
         All runs; None in all but the main process.
 
     Raises:
-        InputError: see `act_and_baseline`, `plan_runs` and `run_missing`; raised before the model is loaded.
+        InputError: see `plan_comparison` and `run_missing`; raised before the model is loaded.
     """
-    act, baseline = act_and_baseline(settings.model.model_args)
-    return run_missing(plan_runs(settings, {"ACT": act, "baseline": baseline}), output, console)
+    return run_missing(plan_comparison(settings), output, console)
 
 
 def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns | None:
@@ -97,14 +96,15 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     processes.wait_for_everyone()
     recorded = RecordedRuns.read(output)
     processes.wait_for_everyone()
-    prompts = plan.runs[0].prompts
     with explained_dataset_errors():
         descriptions = {
-            name: describe_task(task, prompts.limit, prompts.num_fewshot) for name, task in plan.loaded.tasks.items()
+            name: describe_task(plan.loaded.tasks[name], run.prompts, run.model)
+            for name, run in {run.task: run for run in plan.runs}.items()
         }
     identities = _finished_without_the_model(plan, descriptions, recorded)
     if identities is None:
-        check_enough_documents(plan.loaded.tasks.values(), prompts.limit, _sharing(plan.runs[0], processes))
+        asked = ((plan.loaded.tasks[run.task], run.prompts) for run in plan.runs)
+        check_enough_documents(asked, _sharing(plan.runs[0], processes))
         lm = _load_model(plan)
         lm.known_what_ran = now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
@@ -136,11 +136,11 @@ def _finished_without_the_model(
     stamps = checkpoint_stamps(plan.runs[0].model_args)
     identities = []
     for run in plan.runs:
-        model = recorded.model_of(run, stamps)
-        if model is None:
+        identity = recorded.foreseen_identity(run, descriptions[run.task], stamps)
+        if identity is None or not recorded.holds(identity):
             return None
-        identities.append(identity_of(run, descriptions[run.task], {"model": model, "versions": package_versions()}))
-    return identities if all(map(recorded.holds, identities)) else None
+        identities.append(identity)
+    return identities
 
 
 def _load_model(plan: RunPlan) -> ACTLM:
@@ -189,7 +189,7 @@ def _size(run: Run, plan: RunPlan) -> RunSize:
     task = plan.loaded.tasks[run.task]
     kind = "loglikelihood" if task.OUTPUT_TYPE == "multiple_choice" else task.OUTPUT_TYPE
     name = f"{run.task}, {run.variant}" + (f", seed {run.prompts.seed}" if several_seeds else "")
-    return RunSize(name, run.task, kind, number_of_documents(task, run.prompts.limit))
+    return RunSize(name, run.task, kind, len(evaluated_documents(task, run.prompts)))
 
 
 def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -> None:
@@ -199,7 +199,7 @@ def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -
         lm.recording(output / _ANSWERS, digest_of(identity)) as recorded,
     ):
         tracker = EvaluationTracker(output_path=folder)
-        with commit_looked_up_quietly():
+        with commit_looked_up_quietly(), request_cache_of(identity["tasks"], run.prompts, lm):
             results = simple_evaluate(
                 model=lm,
                 model_args=run.model_args,

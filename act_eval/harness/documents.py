@@ -6,13 +6,18 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
 
+from act_eval.errors import SettingError
+from act_eval.harness.asked_tasks import check_samples
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.settings import PromptSettings
+from act_eval.harness.request_cache import request_cache_of
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import TaskError
 
 
@@ -46,19 +51,26 @@ def draw_training_documents(name: str, task: Task, prompts: PromptSettings) -> l
 
     Raises:
         TaskError: no document may be used.
+        SettingError: a document that is asked for by its number does not exist, or may not be used.
     """
     split = training_split(task)
     evaluated = {_content(doc) for doc in task.eval_docs}
     task.set_config("test_split", split)
+    number = len(task.eval_docs)
     usable = [index for index, doc in enumerate(task.eval_docs) if _content(doc) not in evaluated]
     if not usable:
         raise TaskError(f"all documents of the split {split!r} of task {name!r} are in its evaluation split too.")
-    return _draw(usable, prompts)
+    return _draw(name, number, usable, prompts)
 
 
-def draw_evaluation_documents(task: Task, prompts: PromptSettings) -> list[int]:
-    """Draw documents that a task is evaluated on, by their number in the split, in order."""
-    return _draw(range(len(task.eval_docs)), prompts)
+def draw_evaluation_documents(name: str, task: Task, prompts: PromptSettings) -> list[int]:
+    """Draw documents that a task is evaluated on, by their number in the split, in order.
+
+    Raises:
+        SettingError: a document that is asked for by its number does not exist.
+    """
+    number = len(task.eval_docs)
+    return _draw(name, number, range(number), prompts)
 
 
 def render(lm: ACTLM, task: Task, documents: Sequence[int], prompts: PromptSettings) -> list[list[Instance]]:
@@ -66,14 +78,19 @@ def render(lm: ACTLM, task: Task, documents: Sequence[int], prompts: PromptSetti
 
     Args:
         lm: holds the chat template.
-        task: its config is changed where the settings say something about few-shot examples.
+        task: its config is changed where the settings say something about few-shot examples. As for `lm_eval run`, a config
+            that says 0 stays as it is.
         documents: their numbers in the split, ascending.
         prompts: how documents become prompts.
     """
-    if prompts.num_fewshot is not None:
+    name = task.config.task
+    prompts = replace(prompts.of_task(name), limit=None, samples={name: documents})
+    if prompts.num_fewshot is not None and task.config.num_fewshot != 0:
         task.set_config("num_fewshot", prompts.num_fewshot)
     task.set_fewshot_seed(prompts.seed)
-    task.build_all_requests(samples=list(documents), **prompts.request_arguments(lm))
+    description = describe_task(task, prompts, ModelSettings()) if prompts.keeps_requests else {}
+    with request_cache_of(description, prompts, lm):
+        task.build_all_requests(samples=list(documents), **prompts.request_arguments(lm))
     by_document: dict[int, list[Instance]] = {}
     for instance in task.instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
@@ -88,9 +105,19 @@ def _config(task: Task) -> Any:
     return task.config
 
 
-def _draw(usable: Sequence[int], prompts: PromptSettings) -> list[int]:
-    number = len(usable) if prompts.limit is None else min(int(prompts.limit), len(usable))
-    return sorted(random.Random(prompts.seed).sample(usable, number))
+def _draw(name: str, documents: int, usable: Sequence[int], prompts: PromptSettings) -> list[int]:
+    """Draw from the documents that may be used, or take those that are asked for by their numbers."""
+    check_samples(name, documents, prompts)
+    asked = (prompts.samples or {}).get(name)
+    if asked is None:
+        number = len(usable) if prompts.limit is None else min(int(prompts.limit), len(usable))
+        return sorted(random.Random(prompts.seed).sample(usable, number))
+    unusable = sorted(set(asked).difference(usable))
+    if unusable:
+        raise SettingError(
+            "samples", f"names document {unusable[0]} of {name}, which is in the evaluation split too: leave it out."
+        )
+    return list(asked)
 
 
 def _content(doc: Mapping[str, Any]) -> str:

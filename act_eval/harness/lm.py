@@ -82,7 +82,7 @@ class ACTLM(HFLM):
         pretrained: as for `hf`: a name, a path or a ready model. By default the embedded demo model.
         act_profile: the heads to calibrate: `auto` (the list published for this checkpoint, else nearly all heads), `all`,
             `none`, a published name, a path to a JSON file, or heads inline (`2:8+13;5:1`).
-        needs_chat_template: whether to refuse a tokenizer without a chat template.
+        needs_chat_template: whether to refuse a tokenizer without a chat template, or the name of the one that it must have.
         kwargs: the settings of `ACT` with `act_` before their names, such as `act_beta`; everything else goes to `hf`. Where
             there is no CUDA device, the default `device` is the CPU.
 
@@ -96,7 +96,7 @@ class ACTLM(HFLM):
         self,
         pretrained: str | transformers.PreTrainedModel | None = None,
         act_profile: str | HeadProfile | None = "auto",
-        needs_chat_template: bool = False,
+        needs_chat_template: bool | str = False,
         **kwargs: Any,
     ) -> None:
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
@@ -183,10 +183,17 @@ class ACTLM(HFLM):
         with explained_checkpoint_errors("tokenizer", _source(source, kwargs)):
             super()._create_tokenizer(pretrained, tokenizer, *args, **kwargs)
         if self._needs_chat_template:
-            self._check_chat_template()
+            self._check_chat_template(self._needs_chat_template)
 
-    def _check_chat_template(self) -> None:
-        if not self.tokenizer.chat_template:
+    def _check_chat_template(self, wanted: bool | str) -> None:
+        templates = self.tokenizer.chat_template
+        name = wanted if isinstance(wanted, str) else "default"
+        if isinstance(templates, dict) and name not in templates:
+            raise InputError(
+                f"the tokenizer of {self._checkpoint} has no chat template {name!r}: give apply_chat_template one of "
+                f"{', '.join(sorted(templates))}."
+            )
+        if not templates:
             raise InputError(
                 f"the tokenizer of {self._checkpoint} has no chat template: choose a chat model, or name the tokenizer of one "
                 "with tokenizer=... in model_args."
@@ -199,7 +206,7 @@ class ACTLM(HFLM):
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """Choose the chat template, as `hf` does. Raises InputError where the tokenizer has none."""
         if chat_template:
-            self._check_chat_template()
+            self._check_chat_template(chat_template)
         return super().chat_template(chat_template)
 
     # --- scoring

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.evaluator_utils import get_sample_size
 
+from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.what_ran import digest_of, in_json
 
 if TYPE_CHECKING:
@@ -21,25 +21,29 @@ _WHERE_IT_IS = "config_source"  # in the metadata of a config
 _ROWS = 1000
 
 
-def describe_task(task: ConfigurableTask, limit: float | None, num_fewshot: int | None) -> dict[str, Any]:
+def describe_task(task: ConfigurableTask, prompts: PromptSettings, model: ModelSettings) -> dict[str, Any]:
     """Describe all that a task's prompts and metrics follow from, in values that JSON can hold.
 
     Args:
         task: as lm-eval loads it, before it runs.
-        limit: of its documents, as in `PromptSettings`.
-        num_fewshot: as in `PromptSettings`; without solved examples, those that they are drawn from do not count.
+        prompts: of this task: which of its documents are asked; without solved examples, those that they are drawn from do not
+            count.
+        model: its arguments, which lm-eval puts into the metadata of the config, do not count there.
 
     Returns:
         `config`, its functions as text; `code`, for each file that functions come from, a digest; `documents` and `examples`,
         digests of what is evaluated and of what few-shot examples are drawn from.
     """
     config = in_json(task.dump_config())
-    config.get("metadata", {}).pop(_WHERE_IT_IS, None)
-    shots = num_fewshot if num_fewshot is not None else task.config.num_fewshot or 0
+    of_the_model = in_json(model.without_act)
+    for name, value in list(config.get("metadata", {}).items()):
+        if name == _WHERE_IT_IS or (name in of_the_model and of_the_model[name] == value and name not in prompts.metadata):
+            del config["metadata"][name]
+    shots = prompts.num_fewshot if prompts.num_fewshot is not None else task.config.num_fewshot or 0
     return {
         "config": config,
         "code": _code(task),
-        "documents": _digest_of_rows(task.eval_docs, get_sample_size(task, limit)),
+        "documents": _digest_of_rows(task.eval_docs, _asked_documents(task, prompts)),
         "examples": _digest_of_rows(task.fewshot_docs()) if shots else None,
     }
 
@@ -63,16 +67,24 @@ def _functions(value: Any) -> Iterator[Any]:
             yield from _functions(part)
 
 
-def _digest_of_rows(documents: Any, limit: int | None = None) -> str:
+def _asked_documents(task: ConfigurableTask, prompts: PromptSettings) -> Sequence[int] | None:
+    """The numbers of the documents that are asked; None for all."""
+    limit = get_sample_size(task, prompts.limit)
+    if limit is not None:
+        return range(min(limit, len(task.eval_docs)))
+    return (prompts.samples or {}).get(task.config.task)
+
+
+def _digest_of_rows(documents: Any, chosen: Sequence[int] | None = None) -> str:
     digest = hashlib.sha256()
-    for rows in _in_parts(documents, limit):
+    for rows in _in_parts(documents, chosen):
         digest.update(digest_of(rows).encode())
     return digest.hexdigest()[:16]
 
 
-def _in_parts(documents: Any, limit: int | None) -> Iterable[Any]:
+def _in_parts(documents: Any, chosen: Sequence[int] | None) -> Iterable[Any]:
     """Some rows at a time; a dataset's by column, which is faster."""
     if hasattr(documents, "iter"):
-        chosen = documents if limit is None else documents.select(range(min(limit, len(documents))))
-        return chosen.iter(_ROWS)
-    return islice(documents or (), limit)
+        return (documents if chosen is None else documents.select(chosen)).iter(_ROWS)
+    numbers = None if chosen is None else set(chosen)
+    return (row for number, row in enumerate(documents or ()) if numbers is None or number in numbers)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act_eval.errors import InputError, SettingError, explained
+from act_eval.harness.settings import PromptSettings
 from act_eval.task_groups import TaskGroup
 
 if TYPE_CHECKING:
@@ -51,10 +52,12 @@ class LoadedTasks:
     Attributes:
         tasks: by name.
         groups: by name.
+        innermost: of the tasks that are in a group, the name of the innermost one.
     """
 
     tasks: Mapping[str, Task]
     groups: Mapping[str, TaskGroup]
+    innermost: Mapping[str, str]
 
 
 def tasks_path() -> Path:
@@ -74,12 +77,15 @@ def project_tasks() -> TaskManager:
     return TaskManager(include_path=str(tasks_path()), include_defaults=False)
 
 
-def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskManager:
+def task_manager(
+    names: Sequence[str], include_path: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> TaskManager:
     """Make a task manager that knows some tasks or groups; lm-eval's own are indexed, slowly, only where they are needed.
 
     Args:
         names: of lm-eval tasks, groups or tags, or patterns.
         include_path: folder with more task configs.
+        metadata: what tasks are made with beside their configs, by name.
 
     Raises:
         SettingError: there is no folder `include_path`.
@@ -95,7 +101,7 @@ def task_manager(names: Sequence[str], include_path: str | None = None) -> TaskM
     paths = [str(tasks_path()), *([include_path] if include_path else [])]
     for include_defaults in (False, True):
         try:
-            manager = TaskManager(include_path=paths, include_defaults=include_defaults)
+            manager = TaskManager(include_path=paths, include_defaults=include_defaults, metadata=dict(metadata or {}))
         except (OSError, ValueError, YAMLError):  # lm-eval 0.4.10, where later ones leave out what cannot be read
             _check_configs(include_path)
             raise
@@ -120,7 +126,15 @@ def _check_configs(folder: str | None) -> None:
 
 def load_tasks(name: str, manager: TaskManager) -> dict[str, Task]:
     """Load the task of that name, or all tasks of a group or tag: tasks by name."""
-    return load_with_groups(name, manager)[0]
+    return dict(load_for_evaluation([name], manager).tasks)
+
+
+def tasks_with_tag(tag: str, manager: TaskManager) -> list[str]:
+    """The names of all tasks that have a tag; none where it is no tag."""
+    entry = manager.task_index[tag] if tag in manager.all_tags else None
+    if entry is None:
+        return []
+    return sorted(entry["task"] if isinstance(entry, dict) else entry.tags)
 
 
 @contextmanager
@@ -141,21 +155,6 @@ def _explained_config_errors(name: str) -> Iterator[None]:
 
     with explained(explain, Exception), explained_dataset_errors():
         yield
-
-
-def load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:
-    """Load tasks as `load_tasks` does, and find the innermost group of each that has one."""
-    with _explained_config_errors(name):
-        return _load_with_groups(name, manager)
-
-
-def _load_with_groups(name: str, manager: TaskManager) -> tuple[dict[str, Task], dict[str, str]]:
-    if not hasattr(manager, "load"):  # lm-eval 0.4.10
-        nested = manager.load_task_or_group([name])
-        return _flat(nested), dict(_innermost_groups(nested))
-    loaded = manager.load([name])
-    groups = {task: group for group, tasks in loaded.get("group_map", {}).items() for task in tasks}
-    return dict(loaded["tasks"]), groups
 
 
 def _flat(tasks: dict[Any, Any]) -> dict[str, Task]:
@@ -184,20 +183,23 @@ def load_for_evaluation(names: Iterable[str], manager: TaskManager) -> LoadedTas
     """
     tasks: dict[str, Task] = {}
     groups: dict[str, TaskGroup] = {}
+    innermost: dict[str, str] = {}
     for name in names:
         with _explained_config_errors(name):
             if not hasattr(manager, "load"):  # lm-eval 0.4.10
                 nested = manager.load_task_or_group([name])
-                found, of_name = _flat(nested), dict(_nested_groups(nested))
+                found, of_name, inner = _flat(nested), dict(_nested_groups(nested)), dict(_innermost_groups(nested))
             else:
                 loaded = manager.load([name])
                 found, of_name = loaded["tasks"], {group.name: _task_group(group) for group in loaded["groups"].values()}
+                inner = {task: group for group, children in loaded["group_map"].items() for task in children if task in found}
         tasks |= {task: found[task] for task in found if task not in tasks}
         groups |= of_name
+        innermost |= inner
     for task in tasks:
         if Path(task).name != task:
             raise TaskError(f"the task name {task!r} holds a path, but files are named by it: rename the task in its config.")
-    return LoadedTasks(tasks, groups)
+    return LoadedTasks(tasks, groups, innermost)
 
 
 def _task_group(group: Any) -> TaskGroup:
@@ -214,27 +216,29 @@ def _nested_groups(tasks: dict[Any, Any]) -> Iterator[tuple[str, TaskGroup]]:
             yield from _nested_groups(members)
 
 
-def number_of_documents(task: Task, limit: float | None) -> int:
-    """How many documents of a task are evaluated, with a limit as in `PromptSettings`."""
+def evaluated_documents(task: Task, prompts: PromptSettings) -> Sequence[int]:
+    """The documents of a task that are evaluated, by their numbers in the split."""
     from lm_eval.evaluator_utils import get_sample_size
 
-    documents, asked = len(task.eval_docs), get_sample_size(task, limit)
-    return documents if asked is None else min(asked, documents)
+    chosen = (prompts.samples or {}).get(task.config.task)
+    if chosen is not None:
+        return chosen
+    limit = get_sample_size(task, prompts.limit)
+    return range(len(task.eval_docs))[:limit]
 
 
-def check_enough_documents(tasks: Iterable[Task], limit: float | None, processes: int) -> None:
+def check_enough_documents(asked: Iterable[tuple[Task, PromptSettings]], processes: int) -> None:
     """Check that every process of several gets a document of each task: lm-eval cannot go on with one that has none.
 
     Args:
-        tasks: that are run.
-        limit: documents per task, a share of them below 1, or None for all.
+        asked: tasks that are run, with what says how many of their documents are asked.
         processes: how many share the documents.
 
     Raises:
         TaskError: a task has too few documents.
     """
-    for task in tasks if processes > 1 else ():
-        number = number_of_documents(task, limit)
+    for task, prompts in asked if processes > 1 else ():
+        number = len(evaluated_documents(task, prompts))
         if number < processes:
             raise TaskError(
                 f"{processes} processes cannot share the documents of task {task.config.task}, of which {number} are "

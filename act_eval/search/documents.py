@@ -75,11 +75,30 @@ def load_documents(lm: ACTLM, tasks: Mapping[str, Task], prompts: PromptSettings
         TaskError: a task has no accuracy (`acc`) or no documents that may be used.
         RequestError: a choice of a document cannot be scored.
     """
+    for task in tasks.values():
+        calibration_split(task)
+    drawn = {name: draw_training_documents(name, task, prompts) for name, task in tasks.items()}
+    return render_documents(lm, tasks, drawn, prompts)
+
+
+def render_documents(
+    lm: ACTLM, tasks: Mapping[str, Task], drawn: Mapping[str, Sequence[int]], prompts: PromptSettings
+) -> list[CalibrationDocument]:
+    """Render documents that were drawn from the training splits of some tasks, task by task.
+
+    Args:
+        lm: tokenizes.
+        tasks: lm-eval tasks by name, as `draw_training_documents` changed them.
+        drawn: numbers of documents, ascending, by task.
+        prompts: how they are rendered.
+
+    Raises:
+        TaskError: a task has no accuracy (`acc`).
+        RequestError: a choice of a document cannot be scored.
+    """
     documents: list[CalibrationDocument] = []
     for name, task in tasks.items():
-        calibration_split(task)
-        chosen = draw_training_documents(name, task, prompts)
-        documents += _documents(lm, name, task, render(lm, task, chosen, prompts))
+        documents += _documents(lm, name, task, render(lm, task, drawn[name], prompts))
     return documents
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from lm_eval.api.task import Task
 
 from act_eval.errors import SettingError
 from act_eval.files import make_folder
+from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
+from act_eval.harness.documents import draw_training_documents
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import same_for_all, shared_processes
-from act_eval.harness.tasks import explained_dataset_errors, load_tasks, task_manager
+from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
-from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, load_documents
+from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import SearchSpace
 from act_eval.search.identity import SearchIdentity
@@ -46,14 +47,17 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used.
         NonFiniteLogitsError: logits of the model are not numbers.
     """
-    tasks = _load_tasks(settings)
+    asked = load_asked_tasks(settings.prompts, settings.model)
+    tasks = asked.loaded.tasks
     splits = {name: calibration_split(task) for name, task in tasks.items()}
+    with explained_dataset_errors():
+        drawn = {name: draw_training_documents(name, task, asked.prompts) for name, task in tasks.items()}
     make_folder(output)
     needs_chat_template = settings.prompts.apply_chat_template
     lm = ACTLM(needs_chat_template=needs_chat_template, **settings.model.lm_arguments(act_profile="none"))
     processes = shared_processes()
     space = SearchSpace.from_config(lm.config, settings.layers)
-    documents = _load_documents(lm, tasks, settings)
+    documents = _load_documents(lm, asked, drawn, settings)
     to_search, to_validate = _split_documents(documents, settings)
     evaluator = HeadEvaluator(lm, settings.act, space.layers, settings.model.whole_batch_size())
     identity = SearchIdentity(settings, space, splits, fingerprint(documents), same_for_all(what_ran(lm)))
@@ -82,22 +86,12 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
     return result
 
 
-def _load_tasks(settings: SearchSettings) -> dict[str, Task]:
-    """Load the tasks that the settings name, groups resolved, by name."""
-    manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
+def _load_documents(
+    lm: ACTLM, asked: AskedTasks, drawn: Mapping[str, Sequence[int]], settings: SearchSettings
+) -> list[CalibrationDocument]:
+    """Render the documents of all tasks, in an order in which every stretch holds its share of each task."""
     with explained_dataset_errors():
-        return {
-            name: task
-            for match in manager.match_tasks(list(settings.prompts.tasks))
-            for name, task in load_tasks(match, manager).items()
-        }
-
-
-def _load_documents(lm: ACTLM, tasks: Mapping[str, Task], settings: SearchSettings) -> list[CalibrationDocument]:
-    """Draw the documents of all tasks, in an order in which every stretch holds its share of each task."""
-    rendering = settings.prompts
-    with explained_dataset_errors():
-        return interleave(load_documents(lm, tasks, rendering), settings.prompts.seed)
+        return interleave(render_documents(lm, asked.loaded.tasks, drawn, asked.prompts), settings.prompts.seed)
 
 
 def _split_documents(

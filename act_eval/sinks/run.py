@@ -19,7 +19,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.processes import is_first_process, same_for_all
 from act_eval.harness.scoring import Tokens
-from act_eval.harness.tasks import explained_dataset_errors, task_manager
+from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
 from act_eval.head_scores import fits_model, read_head_scores, write_head_scores
 from act_eval.layer_lists import resolve_layers
@@ -48,16 +48,15 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be written to.
         NonFiniteLogitsError: attention weights of a document are not numbers.
     """
-    manager = task_manager(settings.prompts.tasks, settings.prompts.include_path)
     with explained_dataset_errors():
-        tasks = draw_tasks(manager, settings)
+        tasks = draw_tasks(settings)
     make_folder(output)
     searched = None if settings.search is None else read_head_scores(settings.search)
     lm = ACTLM(needs_chat_template=settings.prompts.apply_chat_template, **settings.lm_arguments)
     num_layers, num_heads = model_shape(lm.config)
     layers = resolve_layers(settings.layers, attention_layers(lm.config))
     with explained_dataset_errors():
-        prompts = {name: render_prompts(lm, drawn.task, drawn.documents, settings) for name, drawn in tasks.items()}
+        prompts = {name: render_prompts(lm, drawn, drawn.documents) for name, drawn in tasks.items()}
         single_document = render_single_document(lm, tasks, settings)
     if searched is not None and not fits_model(searched, num_layers, num_heads):
         raise SettingError(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from act_eval.compare.plan import ComparisonSettings, plan_runs
+from act_eval.compare.plan import ComparisonSettings, RunPlan, plan_runs
 from act_eval.compare.run import run_missing
 from act_eval.harness.arguments import baseline_of
-from act_eval.sweep.grid import Axis, points
+from act_eval.sweep.grid import Axis, Point, points
 from act_eval.sweep.results import SweepResults, read_results
 
 
@@ -32,7 +32,16 @@ def run_sweep(settings: ComparisonSettings, axes: Sequence[Axis], output: Path, 
         InputError: see `grid.points`, `compare.plan_runs` and `compare.run_missing`; raised before the model is loaded.
     """
     grid = points(settings.model.model_args, axes)
+    finished = run_missing(_plan(settings, grid), output, console)
+    return None if finished is None else read_results(axes, grid, finished, output)
+
+
+def plan_sweep(settings: ComparisonSettings, axes: Sequence[Axis]) -> RunPlan:
+    """Say what `run_sweep` runs. Raises what it raises before the model is loaded."""
+    return _plan(settings, points(settings.model.model_args, axes))
+
+
+def _plan(settings: ComparisonSettings, grid: Sequence[Point]) -> RunPlan:
     variants = {point.label: point.arguments for point in grid if not point.arguments.changes_nothing}
     variants["baseline"] = baseline_of(grid[0].arguments)
-    finished = run_missing(plan_runs(settings, variants), output, console)
-    return None if finished is None else read_results(axes, grid, finished, output)
+    return plan_runs(settings, variants)

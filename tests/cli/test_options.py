@@ -1,10 +1,12 @@
 """Options of the command line: made from settings classes, and named where a setting cannot work."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from act_eval.cli.app import app
@@ -67,3 +69,153 @@ def test_every_command_that_asks_a_model_has_every_shared_option(command):
 
 def test_every_field_of_the_shared_settings_has_an_option():
     assert set(SHARED) == {field.name for settings in (ModelSettings, PromptSettings) for field in fields(settings)}
+
+
+def every_command(group=None, path=()):
+    """(path, command) of all commands of the program."""
+    group = typer.main.get_command(app) if group is None else group
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+OPTIONS = [
+    (path, parameter.name, option)
+    for path, command in every_command()
+    for parameter in command.params
+    for option in (*parameter.opts, *parameter.secondary_opts)
+    if option.startswith("--") and "-" in option.removeprefix("--")
+]
+
+
+def context_of(path, arguments):
+    """The context of a command, its command line read and nothing run."""
+    program = typer.main.get_command(app)
+    context = program.make_context("act-eval", list(path), resilient_parsing=True)
+    for name in path[:-1]:
+        program = program.commands[name]
+        context = program.make_context(name, [], parent=context, resilient_parsing=True)
+    return program.commands[path[-1]].make_context(path[-1], arguments, parent=context, resilient_parsing=True)
+
+
+@pytest.mark.parametrize(("path", "name", "option"), OPTIONS, ids=[f"{' '.join(path)} {option}" for path, _, option in OPTIONS])
+def test_options_may_be_written_with_underscores(path, name, option):
+    for spelling in (option, "--" + option.removeprefix("--").replace("-", "_")):
+        (parameter,) = (each for each in dict(every_command())[path].params if each.name == name)
+        value = [] if getattr(parameter, "is_flag", False) else ["1"]
+        context = context_of(path, [spelling, *value])
+        assert context.get_parameter_source(name).name == "COMMANDLINE", spelling
+
+
+def test_arguments_that_look_like_options_of_lm_eval_stay_as_they_are():
+    context = context_of(("run",), ["--gen_kwargs", "a_b=1", "--model_args", "c-d=2"])
+    assert context.args == ["--gen_kwargs", "a_b=1", "--model_args", "c-d=2"]
+
+
+def config_file(folder, **entries):
+    (folder / "config.yaml").write_text(yaml.safe_dump(entries, sort_keys=False))
+    return str(folder / "config.yaml")
+
+
+class TestConfigFiles:
+    """Command line before file before defaults."""
+
+    def run(self, folder, *arguments, **entries):
+        return run(show, "--config", config_file(folder, **entries), *arguments)
+
+    def test_a_file_stands_in_for_options(self, tmp_path):
+        result = self.run(tmp_path, tasks=["a", "b"], limit=3, model_args={"pretrained": "m", "act_beta": 0.5}, device="cpu")
+        prompts = PromptSettings(("a", "b"), limit=3.0)
+        model = ModelSettings({"pretrained": "m", "act_beta": 0.5}, device="cpu", batch_size="1")
+        assert result.output.strip() == f"{prompts} {model} 1"
+
+    def test_options_go_before_the_file(self, tmp_path):
+        options = ["--tasks", "c", "--limit", "2", "--no-apply-chat-template", "--gen-kwargs", "a=1", "--model-args", "x=2"]
+        entries = {"tasks": "a", "limit": 3, "apply_chat_template": "tool", "gen_kwargs": "b=2", "model_args": "y=1,z=1"}
+        prompts = PromptSettings(("c",), limit=2.0, gen_kwargs={"a": 1})
+        model = ModelSettings({"x": 2}, batch_size="1")
+        assert self.run(tmp_path, *options, **entries).output.strip() == f"{prompts} {model} 1"
+
+    def test_values_keep_their_types(self, tmp_path):
+        entries = {
+            "tasks": "a",
+            "limit": None,
+            "num_fewshot": {"a": 2},
+            "apply_chat_template": "tool",
+            "fewshot_as_multiturn": False,
+            "gen_kwargs": {"until": [",", "=", "{"], "temperature": 0.5},
+            "metadata": {"tokenizer": "t", "lengths": [1, 2], "deep": {"a": None}},
+            "model_args": {"dtype": "auto", "chat_template_args": {"a": [1]}},
+        }
+        prompts = PromptSettings(
+            ("a",),
+            limit=7.0,
+            num_fewshot={"a": 2},
+            apply_chat_template="tool",
+            fewshot_as_multiturn=False,
+            gen_kwargs=entries["gen_kwargs"],
+            metadata=entries["metadata"],
+        )
+        assert self.run(tmp_path, **entries).output.strip() == f"{prompts} {ModelSettings(entries['model_args'], None, '1')} 1"
+
+    @pytest.mark.parametrize("limit", [None, 3])
+    def test_documents_that_are_named_are_not_limited_by_the_commands_own_number(self, tmp_path, limit):
+        options = [] if limit is None else ["--limit", str(limit)]
+        result = self.run(tmp_path, *options, tasks="a", samples={"a": [2, 1]})
+        assert ("limit=None" in result.output) == (limit is None)
+        assert isinstance(result.exception, InputError) == (limit is not None)
+
+    @pytest.mark.parametrize(
+        "entries",
+        [
+            {"limit": "many"},
+            {"limit": [1]},
+            {"num_fewshot": "some"},
+            {"num_fewshot": True},
+            {"num_fewshot": {"a": "x"}},
+            {"num_fewshot": {"a": -1}},
+            {"samples": [1, 2]},
+            {"samples": {"a": 1}},
+            {"samples": {"a": []}},
+            {"samples": {"a": [-1]}},
+            {"samples": {"a": [True]}},
+            {"samples": "no-such-file.json"},
+            {"gen_kwargs": [1]},
+            {"gen_kwargs": "words"},
+            {"metadata": 3},
+            {"fewshot_as_multiturn": "perhaps"},
+            {"fewshot_as_multiturn": True},
+            {"cache_requests": "often"},
+            {"confirm_run_unsafe_code": "perhaps"},
+            {"use_cache": "x"},
+            {"no_such_option": 1},
+            {"seed": 1},
+        ],
+        ids=str,
+    )
+    def test_what_cannot_work_is_said_in_a_line(self, tmp_path, entries):
+        result = self.run(tmp_path, **{"tasks": "a", **entries})
+        assert result.exit_code in (1, 2)
+        assert isinstance(result.exception, (InputError, SystemExit)), result.exception
+        (name,) = entries
+        assert (
+            name in str(result.exception) + result.output
+            or f"--{name.replace('_', '-')}" in str(result.exception) + result.output
+        )
+
+    def test_tasks_are_needed_in_one_of_both(self, tmp_path):
+        assert self.run(tmp_path, limit=2).exit_code == 2
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_command_that_asks_a_model(self, tmp_path, command):
+        """Seeds, output and messages too, by the names that they have in lm-eval."""
+        entries = {"tasks": "a", "seed": 5, "output_path": "there", "verbosity": "DEBUG", "trust_remote_code": True}
+        vary = ["--vary", "beta=0"] if command == "sweep" else []
+        context = context_of((command,), ["--config", config_file(tmp_path, **entries), *vary])
+        assert context.params["tasks"] == "a"
+        assert str(context.params.get("seeds", context.params.get("seed"))) == "5"
+        assert context.params["output"] == Path("there")
+        assert context.params["verbose"] is True
+        assert context.params["trust_remote_code"] is True

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.dying import run_until_killed
+from helpers.pets import write_pets
 from helpers.runs import read_samples
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -475,3 +476,39 @@ def test_a_profile_without_heads_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", None)
     with pytest.raises(InputError, match="names no head"):
         compare(tmp_path / "results", "--model-args", f"act_profile={tmp_path / 'empty.json'}")
+
+
+@pytest.mark.tier("slow")
+def test_runs_that_were_asked_otherwise_are_other_runs(tmp_path, monkeypatch):
+    """What shapes prompts or answers of a task counts; what does not, such as how to generate where nothing is, does not."""
+    monkeypatch.setattr("lm_eval.caching.cache.PATH", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    folder, output = write_pets(tmp_path / "pets"), tmp_path / "output"
+
+    def tasks_that_ran(*options):
+        earlier = set(output.rglob("results_*.json"))
+        arguments = ["compare", "--tasks", "pets,pets_text", "--include-path", str(folder), "--device", "cpu", *MODEL_ARGS]
+        arguments += ["--batch-size", "12", "--output", str(output), *options]
+        CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+        return sorted(
+            next(iter(json.loads(file.read_text())["configs"])) for file in set(output.rglob("results_*.json")) - earlier
+        )
+
+    assert tasks_that_ran() == ["pets", "pets", "pets_text", "pets_text"]
+    assert tasks_that_ran("--cache-requests", "true", "--confirm-run-unsafe-code", "--trust-remote-code") == []
+    assert tasks_that_ran("--gen-kwargs", "max_gen_toks=2") == ["pets_text", "pets_text"]
+    assert tasks_that_ran("--samples", '{"pets": [0, 3]}') == ["pets", "pets"]
+    assert tasks_that_ran("--num-fewshot", "pets_text=1") == ["pets_text", "pets_text"]
+    assert tasks_that_ran("--metadata", "word=rare") == ["pets", "pets", "pets_text", "pets_text"]
+    assert tasks_that_ran() == []
+
+
+@pytest.mark.tier("slow")
+def test_what_is_recorded_by_default_is_what_earlier_versions_recorded(finished):
+    """So that runs of theirs are still finished."""
+    for file in finished.rglob("results_*.json"):
+        recorded = json.loads(file.read_text())["act_eval_run"]
+        names = {"task", "model_args", "limit", "seed", "num_fewshot", "apply_chat_template", "include_path"}
+        assert set(recorded["asked"]) == names
+        (task,) = recorded["tasks"].values()
+        assert not set(task["config"].get("metadata", {})) & {"act_profile", "act_alpha", "dtype"}

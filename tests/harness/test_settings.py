@@ -37,6 +37,57 @@ def test_what_files_record():
     assert PromptSettings(("a",), system_instruction="Hi.").recorded == {**always, "system_instruction": "Hi."}
 
 
+@pytest.mark.parametrize(
+    ("settings", "recorded"),
+    [
+        ({"gen_kwargs": {"temperature": 0}}, {"gen_kwargs": {"temperature": 0}}),
+        ({"samples": {"a": [2, 0, 2]}}, {"samples": {"a": [0, 2]}}),
+        ({"metadata": {"x": 1}}, {"metadata": {"x": 1}}),
+        ({"num_fewshot": {"a": 2}}, {"num_fewshot": {"a": 2}}),
+        ({"apply_chat_template": True}, {"apply_chat_template": True}),
+        ({"apply_chat_template": True, "fewshot_as_multiturn": True}, {"apply_chat_template": True}),
+        (
+            {"apply_chat_template": "tool", "fewshot_as_multiturn": False},
+            {"apply_chat_template": "tool", "fewshot_as_multiturn": False},
+        ),
+        ({"fewshot_as_multiturn": False}, {}),
+        ({"cache_requests": "true", "check_integrity": True, "confirm_run_unsafe_code": True, "include_path": "x"}, {}),
+    ],
+    ids=str,
+)
+def test_what_shapes_prompts_or_answers_is_recorded_and_nothing_else(settings, recorded):
+    always = {"limit": None, "seed": 1234, "num_fewshot": None, "apply_chat_template": False}
+    assert PromptSettings(("a",), **settings).recorded == {**always, **recorded}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"samples": {"a": [1]}, "limit": 2}, "samples already says which documents are asked"),
+        ({"samples": {"a": []}}, "samples .* is neither a mapping"),
+        ({"samples": {"a": "12"}}, "samples .* is neither a mapping"),
+        ({"samples": {"a": [0.5]}}, "samples .* is neither a mapping"),
+        ({"samples": [1]}, "samples .* is neither a mapping"),
+        ({"num_fewshot": {"a": -1}}, "num_fewshot must be at least 0, and a whole number, not -1"),
+        ({"num_fewshot": {"a": "2"}}, "num_fewshot must be at least 0, and a whole number, not '2'"),
+        ({"num_fewshot": 1.5}, "num_fewshot must be at least 0, and a whole number, not 1.5"),
+        ({"fewshot_as_multiturn": True}, "fewshot_as_multiturn needs a chat template"),
+        ({"cache_requests": "yes"}, "cache_requests is 'yes': choose one of true, refresh, delete"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_work(settings, words):
+    with pytest.raises(SettingError, match=words):
+        PromptSettings(("a",), **settings)
+
+
+def test_settings_of_a_task():
+    prompts = PromptSettings(("a", "b"), num_fewshot={"a": 2}, samples={"b": [1]})
+    assert prompts.of_task("a") == PromptSettings(("a",), num_fewshot=2)
+    assert prompts.of_task("b") == PromptSettings(("b",), samples={"b": [1]})
+    assert PromptSettings(("a",), num_fewshot=3).of_task("a").num_fewshot == 3
+
+
 def test_baseline_and_act_share_what_is_not_about_act():
     model = ModelSettings({"pretrained": "m", "act_beta": 0.1}, device="cpu")
     assert model.without_act == {"pretrained": "m"}
@@ -57,7 +108,7 @@ def test_documents_are_rendered_as_lm_eval_asks_them(demo_tasks, settings):
         model=lm, tasks=["demo_topic"], task_manager=demo_tasks, log_samples=True, **prompts.evaluation_arguments()
     )
     asked = [sample["arguments"][0][0] for sample in results["samples"]["demo_topic"]]
-    draw_evaluation_documents(task, prompts)
+    draw_evaluation_documents("demo_topic", task, prompts)
     rendered = [instances[0].args[0] for instances in render(lm, task, range(3), prompts)]
     assert rendered == asked
     instruction = settings.get("system_instruction")

@@ -16,6 +16,7 @@ from lm_eval.tasks import TaskManager
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
+from act_eval.harness.settings import PromptSettings
 from act_eval.harness.tasks import (
     TaskError,
     check_enough_documents,
@@ -385,14 +386,28 @@ class TestCommandLine:
             assert all(math.isfinite(value) for value in values), name
 
 
+TOPIC = {"demo_topic": [7, 3, 3]}
+
+
 @pytest.mark.parametrize("name", ["demo_topic", "act_demo"])
 @pytest.mark.parametrize(
-    ("limit", "processes", "number"), [(1, 2, 1), (0.001, 2, 1), (None, 501, 500), (2, 2, None), (None, 2, None), (1, 1, None)]
+    ("limit", "samples", "processes", "number"),
+    [
+        (1, None, 2, 1),
+        (0.001, None, 2, 1),
+        (None, None, 501, 500),
+        (None, TOPIC, 3, 2),
+        (None, TOPIC, 2, None),
+        (2, None, 2, None),
+        (None, None, 2, None),
+        (1, None, 1, None),
+    ],
 )
-def test_every_process_needs_a_document(demo_tasks, name, limit, processes, number):
-    tasks = load_for_evaluation([name], demo_tasks).tasks.values()
+def test_every_process_needs_a_document(demo_tasks, name, limit, samples, processes, number):
+    prompts = PromptSettings((name,), limit=limit, samples=samples)
+    asked = [(task, prompts) for task in load_for_evaluation([name], demo_tasks).tasks.values()]
     if number is None:
-        check_enough_documents(tasks, limit, processes)
+        check_enough_documents(asked, processes)
     else:
         with pytest.raises(TaskError, match=f"{processes} processes cannot share .* of which {number} are asked for"):
-            check_enough_documents(tasks, limit, processes)
+            check_enough_documents(asked, processes)

@@ -479,17 +479,17 @@ class TestCommand:
     )
     def test_tasks_that_cannot_be_looked_at(self, change, message, tmp_path, monkeypatch):
         monkeypatch.setattr(run, "ACTLM", None)
-        load = documents_module.load_with_groups
+        load = documents_module.load_asked_tasks
 
-        def load_changed(name, manager):
-            loaded, groups = load(name, manager)
-            for task in loaded.values():
+        def load_changed(*settings):
+            asked = load(*settings)
+            for task in asked.loaded.tasks.values():
                 for key, value in change.items():
                     task.set_config(key, value)
                 task.OUTPUT_TYPE = change.get("output_type", task.OUTPUT_TYPE)
-            return loaded, groups
+            return asked
 
-        monkeypatch.setattr(documents_module, "load_with_groups", load_changed)
+        monkeypatch.setattr(documents_module, "load_asked_tasks", load_changed)
         with pytest.raises(InputError, match=message):
             run.run_sinks(SinksSettings(ModelSettings(), PromptSettings(("demo_topic",), limit=100), "train"), tmp_path)
 

@@ -1,0 +1,47 @@
+"""`act-hf` without the weights of its model: it shapes and tokenizes requests, and answers none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from transformers import PretrainedConfig
+
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.requests import encode_all, encode_generation, encode_windows
+from act_eval.harness.scoring import group_by_context, tokens_of_requests
+
+
+class _NoModel(torch.nn.Module):
+    """Stands where `hf` wants a model while it is made."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def tie_weights(self) -> None:
+        pass
+
+
+class LMWithoutWeights(ACTLM):
+    """Takes what `ACTLM` takes, and raises what that raises, apart from what is wrong with the weights."""
+
+    def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
+        self._model = _NoModel(self.config)
+
+    def count_tokens(self, requests: Sequence[Instance]) -> int:
+        """Count the tokens that the model would read and write for requests of one kind; where it generates, at most.
+
+        Raises:
+            RequestError: a request cannot be run.
+        """
+        kind = requests[0].request_type
+        if kind == "loglikelihood":
+            return sum(tokens_of_requests(group_by_context(encode_all(requests, self.encode_request))))
+        if kind == "loglikelihood_rolling":
+            texts = encode_all(requests, lambda text: encode_windows(self, text))
+            return sum(len(context) + len(scored) - 1 for windows in texts for context, scored in windows)
+        encoded = encode_all(requests, lambda context, settings: encode_generation(self, context, settings))
+        return sum(len(context) + new_tokens for context, new_tokens in encoded)
