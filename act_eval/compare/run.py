@@ -30,6 +30,7 @@ from act_eval.compare.recorded import (
     identity_of,
 )
 from act_eval.demo import DEMO_MODEL_NAME
+from act_eval.files import UNFINISHED as _UNFINISHED
 from act_eval.files import make_folder
 from act_eval.harness.arguments import act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
@@ -40,9 +41,8 @@ from act_eval.harness.requests import RequestError
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import check_enough_documents, explained_dataset_errors
 from act_eval.harness.what_ran import package_versions, what_ran
+from act_eval.planned_runs import PlannedRun, add_planned_runs
 from act_eval.task_groups import add_groups
-
-_UNFINISHED = ".unfinished-"
 
 
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> FinishedRuns | None:
@@ -113,6 +113,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
         )
     if processes.is_main_process:
         add_groups(plan.loaded.groups, output)
+        add_planned_runs((PlannedRun(run.variant, run.task, run.prompts.seed, run.asked) for run in plan.runs), output)
     if missing:
         _run_all(missing, lm, plan, output, console)
         processes.wait_for_everyone()
