@@ -102,6 +102,8 @@ class RunPlan:
 def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]) -> RunPlan:
     """Say what is to be run: every variant with every seed on every task, those of groups and tags one by one.
 
+    The variants of a task run one after the other, so that a comparison that is running has something to compare.
+
     Args:
         settings: what to compare; of its model arguments, those of ACT are not used.
         variants: by name, the settings of ACT, one of them for the baseline.
@@ -113,8 +115,8 @@ def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]
     loaded = load_for_evaluation(manager.match_tasks(list(settings.prompts.tasks)), manager)
     runs = tuple(
         Run(variant, arguments, settings.model, replace(settings.prompts, tasks=(task,), seed=seed))
-        for variant, arguments in variants.items()
         for seed in settings.seeds
         for task in loaded.tasks
+        for variant, arguments in variants.items()
     )
     return RunPlan(runs, loaded, manager)
