@@ -35,10 +35,14 @@ class PlannedRun:
     asked: Mapping[str, Any]
 
     @property
+    def model(self) -> str:
+        """What the model was asked for by; empty for the embedded one."""
+        return str((self.asked.get("model_args") or {}).get("pretrained", ""))
+
+    @property
     def _place(self) -> tuple[str, str, str, int]:
         """What tells a run apart from others of the same folder: one that comes later takes its place."""
-        model = (self.asked.get("model_args") or {}).get("pretrained")
-        return str(model), self.variant, self.task, self.seed
+        return self.model, self.variant, self.task, self.seed
 
 
 def asked_of(results: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from act_eval.planned_runs import PlannedRun
+from act_eval.short_names import short_names
 from act_eval.task_groups import TaskGroup
 
-_MOST_NAMES = 5  # of tasks, in one sentence
+_MOST_NAMES = 5  # in one sentence
+
+_Side = tuple[str, str, int]  # model, variant and seed
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,13 @@ class Unfinished:
 
     def sentences(self) -> list[str]:
         """How far it is, which tasks each variant and seed lacks, and which ones are there on one side alone."""
-        several_seeds = len({run.seed for run in self.planned}) > 1
         lines = [f"{self.headline}; the rest is not in this report."]
-        for variant, seed in dict.fromkeys((run.variant, run.seed) for run in self.missing):
-            planned, missing = (
-                [run.task for run in runs if (run.variant, run.seed) == (variant, seed)]
-                for runs in (self.planned, self.missing)
-            )
-            name = f"{variant}, seed {seed}" if several_seeds else variant
-            lines.append(f"{name} lacks {'; '.join(self._lacking(planned, missing))}.")
+        sides: dict[str, list[str]] = {}  # by what they lack, since many points of a sweep may lack the same
+        for side, name in self._names().items():
+            planned, missing = ([run.task for run in runs if _side(run) == side] for runs in (self.planned, self.missing))
+            if missing:
+                sides.setdefault("; ".join(self._lacking(planned, missing)), []).append(name)
+        lines += [f"{_some(names, '; ')} {'lacks' if len(names) == 1 else 'lack'} {what}." for what, names in sides.items()]
         if self.waiting:
             lines.append(f"Baseline or ACT alone is there, so that they are not compared yet: {_some(self.waiting)}.")
         return lines
@@ -55,6 +56,18 @@ class Unfinished:
     def lacks(self, task: str) -> bool:
         """Whether a run of a task is missing."""
         return any(run.task == task for run in self.missing)
+
+    def _names(self) -> dict[_Side, str]:
+        """What variants are called: with their models and seeds, where there are several."""
+        sides = list(dict.fromkeys(map(_side, self.planned)))
+        models = short_names(dict.fromkeys(model for model, _, _ in sides))
+        has_one_seed = len({seed for _, _, seed in sides}) == 1
+        return {
+            (model, variant, seed): ", ".join(
+                [*([] if len(models) == 1 else [models[model]]), variant, *([] if has_one_seed else [f"seed {seed}"])]
+            )
+            for model, variant, seed in sides
+        }
 
     def _lacking(self, planned: Sequence[str], missing: Sequence[str]) -> Iterator[str]:
         """The missing tasks of one variant by their groups, the largest groups first, and then those in no group."""
@@ -79,12 +92,16 @@ class Unfinished:
                 yield name, tasks[name]
 
 
+def _side(run: PlannedRun) -> _Side:
+    return run.model, run.variant, run.seed
+
+
 def _counted(tasks: Sequence[str], of: int, group: str = "") -> str:
     """How many tasks are meant, of how many, and which ones unless it is all of them."""
     return f"all {of} tasks{group}" if len(tasks) == of else f"{len(tasks)} of {of} tasks{group} ({_some(tasks)})"
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], separator: str = ", ") -> str:
     """The first names, and how many there are besides."""
     more = len(names) - _MOST_NAMES
-    return f"{', '.join(names[:_MOST_NAMES])}{f' and {more} more' if more > 0 else ''}"
+    return f"{separator.join(names[:_MOST_NAMES])}{f' and {more} more' if more > 0 else ''}"

@@ -123,7 +123,7 @@ def test_results_count_whatever_is_planned(tmp_path):
     (tmp_path / "deeper").mkdir()
     report = make_report([tmp_path])
     assert report.unfinished.headline == "16 of 18 runs are finished"
-    assert report.unfinished.sentences()[1:] == ["ACT lacks another.", "baseline lacks another."]
+    assert report.unfinished.sentences()[1:] == ["ACT; baseline lack another."]
     assert make_report([tmp_path, tmp_path / "model"]).unfinished.headline == "16 of 18 runs are finished"
 
 
@@ -165,8 +165,21 @@ class TestSentences:
         runs = [planned("ACT", task, seed) for task in TASKS[:2] for seed in (1, 2)]
         assert Unfinished(tuple(runs), tuple(runs[:2])).sentences() == [
             "2 of 4 runs are finished; the rest is not in this report.",
-            "ACT, seed 1 lacks task_0.",
-            "ACT, seed 2 lacks task_0.",
+            "ACT, seed 1; ACT, seed 2 lack task_0.",
+        ]
+
+    def test_models(self):
+        asked = [{"model_args": {"pretrained": f"/a/b/{model}"}} for model in ("x", "y")]
+        runs = tuple(PlannedRun("ACT", task, 1, model) for model in asked for task in TASKS[:2])
+        sentences = Unfinished(runs, runs[1:]).sentences()
+        assert sentences[1:] == ["x, ACT lacks task_1.", "y, ACT lacks all 2 tasks."]
+
+    def test_many_points_of_a_sweep(self):
+        runs = tuple(planned(f"beta {beta}", task) for beta in range(20) for task in TASKS[:2])
+        (_, *lines) = Unfinished(runs, runs[3:]).sentences()
+        assert lines == [
+            "beta 1 lacks task_1.",
+            "beta 2; beta 3; beta 4; beta 5; beta 6 and 13 more lack all 2 tasks.",
         ]
 
     def test_whole_groups_and_many_tasks(self):
