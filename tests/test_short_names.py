@@ -9,7 +9,7 @@ from act_eval.short_names import cut_names, short_names
 pytestmark = pytest.mark.tier("unit")
 
 HASHES = ("0123456789abcdef", "fedcba9876543210")
-CACHED = "/home/me/.cache/huggingface/hub/models--org--name/snapshots/"
+CACHED = "/data/me/.cache/huggingface/hub/models--org--name/snapshots/"
 PARTS = st.lists(st.sampled_from(["a", "b", "models--x--y", "snapshots", "0f", "..", "~"]), min_size=1, max_size=6)
 NAMES = st.sets(st.tuples(st.sampled_from(["", "/", "./"]), PARTS).map(lambda name: name[0] + "/".join(name[1])), max_size=6)
 

@@ -36,7 +36,7 @@ _LINES = ("-", "--", ":")
 _LABELLED_TOKENS = 45
 _LARGEST_NUMBERED_MAP = 16
 _HARDLY_ANY = 0.01
-_BESIDE_A_TITLE = 0.3  # in inches
+_BESIDE_A_TITLE, _BELOW_A_COLOUR_BAR = 0.3, 0.05  # in inches
 
 
 @plot("attention_map", "Average attention maps")
@@ -267,6 +267,8 @@ def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], colum
     for some in (strips, grid):
         _drop_empty(some, len(maps))
     figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.6, aspect=35, label=_map_label(bins), extend="both")
+    margin = _BELOW_A_COLOUR_BAR / figure.get_figheight()
+    figure.set_layout_engine("constrained", rect=(0, margin, 1, 1 - margin))
     return figure
 
 

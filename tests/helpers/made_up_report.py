@@ -91,7 +91,7 @@ MMLU_SUBJECTS = [
     "world_religions",
 ]
 MMLU = [f"mmlu_{subject}" for subject in MMLU_SUBJECTS]
-LONG_PATHS = [f"/home/someone/checkpoints/of/many/models/smollm2-135m-instruct-seed-{seed}/checkpoint-500" for seed in range(8)]
+LONG_PATHS = [f"/data/someone/checkpoints/of/many/models/smollm2-135m-instruct-seed-{seed}/checkpoint-500" for seed in range(8)]
 ALL_HEADS = "all (32 heads), beta 0.4, alpha 5"
 LONG_SETTINGS = "2:0+1+2+3+4+5+6+7... 4e3c7bfc (16 heads), beta 0.4, alpha 5, decode every-step, 50% of sinks"
 
