@@ -261,7 +261,7 @@ class TestRun:
     @pytest.mark.tier("process")
     def test_killed_it_goes_on(self, finished, tmp_path):
         output = tmp_path / "sweep"
-        # The plan is a file, and each run puts two in place, its samples and its results: the fourth run is killed between them.
+        # The plan is a file, and each run puts two in place, samples and results: the fourth run is killed between them.
         run_until_killed(output, 2 + 4 * 3 + 2, "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output))
         before = {file: file.stat().st_mtime_ns for file in output.glob("[!.]*/results_*.json")}
         assert len(before) == 3
