@@ -6,10 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
 
 from act_eval.errors import InputError
+
+UNFINISHED = ".unfinished-"  # what names of folders begin with in which results are being written
 
 
 @contextmanager
@@ -39,6 +42,18 @@ def write_texts(texts: Mapping[str, str | None], folder: Path) -> list[Path]:
             with atomic_file(paths[-1]) as file:
                 file.write(text.encode())
     return paths
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """The files below a folder whose names match a shell-style pattern, sorted, but for those in unfinished folders.
+
+    Folders that vanish meanwhile hold nothing.
+    """
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
+        found += [Path(place, name) for name in names if fnmatchcase(name, pattern)]
+    return sorted(found)
 
 
 def make_folder(path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, ParamSpec
@@ -17,6 +17,8 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from act_eval.errors import SettingError
 from act_eval.files import atomic_file, write_texts
@@ -25,6 +27,7 @@ COLUMN_WIDTH, PAGE_WIDTH = 3.3, 6.8  # of a two-column paper, in inches
 COLOUR_BETTER = "#0072B2"
 COLOUR_WORSE = "#D55E00"
 GREY = "#333333"
+LINE_HEIGHT = 0.15  # of normal text, in inches
 SERIES = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
@@ -43,6 +46,8 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 _SMALL_PRINT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
+_LEGEND_HANDLE = 0.55  # what stands before a name of a legend, and between two columns, in inches
+_DPI, _MOST_PIXELS = 200, 65_000  # along each side; matplotlib draws no larger pictures
 # A decorator, below `plot`, for functions that draw small texts. It does not hold while a figure is written, when matplotlib
 # looks how many ticks there is room for, so that there are as few as with larger texts.
 small_print = matplotlib.rc_context(_SMALL_PRINT)
@@ -143,11 +148,58 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         The paths of the two files.
     """
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    dpi = min(_DPI, _MOST_PIXELS / max(figure.get_size_inches()))
     with atomic_file(png) as file:
-        figure.savefig(file, format="png", dpi=200, metadata={"Software": None})
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
     with atomic_file(svg) as file:
         figure.savefig(file, format="svg", metadata={"Date": None})
     return [png, svg]
+
+
+def colour_and_marker(number: int) -> tuple[str, str]:
+    """Colour and marker of one of many lines, counted from 0; no two are the same until there are 49."""
+    return SERIES[number % len(SERIES)][0], SERIES[(number + number // len(SERIES)) % len(SERIES)][1]
+
+
+def text_width(texts: Iterable[str], size: float | str = "medium") -> float:
+    """The width of the widest line of some texts, in inches, in the style that holds.
+
+    Args:
+        texts: may be none, and may have several lines.
+        size: of their letters, as matplotlib has it.
+    """
+    font = FontProperties(size=size)
+    lines = {line for text in texts for line in text.splitlines()}
+    return max((text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] for line in lines), default=0.0) / 72
+
+
+def longest_word(texts: Iterable[str], size: float | str = "medium") -> float:
+    """The width of the widest word of some texts, in inches, which no line that holds them may be narrower than."""
+    return text_width((word for text in texts for word in text.split()), size)
+
+
+def wrapped(text: str, width: float, size: float | str = "medium") -> str:
+    """A text with line breaks between words, so that it is not wider than that, in inches, unless one word is."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        first, *words = line.split(" ")
+        lines.append(first)
+        for word in words:
+            if text_width([f"{lines[-1]} {word}"], size) <= width:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+    return "\n".join(lines)
+
+
+def number_of_lines(texts: Iterable[str]) -> int:
+    """How many lines some texts have below each other."""
+    return sum(len(text.splitlines()) for text in texts)
+
+
+def legend_columns(names: Sequence[str], width: float, size: float | str = "small") -> int:
+    """How many names of a legend stand side by side in that width, in inches."""
+    return max(1, min(len(names), int(width / (text_width(names, size) + _LEGEND_HANDLE))))
 
 
 def plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame, factor: float = 100) -> None:

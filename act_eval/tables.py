@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 BOOKTABS_NOTE = "% Needs \\usepackage{booktabs}."
 _LONG_NUMBER = 100_000  # perplexities may be astronomical
 _WHOLE = ".0f"
+_ANY_WIDTH = 1_000_000  # of a terminal, to see how much room a table takes
+_MOST_NAMES = 4  # of columns that are not shown
 
 
 @dataclass(frozen=True)
@@ -59,30 +64,111 @@ class TextTable:
 
     def to_terminal(
         self,
-        columns: Mapping[str, Mapping[str, Any]] | None = None,
         *,
-        caption: str | None = None,
+        leave_out: Sequence[str] = (),
+        elsewhere: str = "",
+        wrapped: str | None = None,
+        notes: Sequence[str] = (),
         padding: tuple[int, int, int, int] = (0, 1, 0, 0),
         styles: Sequence[str | None] | None = None,
         ends_of_sections: Collection[int] = (),
-    ) -> Table:
-        """The table for a terminal, by rich.
+    ) -> TerminalTable:
+        """The table for a terminal, as wide as that allows.
 
         Args:
-            columns: by header, what rich's `add_column` is told besides the side on which a column stands.
-            caption: a text below the table.
+            leave_out: headers of the columns that a narrow terminal does without, the first one first; after these go the
+                others from the right, but never the first column.
+            elsewhere: where columns that are left out can be read, such as the name of a file.
+            wrapped: the header of a column whose texts may go on in the next line after a space; others stay in one.
+            notes: lines below the table.
             padding: above, on the right of, below and on the left of each text.
             styles: the style of each row, such as "green"; plain by default.
             ends_of_sections: the rows, by place, that have a line below them.
         """
-        shown = Table(title=self.title, caption=caption, box=box.SIMPLE, padding=padding)
-        for header, left in zip(self.texts, self.is_left, strict=True):
-            options = (columns or {}).get(str(header), {})
-            shown.add_column(str(header), **{"justify": "left" if left else "right", **options})
-        for place, texts in enumerate(self.texts.itertuples(index=False)):
-            style = None if styles is None else styles[place]
-            shown.add_row(*texts, style=style, end_section=place in ends_of_sections)
-        return shown
+        return TerminalTable(
+            self, tuple(leave_out), elsewhere, wrapped, tuple(notes), padding, styles, frozenset(ends_of_sections)
+        )
+
+
+@dataclass(frozen=True)
+class TerminalTable:
+    """A table that takes the columns there is room for, and says which others there are. See `TextTable.to_terminal`.
+
+    No text of a table is broken in the middle, unless the first column alone is wider than the terminal. Where there is no room
+    for all columns, those that say the same in every row are said once, below the table, before others are left out.
+    """
+
+    table: TextTable
+    leave_out: tuple[str, ...]
+    elsewhere: str
+    wrapped: str | None
+    notes: tuple[str, ...]
+    padding: tuple[int, int, int, int]
+    styles: Sequence[str | None] | None
+    ends_of_sections: frozenset[int]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        headers = [str(header) for header in self.table.texts]
+        said_once: list[str] = []
+        left_out: list[str] = []
+
+        def shown() -> list[str]:
+            return [header for header in headers if header not in (*said_once, *left_out)]
+
+        first_to_go = [header for header in self.leave_out if header in headers]
+        for header in filter(self._says_the_same, dict.fromkeys((*first_to_go, *headers[1:]))):
+            if not self._fits(shown(), console, options):
+                said_once.append(header)
+        for header in dict.fromkeys((*first_to_go, *reversed(headers[1:]))):
+            if header in shown() and not self._fits(shown(), console, options):
+                left_out.append(header)
+        if self.table.title:
+            yield Text(self.table.title, style="table.title")
+        yield self._table(shown())
+        lines = [*self._about(said_once, left_out, headers), *self.notes]
+        if lines:
+            yield Text("\n".join(["", *lines]), style="table.caption")
+        yield Text()
+
+    def _says_the_same(self, header: str) -> bool:
+        """Whether a column has one text, and the same in every row."""
+        texts = self.table.texts[header]
+        return texts.nunique() == 1 and bool(texts.iloc[0])
+
+    def _fits(self, headers: Sequence[str], console: Console, options: ConsoleOptions) -> bool:
+        """Whether there is room for some columns."""
+        narrowest = self._table(headers, narrow=True)
+        return console.measure(narrowest, options=options.update(max_width=_ANY_WIDTH)).maximum <= options.max_width
+
+    def _table(self, headers: Sequence[str], narrow: bool = False) -> Table:
+        """The table of some columns; `narrow`, its wrapped column takes no more room than its longest word."""
+        texts = self.table.texts[list(headers)]
+        made = Table(box=box.SIMPLE, padding=self.padding, show_edge=False, pad_edge=False)
+        for header in headers:
+            wraps = header == self.wrapped
+            words = " ".join([header, *texts[header]]).split() if wraps else []
+            made.add_column(
+                Text(header),
+                justify="left" if header in self.table.left else "right",
+                no_wrap=not wraps and len(headers) > 1,
+                overflow="fold",
+                max_width=max(map(cell_len, words), default=1) if wraps and narrow else None,
+            )
+        for place, row in enumerate(texts.itertuples(index=False)):
+            style = None if self.styles is None else self.styles[place]
+            made.add_row(*map(Text, row), style=style, end_section=place in self.ends_of_sections)
+        return made
+
+    def _about(self, said_once: Sequence[str], left_out: Sequence[str], headers: Sequence[str]) -> Iterator[str]:
+        """What is not in the table: what holds for all rows, and which columns there are besides."""
+        if said_once:
+            texts = self.table.texts.iloc[0]
+            yield f"in all rows: {', '.join(f'{header} {texts[header]}' for header in headers if header in said_once)}"
+        if left_out:
+            names = [header for header in headers if header in left_out]
+            is_many = len(names) > _MOST_NAMES
+            named = f"{len(names)} columns, {names[0]} to {names[-1]}" if is_many else ", ".join(names)
+            yield f"{named}: in {f'{self.elsewhere}, or in ' if self.elsewhere else ''}a wider terminal"
 
 
 def csv_text(rows: pd.DataFrame) -> str | None:

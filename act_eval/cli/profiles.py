@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from act_eval.cli.terminal import console
 
 
 def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile's JSON.")] = None) -> None:
     """List the published head profiles, or show one."""
+    import pandas as pd
+
     from act_eval.profiles import ProfileError, published_profiles
+    from act_eval.tables import TextTable
 
     published = published_profiles()
     if name is not None:
@@ -21,9 +22,14 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile'
             raise ProfileError(f"there is no published head profile {name!r}: choose one of {', '.join(published)}.")
         print(published[name].to_json(), end="")
         return
-    table = Table("profile", "layers", "heads", "beta", "threshold", box=box.SIMPLE)
-    for profile_name, profile in published.items():
-        layers = sum(1 for heads in profile.heads.values() if heads)
-        settings = profile.settings
-        table.add_row(profile_name, str(layers), str(profile.size), str(settings["beta"]), str(settings["threshold"]))
-    console.print(table)
+    rows = [
+        {
+            "profile": profile_name,
+            "layers": str(sum(1 for heads in profile.heads.values() if heads)),
+            "heads": str(profile.size),
+            "beta": str(profile.settings["beta"]),
+            "threshold": str(profile.settings["threshold"]),
+        }
+        for profile_name, profile in published.items()
+    ]
+    console.print(TextTable("", pd.DataFrame(rows), ["profile"]).to_terminal())

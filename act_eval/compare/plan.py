@@ -110,6 +110,8 @@ def plan_comparison(settings: ComparisonSettings) -> RunPlan:
 def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]) -> RunPlan:
     """Say what is to be run: every variant with every seed on every task, those of groups and tags one by one.
 
+    The variants of a task run one after the other, so that a comparison that is running has something to compare.
+
     Args:
         settings: what to compare; of its model arguments, those of ACT are not used.
         variants: by name, the settings of ACT, one of them for the baseline.
@@ -121,9 +123,9 @@ def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]
     prompts = {name: _prompts_of(name, task, asked.prompts) for name, task in asked.loaded.tasks.items()}
     runs = tuple(
         Run(variant, arguments, settings.model, replace(of_task, seed=seed))
-        for variant, arguments in variants.items()
         for seed in settings.seeds
         for of_task in prompts.values()
+        for variant, arguments in variants.items()
     )
     return RunPlan(runs, asked.loaded, asked.manager)
 

@@ -18,11 +18,10 @@ from act_eval.compare.plan import Run
 from act_eval.differences import differences, in_words
 from act_eval.harness.checkpoint_files import Stamps
 from act_eval.harness.what_ran import package_versions
+from act_eval.planned_runs import IDENTITY_KEY as IDENTITY_KEY
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
-
-IDENTITY_KEY = "act_eval_run"  # of a results file: what was asked for, and what it stood for
 
 OF_WHAT_RAN = ("model", "versions")  # what of the config's `what_ran` is part of the identity
 

@@ -32,6 +32,7 @@ from act_eval.compare.recorded import (
     identity_of,
 )
 from act_eval.demo import DEMO_MODEL_NAME
+from act_eval.files import UNFINISHED as _UNFINISHED
 from act_eval.files import make_folder
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.commit import commit_looked_up_quietly
@@ -43,9 +44,9 @@ from act_eval.harness.requests import RequestError
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import check_enough_documents, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import digest_of, what_ran
+from act_eval.planned_runs import PlannedRun, add_planned_runs
 from act_eval.task_groups import add_groups
 
-_UNFINISHED = ".unfinished-"
 _ANSWERS = ".answers"  # of runs that are not finished
 
 
@@ -118,6 +119,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     if processes.is_main_process:
         add_groups(plan.loaded.groups, output)
         remove_answers(output / _ANSWERS, (digest_of(identity) for identity in identities if recorded.holds(identity)))
+        add_planned_runs((PlannedRun(run.variant, run.task, run.prompts.seed, run.asked) for run in plan.runs), output)
     if missing:
         _run_all(missing, lm, plan, output, console)
         processes.wait_for_everyone()

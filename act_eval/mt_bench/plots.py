@@ -10,7 +10,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from act_eval.mt_bench.scores import ALL, BOTH, Scores
-from act_eval.plotting import GREY, PAGE_WIDTH, SERIES, plot, plot_bars
+from act_eval.plotting import (
+    GREY,
+    LINE_HEIGHT,
+    PAGE_WIDTH,
+    colour_and_marker,
+    longest_word,
+    number_of_lines,
+    plot,
+    plot_bars,
+    text_width,
+    wrapped,
+)
 
 _FEWEST_SPOKES = 3
 _HIGHEST_GRADE = 10
@@ -34,14 +45,16 @@ def plot_radar(scores: Scores) -> Figure | None:
         lines.setdefault("baseline", of_model["baseline"])
         name = f"{settings}\n({model})" if settings in lines else str(settings)
         lines[name] = of_model["act"]
-    figure = Figure(figsize=(5.0, 4.6 + 0.2 * len(lines)))
+    width = max(5.0, longest_word(lines, "small") + 0.6)
+    entries = {name: wrapped(name, width - 0.6, "small") for name in lines}
+    figure = Figure(figsize=(width, 4.6 + 0.2 * number_of_lines(entries.values())))
     axes: Any = figure.subplots(subplot_kw={"projection": "polar"})
     angles = np.linspace(0, 2 * np.pi, len(categories), endpoint=False)
     for number, (name, grades) in enumerate(lines.items()):
-        colour, marker = (GREY, "o") if number == 0 else SERIES[(number - 1) % len(SERIES)]
+        colour, marker = (GREY, "o") if number == 0 else colour_and_marker(number - 1)
         dashes = "--" if number == 0 else "-"
         around = np.append(angles, angles[0]), np.append(grades, grades.iloc[0])
-        axes.plot(*around, color=colour, marker=marker, markersize=4, linewidth=1.3, linestyle=dashes, label=name)
+        axes.plot(*around, color=colour, marker=marker, markersize=4, linewidth=1.3, linestyle=dashes, label=entries[name])
     axes.set_theta_offset(np.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_xticks(angles, categories)
@@ -81,9 +94,13 @@ def plot_differences(scores: Scores) -> Figure | None:
         return None
     models = list(dict.fromkeys((row.model, row.settings) for rows, _ in kinds for row in rows.itertuples()))
     most = max(rows["category"].nunique() for rows, _ in kinds)
-    figure = Figure(figsize=(PAGE_WIDTH, 0.6 + len(models) * (0.5 + 0.26 * most)))
+    width_of_names = text_width(category for rows, _ in kinds for category in rows["category"])
+    width = max(PAGE_WIDTH, len(kinds) * (width_of_names + 1.6))
+    titles = [wrapped(str(settings), width - width_of_names - 0.4) for _, settings in models]
+    height = 0.6 + len(models) * (0.5 + 0.26 * most) + LINE_HEIGHT * (number_of_lines(titles) - len(titles))
+    figure = Figure(figsize=(width, height))
     all_axes = figure.subplots(len(models), len(kinds), sharex="col", squeeze=False)
-    for of_model, (model, settings) in zip(all_axes, models, strict=True):
+    for of_model, (model, _), title in zip(all_axes, models, titles, strict=True):
         for axes, (rows, label) in zip(of_model, kinds, strict=True):
             shown = rows[rows["model"] == model].iloc[::-1]
             plot_bars(axes, shown["category"], shown, factor=1)
@@ -91,7 +108,7 @@ def plot_differences(scores: Scores) -> Figure | None:
                 axes.set_xlim(-1.05, 1.05)
             if axes in all_axes[-1]:
                 axes.set_xlabel(f"{label}\n(95% interval)")
-        of_model[0].set_title(settings, fontsize="medium", loc="left")
+        of_model[0].set_title(title, fontsize="medium", loc="left")
     return figure
 
 

@@ -44,7 +44,8 @@ def print_scores(scores: Scores, console: Console) -> None:
         styles = [
             None if not significant[index] else "green" if row["delta"] > 0 else "red" for index, row in rows[shown].iterrows()
         ]
-        console.print(replace(table, texts=table.texts[shown]).to_terminal(styles=styles))
+        texts, elsewhere = table.texts[shown], "single.csv" if "ACT" in table.texts else "pair.csv"
+        console.print(replace(table, texts=texts).to_terminal(leave_out=["n"], elsewhere=elsewhere, styles=styles))
     for note in scores.notes:
         console.print(note, soft_wrap=True, highlight=False)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,8 @@ from act_eval.report.flips import Flips, find_flips
 from act_eval.report.load import Results, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, by_subject, compare, macro_averages
+from act_eval.report.unfinished import Unfinished
+from act_eval.short_names import short_names
 from act_eval.task_groups import TaskGroup
 
 GroupBy = Literal["group", "tag", "all", "none"]
@@ -56,6 +59,7 @@ class Report:
         flips: the documents whose outcome changed, see `flips.find_flips`.
         notes: what was not compared, and why.
         unpaired_notes: what was compared by its scores alone, and why.
+        unfinished: what a comparison that is running, or was stopped, has not got yet; None where nothing is missing.
     """
 
     runs: pd.DataFrame
@@ -65,6 +69,22 @@ class Report:
     flips: Flips
     notes: tuple[str, ...]
     unpaired_notes: tuple[str, ...] = ()
+    unfinished: Unfinished | None = None
+
+    @property
+    def short_names(self) -> dict[str, str]:
+        """For each model a name without what its path has in common with others."""
+        tables = (self.runs, self.comparison, self.groups, self.subjects)
+        return short_names(dict.fromkeys(str(model) for table in tables for model in table["model"]))
+
+    def with_short_names(self) -> Report:
+        """The same, with short names of models in all but the runs, for where long ones have no room."""
+        names = self.short_names
+        tables = (self.comparison, self.groups, self.subjects, self.flips.documents)
+        comparison, groups, subjects, documents = (table.assign(model=table["model"].map(names)) for table in tables)
+        return replace(
+            self, comparison=comparison, groups=groups, subjects=subjects, flips=replace(self.flips, documents=documents)
+        )
 
 
 def make_report(
@@ -86,19 +106,26 @@ def make_report(
     options = options or ReportOptions()
     results = load(folders, is_wanted)
     pairing = pair(results).select(options.metrics, options.patterns)
+    unfinished = results.unfinished
+    tasks = {str(task) for task in pairing.values["task"]}
+    if unfinished is not None:
+        unfinished = replace(unfinished, waiting=pairing.waiting)
+        pattern = options.patterns.get("task", "*")
+        tasks |= {run.task for run in unfinished.missing if fnmatchcase(run.task, pattern)}
     return Report(
         runs=results.runs,
         comparison=compare(pairing),
-        groups=macro_averages(pairing, _groups(results, set(pairing.values["task"]), options.group_by)),
+        groups=macro_averages(pairing, _groups(results, tasks, options.group_by)),
         subjects=by_subject(pairing),
         flips=find_flips(pairing, results.runs, options.most_flips),
         notes=pairing.notes,
         unpaired_notes=pairing.unpaired_notes,
+        unfinished=unfinished,
     )
 
 
 def _groups(results: Results, tasks: set[str], group_by: GroupBy) -> dict[str, TaskGroup]:
-    """The tasks that are averaged, by name; all tasks too, where there are several that no group holds alone."""
+    """The groups of `tasks` that are averaged, by name; all tasks too, where there are several that no group holds alone."""
     of_tags = {name: TaskGroup(members) for name, members in results.tags.items()}
     named = {"group": results.groups, "tag": of_tags}.get(group_by, {})
     groups = {name: group for name, group in named.items() if len(tasks & set(group.tasks)) > 1}

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from act_eval.errors import InputError
+from act_eval.files import files_below
+from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, missing_runs, read_planned_runs
 from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline
+from act_eval.report.unfinished import Unfinished
 from act_eval.task_groups import GROUPS_FILE, TaskGroup, read_groups
 
 RUN_COLUMNS = {
@@ -94,6 +97,8 @@ class Results:
         tags: names of tasks, by the tags in their configs.
         lower_is_better: task and metric, where lm-eval says so.
         conditions: of each run, in the order of `runs`, what must agree between baseline and ACT.
+        asked: what comparisons were asked for that wrote results files, wanted or not.
+        planned: the runs that comparisons are to have, finished or not.
     """
 
     runs: pd.DataFrame
@@ -103,6 +108,14 @@ class Results:
     tags: Mapping[str, tuple[str, ...]]
     lower_is_better: frozenset[tuple[str, str]]
     conditions: tuple[Conditions, ...]
+    asked: tuple[Mapping[str, Any], ...] = ()
+    planned: tuple[PlannedRun, ...] = ()
+
+    @property
+    def unfinished(self) -> Unfinished | None:
+        """What is planned, and has no results; None where nothing is missing."""
+        missing = missing_runs(self.planned, self.asked)
+        return Unfinished(self.planned, tuple(missing), self.groups) if missing else None
 
 
 def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True) -> Results:
@@ -120,18 +133,29 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
             not a number.
     """
     files: dict[Path, Path] = {}
+    plans: dict[Path, list[PlannedRun]] = {}
     kept_groups = []
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
-        kept_groups += [read_groups(file) for file in sorted(folder.rglob(GROUPS_FILE))]
-        files |= {file.resolve(): file for file in folder.rglob("results_*.json")}
+        kept_groups += [read_groups(file) for file in files_below(folder, GROUPS_FILE)]
+        plans |= {file.resolve(): read_planned_runs(file) for file in files_below(folder, PLANNED_RUNS_FILE)}
+        files |= {file.resolve(): file for file in files_below(folder, "results_*.json")}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
     files_with_progress = tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False)
-    parts = [part for file in files_with_progress if (part := _load_file(file, is_wanted)) is not None]
+    planned = list(itertools.chain(*plans.values()))
+    asked: list[Mapping[str, Any]] = []
+
+    def is_wanted_and_noted(content: Mapping[str, Any]) -> bool:
+        asked.extend(filter(None, [asked_of(content)]))
+        return is_wanted(content)
+
+    parts = [part for file in files_with_progress if (part := _load_file(file, is_wanted_and_noted)) is not None]
     if not any(len(part.runs) for part in parts):
+        if planned:
+            raise ReportError(f"none of {len(planned)} planned runs is finished: report again later, or compare again.")
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
-    return _merged(parts, kept_groups)
+    return replace(_merged(parts, kept_groups), asked=tuple(asked), planned=tuple(planned))
 
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from act_eval import __version__
 from act_eval.report.build import Report
+from act_eval.report.unfinished import Unfinished
 
 SCHEMA_VERSION = 1
 
@@ -30,6 +31,7 @@ def to_json(report: Report) -> str:
         "flips": {"total": report.flips.total, "documents": _records(report.flips.documents)},
         "notes": list(report.notes),
         "unpaired_notes": list(report.unpaired_notes),
+        "unfinished": _unfinished(report.unfinished),
     }
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -37,6 +39,14 @@ def to_json(report: Report) -> str:
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that `to_json` follows."""
     return json.loads(resources.files(__package__).joinpath("schema.json").read_text(encoding="utf-8"))
+
+
+def _unfinished(unfinished: Unfinished | None) -> dict[str, Any] | None:
+    if unfinished is None:
+        return None
+    missing = [{"variant": run.variant, "task": run.task, "seed": run.seed} for run in unfinished.missing]
+    numbers = {"planned": len(unfinished.planned), "finished": unfinished.finished}
+    return {**numbers, "missing": missing, "waiting": list(unfinished.waiting), "sentences": unfinished.sentences()}
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

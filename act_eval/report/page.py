@@ -26,14 +26,18 @@ def page(report: Report, figures: Mapping[str, Path]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("act_eval.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    whole_names = {short: name for name, short in report.short_names.items() if short != name}
+    shown = report.with_short_names()
     return environment.get_template("page.html").render(
         version=__version__,
-        tables=[(table.title, table.texts, table.is_bold, table.is_left) for table in report_tables(report)],
+        whole_names=whole_names,
+        unfinished=report.unfinished.sentences() if report.unfinished else [],
+        tables=[(table.title, table.texts, table.is_bold, table.is_left) for table in report_tables(shown)],
         notes=report_notes(report),
         not_compared=report.notes,
         plots=[(plot.title, _base64(figures[plot.name])) for plot in PLOTS if plot.name in figures],
         runs=[_run(run) for _, run in report.runs.iterrows()],
-        flips=report.flips.documents.astype(object).where(report.flips.documents.notna(), None).to_dict("records"),
+        flips=shown.flips.documents.astype(object).where(shown.flips.documents.notna(), None).to_dict("records"),
         total_flips=report.flips.total,
     )
 

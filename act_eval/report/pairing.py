@@ -60,6 +60,7 @@ class Pairing:
         notes: what was not compared, and why, a sentence each.
         unpaired_notes: why rows are in `unpaired`, a sentence each.
         lower_is_better: task and metric, where lm-eval says so.
+        waiting: tasks with runs that have nothing to be compared with, since a planned run of the task is missing.
     """
 
     values: pd.DataFrame
@@ -68,6 +69,7 @@ class Pairing:
     notes: tuple[str, ...]
     unpaired_notes: tuple[str, ...] = ()
     lower_is_better: frozenset[tuple[str, str]] = frozenset()
+    waiting: tuple[str, ...] = ()
 
     def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
         """Only some metrics (all by default), and rows whose columns match patterns.
@@ -130,9 +132,17 @@ def pair(results: Results) -> Pairing:
     values, unpaired, unpaired_notes = [], [], []
     newest_of_all_seeds: dict[Any, pd.Series] = {}
     newest_of_all_tasks: dict[Any, pd.Series] = {}
+    unfinished = results.unfinished
+    waiting: set[str] = set()
     for _, calibrated in newest[~newest["is_baseline"]].sort_values("date", ascending=False, kind="stable").iterrows():
         try:
-            baseline = _baseline_of(calibrated, baselines)
+            try:
+                baseline = _baseline_of(calibrated, baselines)
+            except ReportError:
+                if unfinished is None or not unfinished.lacks(calibrated["task"]):
+                    raise
+                waiting.add(calibrated["task"])
+                continue
             used.add(baseline.name)
             _check_same(baseline, calibrated, conditions, "baseline and ACT")
             averaged = tuple(map(_text, calibrated[_AVERAGED]))
@@ -150,8 +160,16 @@ def pair(results: Results) -> Pairing:
                 unpaired_notes.append(f"{_name(calibrated)}: not paired by document, for {_incomplete(baseline, calibrated)}.")
         except ReportError as refusal:
             notes.append(str(refusal))
-    notes += [f"{_name(run)}: no calibrated run goes with it." for index, run in baselines.iterrows() if index not in used]
+    for _, run in baselines.loc[[index for index in baselines.index if index not in used]].iterrows():
+        if unfinished is not None and unfinished.lacks(run["task"]):
+            waiting.add(run["task"])
+        else:
+            notes.append(f"{_name(run)}: no calibrated run goes with it.")
     if not values and not unpaired:
+        if unfinished is not None:
+            raise ReportError(
+                "\n".join([f"nothing can be compared yet, for {unfinished.headline}: report again later.", *notes])
+            )
         raise ReportError(notes[0] if len(notes) == 1 else "nothing can be compared:\n" + "\n".join(notes))
     noise = []
     for same in repeated:
@@ -169,6 +187,7 @@ def pair(results: Results) -> Pairing:
         tuple(notes),
         tuple(unpaired_notes),
         results.lower_is_better,
+        tuple(sorted(waiting)),
     )
 
 

@@ -5,21 +5,41 @@ Plots show scores between 0 and 1 alone, such as accuracy and F1, as percentages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
-from act_eval.plotting import GREY, SERIES, Plot, plot, plot_bars
+from act_eval.plotting import (
+    GREY,
+    LINE_HEIGHT,
+    Plot,
+    colour_and_marker,
+    legend_columns,
+    longest_word,
+    number_of_lines,
+    plot,
+    plot_bars,
+    text_width,
+    wrapped,
+)
 from act_eval.report.build import Report
 from act_eval.report.statistics import ALL_TASKS, differs
-from act_eval.report.tables import labels
+from act_eval.report.tables import group_names, labels
 
 _TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
-_LONGEST_LINE = 30
+_TASKS_SIDE_BY_SIDE = 12  # in the heat map; more of them stand below each other
+_FEW_BARS = 40  # that are drawn apart
+_PANELS_IN_A_ROW = 4
+_PLACES = ((6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 6, "center", "bottom"), (0, -6, "center", "top"))
+_FILLED = "filled: significant"
+_LEGEND_MARGIN = 0.6  # beside the names of a legend, in inches
 _DELTA_LABEL = "ACT - baseline, percentage points"
 
 ReportPlot = Plot[[Report]]
@@ -40,7 +60,8 @@ def make_plots(report: Report, style: str | None = None) -> Mapping[str, Figure]
     Raises:
         SettingError: there is no such style.
     """
-    figures = {each.name: each(report) for each in _styled(style)}
+    shown = report.with_short_names()
+    figures = {each.name: each(shown) for each in _styled(style)}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -57,7 +78,8 @@ def write_plots(report: Report, folder: Path, style: str | None = None) -> list[
     Raises:
         SettingError: there is no such style.
     """
-    return [path for each in _styled(style) for path in each.write(folder, report)]
+    shown = report.with_short_names()
+    return [path for each in _styled(style) for path in each.write(folder, shown)]
 
 
 def _styled(style: str | None) -> list[ReportPlot]:
@@ -90,15 +112,24 @@ def plot_improvement(report: Report) -> Figure | None:
     if comparison.empty:
         return None
     panels = sorted((rows for _, rows in comparison.groupby("settings")), key=lambda rows: -rows["delta"].mean())
-    figure = Figure(figsize=(6.4, 0.8 + sum(0.6 + 0.3 * len(rows) for rows in panels)))
     names = labels(comparison, "task", (*_TELLING_APART, "model"))
+    settings = [rows["settings"].iloc[0] for rows in panels]
+    width_of_names = text_width(names)
+    width_of_bars = max(3.4, 6.0 - width_of_names, longest_word(settings))
+    titles = [wrapped(text, width_of_bars) for text in settings]
+    height_of_a_bar = 0.3 if len(comparison) <= _FEW_BARS else 0.2
+    height = (
+        0.8 + sum(0.6 + height_of_a_bar * len(rows) for rows in panels) + LINE_HEIGHT * (number_of_lines(titles) - len(titles))
+    )
+    figure = Figure(figsize=(0.4 + width_of_names + width_of_bars, height))
     ratios = [len(rows) + 0.5 for rows in panels]
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    for axes, rows in zip(all_axes, panels, strict=True):
+    for axes, rows, title in zip(all_axes, panels, titles, strict=True):
         rows = rows.sort_values("delta")
         plot_bars(axes, names[rows.index], rows)
-        axes.set_title(_wrapped(rows["settings"].iloc[0]), fontsize="medium", loc="left")
-    all_axes[-1].set_xlabel(f"{_DELTA_LABEL} (95% interval, paired)")
+        axes.margins(y=min(0.05, 0.5 / len(rows)))
+        axes.set_title(title, fontsize="medium", loc="left")
+    figure.supxlabel(f"{_DELTA_LABEL} (95% interval, paired)", fontsize="medium")
     return figure
 
 
@@ -106,12 +137,15 @@ def plot_improvement(report: Report) -> Figure | None:
 def plot_scatter(report: Report) -> Figure | None:
     """Baseline against ACT, a point per model and task, with the diagonal; a colour and a marker for each ACT setting.
 
-    Points that differ from the baseline significantly are filled and have labels.
+    Points that differ from the baseline significantly are filled, and have labels where there is room.
     """
     comparison = _shares(report.comparison)
     if comparison.empty:
         return None
-    figure = Figure(figsize=(5.2, 5.4))
+    all_settings = comparison["settings"].unique()
+    width = max(5.2, longest_word(all_settings, "small") + _LEGEND_MARGIN)
+    entries = {settings: wrapped(settings, width - _LEGEND_MARGIN, "small") for settings in all_settings}
+    figure = Figure(figsize=(width, 5.2 + LINE_HEIGHT * number_of_lines(entries.values())))
     axes = figure.subplots()
     values = comparison[["baseline", "act"]].to_numpy() * 100
     margin = max(1.0, 0.08 * (values.max() - values.min()))
@@ -119,10 +153,10 @@ def plot_scatter(report: Report) -> Figure | None:
     axes.plot(ends, ends, color=GREY, linewidth=0.8, zorder=1)
     names = labels(comparison, "task", (*_TELLING_APART, "model"))
     for number, (settings, rows) in enumerate(comparison.groupby("settings")):
-        colour, marker = SERIES[number % len(SERIES)]
+        colour, marker = colour_and_marker(number)
         for significant, fill in ((True, colour), (False, "none")):
             points = rows[differs(rows) == significant]
-            label = settings if significant == bool(differs(rows).any()) else None
+            label = entries[settings] if significant == bool(differs(rows).any()) else None
             axes.scatter(
                 points["baseline"] * 100,
                 points["act"] * 100,
@@ -133,21 +167,57 @@ def plot_scatter(report: Report) -> Figure | None:
                 zorder=2,
                 clip_on=False,
             )
-        for index, row in rows[differs(rows)].iterrows():
-            right = row["baseline"] * 100 < np.mean(ends)
-            axes.annotate(
-                names[index],
-                (row["baseline"] * 100, row["act"] * 100),
-                xytext=(6 if right else -6, 0),
-                textcoords="offset points",
-                ha="left" if right else "right",
-                va="center",
-                fontsize="small",
-            )
     axes.set(xlabel="baseline, %", ylabel="ACT, %", xlim=ends, ylim=ends, aspect="equal")
-    legend = {"loc": "outside upper left", "fontsize": "small", "frameon": False, "alignment": "left"}
-    figure.legend(**legend, title="filled: significant", title_fontsize="small")
+    options = {"loc": "outside upper left", "fontsize": "small", "frameon": False, "alignment": "left"}
+    legend = figure.legend(**options, title=_FILLED, title_fontsize="small")
+    significant = comparison[differs(comparison)].sort_values("delta", key=abs, ascending=False)
+    points = significant[["baseline", "act"]].to_numpy() * 100
+    if _annotate(figure, axes, names[significant.index], points, values) < len(points):
+        legend.get_title().set_text(f"{_FILLED}, named where there is room")
     return figure
+
+
+def _annotate(figure: Figure, axes: Axes, names: Iterable[str], points: np.ndarray, others: np.ndarray) -> int:
+    """Put names beside points, those first that come first, where they cover no other and stay inside the figure.
+
+    Where there are several places, the one that covers the fewest points is taken.
+
+    Args:
+        figure, axes: with all else that is in them.
+        names: of the points.
+        points: float `[points, 2]`.
+        others: all points that there are, of the same form.
+
+    Returns:
+        How many there was room for.
+    """
+    for _ in range(2):  # the layout below a high legend is right from the second time on
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # everything stays where it is now
+    numbers = [text for axis in (axes.xaxis, axes.yaxis) for text in (*axis.get_ticklabels(), axis.label)]
+    drawn = axes.transData.transform(others)
+    placed: list[Bbox] = [text.get_window_extent() for text in numbers]
+    found = 0
+    for name, point in zip(names, points, strict=True):
+        boxes = {}
+        for x, y, horizontal, vertical in _PLACES:
+            look: dict[str, Any] = {"textcoords": "offset points", "ha": horizontal, "va": vertical, "fontsize": "small"}
+            text = axes.annotate(name, point, xytext=(x, y), **look)
+            text.set_in_layout(False)
+            box = text.get_window_extent().padded(1)
+            inside = axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1 and axes.bbox.x0 < box.x0 and box.x1 < figure.bbox.x1
+            if inside and not any(box.overlaps(other) for other in placed):
+                boxes[text] = box
+            else:
+                text.remove()
+        chosen = min(boxes, key=lambda text: boxes[text].count_contains(drawn), default=None)
+        for text in boxes:
+            if text is not chosen:
+                text.remove()
+        if chosen is not None:
+            placed.append(boxes[chosen])
+            found += 1
+    return found
 
 
 @report_plot("heat_map", "Differences, models x tasks")
@@ -167,12 +237,18 @@ def plot_heat_map(report: Report) -> Figure | None:
         star=differs(comparison).map({True: "*", False: ""}),
     )
     deltas, stars = (rows.pivot(index="row", columns="column", values=name) for name in ("delta", "star"))
+    deltas.index = stars.index = [wrapped(name, max(2.2, longest_word(deltas.index))) for name in deltas.index]
+    if len(deltas.columns) > max(_TASKS_SIDE_BY_SIDE, len(deltas)):
+        deltas, stars = deltas.T, stars.T
     values = deltas.to_numpy(float) * 100
     limit = np.nanmax(np.abs(values)) or 1
-    names = [_wrapped(name) for name in deltas.index]
-    longest = max(len(line) for name in names for line in name.splitlines())
-    width = max(4.8, 1.4 + 0.075 * longest + 0.62 * values.shape[1])
-    figure = Figure(figsize=(width, 1.5 + 0.5 * values.shape[0] + 0.07 * max(map(len, deltas))))
+    row_height, column_width = (
+        max(least, LINE_HEIGHT * (0.7 + max(number_of_lines([name]) for name in names)))
+        for least, names in ((0.3, deltas.index), (0.62, deltas.columns))
+    )
+    width = max(4.8, 1.9 + text_width(deltas.index) + column_width * values.shape[1])
+    height = max(1.0, row_height * values.shape[0]) + 0.4 + text_width(deltas.columns)
+    figure = Figure(figsize=(width, max(2.6, height)))
     axes = figure.subplots()
     image = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -180,10 +256,11 @@ def plot_heat_map(report: Report) -> Figure | None:
             colour = "white" if abs(value) > 0.65 * limit else "black"
             text = f"{value:+.1f}{stars.iat[row, column]}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
-    axes.set_xticks(range(len(deltas.columns)), deltas.columns, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(deltas)), names)
+    axes.set_xticks(range(len(deltas.columns)), deltas.columns, rotation=90)
+    axes.set_yticks(range(len(deltas)), deltas.index)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=_DELTA_LABEL.replace(", ", ",\n"))
+    figure.draw_without_rendering()  # the layout of a colour bar beside high axes is right from the second time on
     return figure
 
 
@@ -198,15 +275,19 @@ def plot_number_of_heads(report: Report) -> Figure | None:
     rows = _shares(report.comparison.rename(columns={"task": "group"}) if rows.empty else rows)
     if rows["num_heads"].nunique() < 2:
         return None
+    rows = rows.assign(group=group_names(rows)) if "tasks" in rows else rows
     varying = [name for name in ("model", "group", "metric", "filter", "num_fewshot") if rows[name].nunique(dropna=False) > 1]
-    figure = Figure(figsize=(5.6, 3.4))
+    lines = list(rows.groupby(varying, dropna=False)) if varying else [((), rows)]
+    entries = [", ".join(map(str, name)) for name, _ in lines]
+    width = max(5.6, text_width(entries, "small") + _LEGEND_MARGIN)
+    columns = legend_columns(entries, width)
+    figure = Figure(figsize=(width, 3.4 + LINE_HEIGHT * -(-len(entries) // columns)))
     axes = figure.subplots()
-    for number, (name, line) in enumerate(rows.groupby(varying, dropna=False) if varying else [((), rows)]):
-        colour, marker = SERIES[number % len(SERIES)]
+    for number, (entry, (_, line)) in enumerate(zip(entries, lines, strict=True)):
+        colour, marker = colour_and_marker(number)
         line = line.sort_values(["num_heads", "settings"])
         errors = [(line["delta"] - line["low"]) * 100, (line["high"] - line["delta"]) * 100]
         heads = line["num_heads"].astype(float)
-        label = ", ".join(map(str, name)) or None
         axes.errorbar(
             heads,
             line["delta"] * 100,
@@ -216,14 +297,15 @@ def plot_number_of_heads(report: Report) -> Figure | None:
             markersize=5,
             capsize=3,
             linewidth=1,
-            label=label,
+            label=entry or None,
         )
     axes.axhline(0, color=GREY, linewidth=0.8)
-    what = "" if "group" in varying else f"{rows['group'].iloc[0]}: "
-    axes.set(xlabel="calibrated heads", ylabel=f"{what}{_DELTA_LABEL}".replace(", ", ",\n"))
+    axes.set(xlabel="calibrated heads", ylabel=_DELTA_LABEL.replace(", ", ",\n"))
+    if "group" not in varying:
+        axes.set_title(rows["group"].iloc[0], fontsize="medium", loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if varying:
-        axes.legend(fontsize="small", frameon=False)
+        figure.legend(loc="outside lower left", fontsize="small", frameon=False, ncols=columns)
     return figure
 
 
@@ -236,14 +318,24 @@ def plot_subjects(report: Report) -> Figure | None:
     names = [name for name in ("model", "settings", "metric", "num_fewshot") if subjects[name].nunique(dropna=False) > 1]
     panels = [rows for _, rows in subjects.groupby(["model", "settings", "metric", "num_fewshot"], dropna=False)]
     order = subjects.groupby("subject", observed=True)["delta"].mean().sort_values(kind="stable").index
-    figure = Figure(figsize=(2.2 + 2.8 * len(panels), 1.0 + 0.2 * len(order)))
-    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, rows in zip(all_axes, panels, strict=True):
+    titles = ["\n".join(str(rows[name].dropna().iloc[0]) for name in names) for rows in panels]
+    width = max(2.6, longest_word(titles, "small"))
+    titles = [wrapped(title, width, "small") for title in titles]
+    documents = subjects.groupby("subject", observed=True)["n"].max()
+    width_of_names = text_width(f"{subject} ({documents[subject]:.0f})" for subject in order)
+    columns = min(len(panels), _PANELS_IN_A_ROW)
+    rows_of_panels = -(-len(panels) // columns)
+    height = 1.0 + 0.2 * len(order) + LINE_HEIGHT * max(number_of_lines([title]) for title in titles)
+    figure = Figure(figsize=(0.4 + width_of_names + (width + 0.2) * columns, height * rows_of_panels))
+    all_axes = figure.subplots(rows_of_panels, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes in all_axes[len(panels) :]:
+        axes.remove()
+    for axes, rows, title in zip(all_axes, panels, titles, strict=False):
         rows = rows.set_index("subject").reindex(order)
         plot_bars(axes, [f"{subject} ({n:.0f})" for subject, n in rows["n"].items()], rows)
-        title = "\n".join(str(rows[name].dropna().iloc[0]) for name in names)
-        axes.set_title(_wrapped(title), fontsize="small", loc="left")
+        axes.set_title(title, fontsize="small", loc="left")
         axes.set_xlabel(_DELTA_LABEL.replace(", ", ",\n"))
+        axes.tick_params(labelbottom=True)
         axes.margins(y=0.01)
     return figure
 
@@ -253,7 +345,3 @@ def _shares(rows: pd.DataFrame) -> pd.DataFrame:
     scores = rows[["baseline", "act"]].astype(float)
     shares = ((scores >= 0) & (scores <= 1)).all(axis=1)
     return rows[shares & rows["higher_is_better"].astype(bool)]
-
-
-def _wrapped(text: str) -> str:
-    return text.replace(", beta", ",\nbeta") if len(text) > _LONGEST_LINE else text

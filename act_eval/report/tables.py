@@ -37,10 +37,12 @@ WEIGHTED_NOTE = (
     "give every task the same weight. Their intervals resample documents within each task."
 )
 TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
+SHORT_NAMES_NOTE = "the model by the end of its path; whole in comparison.csv"
 SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
 _MEANS = (("baseline", "baseline", ".3f"), ("ACT", "act", ".3f"), ("delta", "delta", "+.3f"))  # header, column, form
 _TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
+_LEFT_OUT = ("n", "p", "95% interval")  # by a narrow terminal, the first one first
 _NAMES = ("model", "settings", "task", "metric", "group", "subject")
 
 
@@ -120,12 +122,19 @@ def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def group_names(groups: pd.DataFrame) -> pd.Series:
+    """The names of averages; those that lack tasks say so, such as `act_17 (6 of 17 tasks)`."""
+    counts = " (" + groups["tasks"].astype(str) + " of " + groups["of_tasks"].astype(str) + " tasks)"
+    return groups["group"].where(groups["tasks"] == groups["of_tasks"], groups["group"].astype(str) + counts)
+
+
 def overview(report: Report) -> TextTable:
     """Models x tasks, as papers lay it out: a row for the baseline and one for each setting of ACT, below each model.
 
     The best of a model is bold in each column, and a star marks what differs from the baseline (`OVERVIEW_NOTE`).
     """
-    shown = [_scores(report.comparison, "task"), _scores(report.groups, "group")]
+    groups = report.groups.assign(group=group_names(report.groups))
+    shown = [_scores(report.comparison, "task"), _scores(groups, "group")]
     scores = pd.concat(shown, ignore_index=True)
     columns = list(dict.fromkeys(scores["column"]))
     rows, bold = [], []
@@ -171,7 +180,8 @@ def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "f
 
 def markdown(report: Report) -> str:
     """All tables in Markdown, with a heading each, and what was not compared."""
-    parts = [table.to_markdown() for table in report_tables(report)]
+    parts = [f"{' '.join(report.unfinished.sentences())}\n"] if report.unfinished else []
+    parts += [table.to_markdown() for table in report_tables(report)]
     parts += [f"{note}\n" for note in report_notes(report)]
     if report.notes:
         parts.append("Not compared:\n\n" + "".join(f"- {text}\n" for text in report.notes))
@@ -180,7 +190,12 @@ def markdown(report: Report) -> str:
 
 def latex(report: Report) -> str:
     """All tables as LaTeX, each below a comment with its title."""
-    parts = [BOOKTABS_NOTE, *(table.to_latex() for table in report_tables(report))]
+    unfinished = report.unfinished.sentences() if report.unfinished else []
+    parts = [
+        BOOKTABS_NOTE,
+        *(f"% {one_line(text)}" for text in unfinished),
+        *(table.to_latex() for table in report_tables(report)),
+    ]
     parts += [f"% {note}" for note in report_notes(report)]
     parts += [f"% Not compared: {one_line(note)}" for note in report.notes]
     return "\n".join(parts) + "\n"
@@ -188,19 +203,26 @@ def latex(report: Report) -> str:
 
 def print_tables(report: Report, console: Console) -> None:
     """Show comparison and averages on a terminal; green is better and red worse, where the interval excludes zero."""
+    shortened = {short for name, short in report.short_names.items() if short != name}
+    report = report.with_short_names()
     for (model, settings), rows in report.comparison.groupby(["model", "settings"], sort=False):
         averages = report.groups[(report.groups["model"] == model) & (report.groups["settings"] == settings)]
         texts = [comparison_texts(rows)]
         if len(averages):
-            texts.append(group_texts(averages).rename(columns={"group": "task"}))
+            texts.append(group_texts(averages).assign(group=group_names(averages).to_numpy()).rename(columns={"group": "task"}))
         shown = pd.concat([part.reindex(columns=list(_TERMINAL), fill_value="") for part in texts], ignore_index=True)
         shown = shown.map(lambda text: text.replace(" ± ", "\n± ")).rename(columns={"McNemar p": "p"})
-        table = TextTable(f"{model}: {settings}", shown, _NAMES)
-        columns = {header: {"no_wrap": not left, "overflow": "fold"} for header, left in zip(shown, table.is_left, strict=True)}
-        caption = "\n".join([TERMINAL_NOTE, *([SEEDS_NOTE.format(seeds)] if (seeds := _seeds(rows)) else [])])
-        styles = [_style(row) for part in (rows, averages) for _, row in part.iterrows()]
-        ends = [len(rows) - 1] if len(averages) else []
-        console.print(table.to_terminal(columns, caption=caption, padding=(0, 0, 0, 0), styles=styles, ends_of_sections=ends))
+        notes = [TERMINAL_NOTE, *([SEEDS_NOTE.format(seeds)] if (seeds := _seeds(rows)) else [])]
+        notes += [SHORT_NAMES_NOTE] if model in shortened else []
+        table = TextTable(f"{model}: {settings}", shown, _NAMES).to_terminal(
+            leave_out=_LEFT_OUT,
+            elsewhere="comparison.csv",
+            notes=notes,
+            padding=(0, 0, 0, 0),
+            styles=[_style(row) for part in (rows, averages) for _, row in part.iterrows()],
+            ends_of_sections=[len(rows) - 1] if len(averages) else [],
+        )
+        console.print(table)
 
 
 def _style(row: pd.Series) -> str | None:

@@ -9,12 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from act_eval.plotting import COLUMN_WIDTH, PAGE_WIDTH, SERIES, plot, small_print
+from act_eval.plotting import (
+    COLUMN_WIDTH,
+    LINE_HEIGHT,
+    PAGE_WIDTH,
+    SERIES,
+    legend_columns,
+    plot,
+    small_print,
+    text_width,
+)
 from act_eval.sinks import tables
 from act_eval.sinks.statistics import KINDS, SinkStatistics
 
@@ -26,6 +36,7 @@ _LINES = ("-", "--", ":")
 _LABELLED_TOKENS = 45
 _LARGEST_NUMBERED_MAP = 16
 _HARDLY_ANY = 0.01
+_BESIDE_A_TITLE, _BELOW_A_COLOUR_BAR = 0.3, 0.05  # in inches
 
 
 @plot("attention_map", "Average attention maps")
@@ -126,7 +137,7 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
         statistics: by name of task or task family.
     """
     table = tables.received(statistics)
-    rows, columns = _grid(len(statistics), 3)
+    rows, columns = _grid(list(statistics), 3)
     figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.3 + 2.2 * rows))
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, (name, of_name) in zip(panels.flat, table.groupby("name", sort=False), strict=False):
@@ -161,14 +172,15 @@ def plot_sink_positions(statistics: Mapping[str, SinkStatistics]) -> Figure:
     if len(statistics) > MOST_NAMES:
         raise ValueError(f"{len(statistics)} lines cannot be told apart: give at most {MOST_NAMES}.")
     table = tables.positions(statistics)
-    figure = Figure(figsize=(COLUMN_WIDTH, 2.5))
+    columns = legend_columns(list(statistics), COLUMN_WIDTH, rcParams["legend.fontsize"])
+    figure = Figure(figsize=(COLUMN_WIDTH, 2.5 + LINE_HEIGHT * -(-len(statistics) // columns)))
     axes = figure.subplots()
     for (colour, marker), (name, rows) in zip(SERIES, table.groupby("name", sort=False), strict=False):
         middle = (rows["low"] + rows["high"]) / 2
         axes.plot(middle, rows["share"], color=colour, marker=marker, markersize=3.5, linewidth=1, label=name)
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="relative position of the token", ylabel="share of all sinks, %")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower left", frameon=False, ncols=columns)
     return figure
 
 
@@ -235,7 +247,7 @@ WITH_DATA = (plot_received, plot_sink_positions, plot_sinks_per_head, plot_sink_
 
 def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], columns: int = 3) -> Figure:
     """Maps with one colour scale, each below a strip of bars that says where sinks are."""
-    rows, columns = _grid(len(maps), columns)
+    rows, columns = _grid(list(maps), columns)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     figure = Figure(figsize=(width, 0.7 + rows * (0.55 + 0.85 * width / columns)))
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 5] * rows)
@@ -255,6 +267,8 @@ def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], colum
     for some in (strips, grid):
         _drop_empty(some, len(maps))
     figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.6, aspect=35, label=_map_label(bins), extend="both")
+    margin = _BELOW_A_COLOUR_BAR / figure.get_figheight()
+    figure.set_layout_engine("constrained", rect=(0, margin, 1, 1 - margin))
     return figure
 
 
@@ -283,9 +297,11 @@ def _peaks(values: np.ndarray, most: int) -> list[int]:
     return chosen
 
 
-def _grid(count: int, most_columns: int) -> tuple[int, int]:
-    columns = min(count, most_columns)
-    return -(-count // columns), columns
+def _grid(names: Sequence[str], most_columns: int) -> tuple[int, int]:
+    """How many rows and columns panels with these names above them stand in, so that the names are whole."""
+    room = int(PAGE_WIDTH / (text_width(names, rcParams["axes.titlesize"]) + _BESIDE_A_TITLE))
+    columns = max(1, min(len(names), most_columns, room))
+    return -(-len(names) // columns), columns
 
 
 def _drop_empty(panels: np.ndarray, used: int) -> None:

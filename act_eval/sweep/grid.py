@@ -13,9 +13,12 @@ from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
 from act_eval.methods.registry import available_methods
+from act_eval.short_names import cut_names
 
 # What a method that does not use sinks does without.
 _ABOUT_SINKS = {setting.name for setting in fields(CalibrationSettings) if setting.metadata.get("about_sinks")}
+
+_LONGEST_VALUE = 30  # in figures and on a terminal
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Axis:
     def is_numeric(self) -> bool:
         """Whether all values are numbers, which have places on a scale."""
         return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
+
+    def texts(self) -> dict[Any, str]:
+        """By value, what it is called where there is little room."""
+        names = cut_names(map(str, self.values), _LONGEST_VALUE)
+        return {value: names[str(value)] for value in self.values}
 
 
 @dataclass(frozen=True)

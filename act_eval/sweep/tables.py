@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -100,6 +101,13 @@ def axis_table(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Te
     return TextTable(title, pd.DataFrame(texts).fillna(""), names_of_values)
 
 
+def _with_short_values(table: TextTable, axes: Sequence[Axis]) -> TextTable:
+    """A table with shorter texts for long values of axes, such as paths of profiles."""
+    short = {axis.name: {str(value): text for value, text in axis.texts().items()} for axis in axes}
+    texts = {name: table.texts[name].replace(names) for name, names in short.items() if name in table.texts}
+    return replace(table, texts=table.texts.assign(**texts))
+
+
 def describe(metric: tuple[str, str], tasks: list[str]) -> str:
     """What is shown, such as `acc, average over 3 tasks`."""
     name = metric[0] if metric[1] == "none" else f"{metric[0]} ({metric[1]})"
@@ -114,13 +122,8 @@ def _interval(row: pd.Series) -> str:
 
 def print_tables(results: SweepResults, metric: tuple[str, str], console: Console) -> None:
     """Show the table of each axis on a terminal."""
-    names = [axis.name for axis in results.axes]
     for axis in varied(results):
-        table = axis_table(results, axis, metric)
-        columns: dict[str, dict[str, Any]] = {}
-        for header in map(str, table.texts):
-            widest = max(map(len, table.texts[header]))
-            columns[header] = {"min_width": widest, "no_wrap": header in (*names, _INTERVAL), "overflow": "fold"}
-            columns[header] |= {"justify": "left"} if header in names else {}
-        console.print(table.to_terminal(columns))
+        table = _with_short_values(axis_table(results, axis, metric), results.axes)
+        tasks = [header for header in map(str, table.texts) if header in set(results.table["task"])]
+        console.print(table.to_terminal(leave_out=tasks[::-1], elsewhere="sweep.csv"))
     console.print(NOTE, soft_wrap=True, highlight=False)

@@ -414,8 +414,8 @@ def test_run_uses_act_hf_unless_a_model_is_named(monkeypatch, arguments, model):
 @pytest.mark.tier("process")
 def test_a_kill_leaves_no_half_written_results(tmp_path):
     """SIGKILL while cells are being written: every results file that is there is whole and has its samples."""
-    # Each run puts two files in place, its samples and its results: the third run is killed between them.
-    run_until_killed(tmp_path, 4 * 2 + 2, *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path))
+    # The plan is a file, and each run puts two in place, its samples and its results: the third run is killed between them.
+    run_until_killed(tmp_path, 2 + 4 * 2 + 2, *ARGUMENTS, *MODEL_ARGS, "--output", str(tmp_path))
     finished_files = list(tmp_path.glob("[!.]*/results_*.json"))
     assert len(finished_files) == 2
     assert len(list(tmp_path.glob("[!.]*/samples_*.jsonl"))) == 3

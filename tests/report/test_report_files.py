@@ -1,6 +1,7 @@
 """The report on results that lm-eval itself wrote: every number against an independent computation, and the files it makes."""
 
 import dataclasses
+import io
 import json
 import re
 import warnings
@@ -244,6 +245,20 @@ class TestTables:
         assert re.search(r"act_mmlu +acc +0 +24 +0.250 +0.333 +\+0.083", text)
         assert "…" not in text
 
+    def test_terminal_of_80_and_of_120_columns(self, report):
+        texts = {}
+        for width in (80, 120):
+            console = Console(width=width, record=True, file=io.StringIO())
+            print_tables(report, console)
+            texts[width] = console.export_text()
+            assert max(map(len, texts[width].splitlines())) <= width
+            for task in report.comparison["task"]:
+                assert re.search(rf"^{task} ", texts[width], re.MULTILINE)
+        assert "\nn: in comparison.csv, or in a wider terminal\n" in texts[80]
+        assert re.search(r"^act_squad_v1   exact_match     0    0.000   0.000", texts[80], re.MULTILINE)
+        assert "wider" not in texts[120]
+        assert re.search(r"^act_squad_v1   exact_match     0  9    0.000   0.000", texts[120], re.MULTILINE)
+
     def test_labels_say_what_tells_apart(self):
         rows = pd.DataFrame({"task": list("aab"), "metric": ["acc", "f1", "acc"], "num_fewshot": [0, 0, 4]})
         assert labels(rows, "task", ("metric", "num_fewshot")).tolist() == ["a, acc", "a, f1", "b"]
@@ -273,11 +288,11 @@ class TestTextTable:
 
     def test_terminal(self):
         console = Console(width=60, record=True, force_terminal=True)
-        console.print(self.TABLE.to_terminal({"p": {"min_width": 10}}, styles=["green", None], ends_of_sections=[0]))
+        console.print(self.TABLE.to_terminal(styles=["green", None], ends_of_sections=[0]))
         lines = [line.rstrip() for line in console.export_text(styles=True).splitlines()]
         ((first, second),) = [(lines[place], lines[place + 2]) for place in range(len(lines)) if "a|b*c_d" in lines[place]]
-        assert "\x1b[32m    <0.001" in first
-        assert second == " e            -1 ± 2"
+        assert "\x1b[32m<0.001" in first
+        assert second == "e        -1 ± 2"
 
     @pytest.mark.parametrize(
         ("text", "expected"),

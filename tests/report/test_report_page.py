@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.made_up_report import LONG_PATHS, MMLU, MMLU_SUBJECTS, made_up_report
 
 from act_eval.report.build import make_report
 from act_eval.report.write import write_report
@@ -48,7 +49,7 @@ def test_needs_no_network(html):
     text = html.read_text()
     assert "http://" not in text
     assert "https://" not in text
-    assert "src=x" not in text.replace("&lt;img src=x", "")
+    assert "src=x" not in text.replace("&lt;img src=x", "").replace('<span class="word">src=x</span>', "")
     assert "<script>document" not in text
 
 
@@ -84,6 +85,38 @@ def test_fits_the_width(page):
     images = page.locator("figure img")
     assert images.count() == 5
     assert images.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 200)")
+
+
+@pytest.fixture(params=[360, 800, 1280])
+def page_of_long_names(browser, tmp_path, request):
+    report = made_up_report(LONG_PATHS, tasks=MMLU[:20], group="mmlu", of_tasks=57, subjects=MMLU_SUBJECTS[:5])
+    html = next(path for path in write_report(report, tmp_path) if path.suffix == ".html")
+    page = browser.new_page(viewport={"width": request.param, "height": 800})
+    page.goto(html.as_uri())
+    yield page
+    page.close()
+
+
+@pytest.mark.tier("slow")
+def test_long_names_stay_whole_at_any_width(page_of_long_names):
+    """Each is on one line, and nothing but tables can be scrolled sideways."""
+    page = page_of_long_names
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    names = page.locator("td.left, th button, #models dt, h3 .word")
+    lines = names.evaluate_all(
+        """names => names.map(name => {
+            const range = document.createRange();
+            range.selectNodeContents(name);
+            return [name.textContent, new Set(Array.from(range.getClientRects(), box => Math.round(box.top))).size];
+        })"""
+    )
+    assert len(lines) > 200
+    assert [name for name, count in lines if count > 1] == []
+    cell = page.locator("td[title]").first
+    assert cell.get_attribute("title").endswith(cell.text_content())
+    assert page.locator("#models dd").all_text_contents() == LONG_PATHS
+    assert page.locator("td", has_text="mmlu (20 of 57 tasks)").count() == 0
+    assert page.get_by_role("button", name="mmlu (20 of 57 tasks)").count() == 1
 
 
 def test_hostile_text_stays_text(page):

@@ -4,15 +4,13 @@ import copy
 import json
 import shutil
 from dataclasses import replace
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.figures import overlapping
 from helpers.models import LargestTensor, random_ids
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 from transformers import AutoTokenizer, BloomConfig, MistralConfig, MistralForCausalLM
 from typer.testing import CliRunner
 
@@ -37,6 +35,7 @@ from act_eval.sinks.write import token_text
 pytestmark = pytest.mark.tier("model")
 
 BINS = 12
+LONG_NAMES = [f"mmlu_high_school_government_and_politics_{number}" for number in range(7)]
 LENGTHS = (40, 9, 31, 12, 25)
 SOME = HeadProfile({1: (0, 3), 2: (2,), 4: (1, 5, 6, 7)})
 ACTS = [
@@ -280,34 +279,11 @@ class TestTables:
         assert not any("\N{REPLACEMENT CHARACTER}" in text for text in shown)
 
 
-def overlapping(figure):
-    """Pairs of texts of a figure that cover each other, and texts beyond its edges."""
-    drawn, draw = {}, Text.draw
-
-    def draw_and_note(text, renderer):
-        draw(text, renderer)
-        if text.get_visible() and text.get_text():
-            drawn[text] = text.get_window_extent(renderer)
-
-    with patch.object(Text, "draw", draw_and_note):
-        FigureCanvasAgg(figure).draw()
-    boxes = [(text.get_text(), box) for text, box in drawn.items()]
-    assert len(boxes) > 5
-    width, height = figure.bbox.size
-    beyond = [text for text, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1]
-    shrunk = [(text, box.x0 + 1, box.x1 - 1, box.y0 + 1, box.y1 - 1) for text, box in boxes]
-    covered = [
-        (one[0], two[0])
-        for place, one in enumerate(shrunk)
-        for two in shrunk[:place]
-        if min(one[2], two[2]) > max(one[1], two[1]) and min(one[4], two[4]) > max(one[3], two[3])
-    ]
-    return beyond, covered
-
-
 @pytest.mark.tier("slow")
 class TestPlots:
-    @pytest.mark.parametrize("names", [["one"], ["one", "two"], ["one", "two", "three", "four"]], ids=len)
+    @pytest.mark.parametrize(
+        "names", [["one"], ["one", "two"], ["one", "two", "three", "four"], LONG_NAMES[:4], LONG_NAMES], ids=len
+    )
     def test_labels_are_whole_and_apart(self, statistics, names):
         by_name = dict.fromkeys(names, statistics)
         figures = [

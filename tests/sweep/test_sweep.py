@@ -32,7 +32,8 @@ OPTIONS = ["--tasks", ",".join(TASKS), "--limit", "24", "--batch-size", "24", "-
 VARY = ["--vary", "beta=0,0.5,1", "--vary", "method=act,to-first-token,remove"]
 MODEL_ARGS = ["--model-args", "act_profile=all,act_alpha=3"]
 RUN = 5  # points that are run: two methods at two values of beta, and remove
-FILES = {f"by_{axis}.{suffix}" for axis in ("beta", "method") for suffix in ("md", "tex", "png", "svg")} | {"sweep.csv"}
+FILES = {f"by_{axis}.{suffix}" for axis in ("beta", "method") for suffix in ("md", "tex", "png", "svg")}
+FILES |= {"planned_runs.json", "sweep.csv"}
 
 
 def axes(**values):
@@ -260,8 +261,8 @@ class TestRun:
     @pytest.mark.tier("process")
     def test_killed_it_goes_on(self, finished, tmp_path):
         output = tmp_path / "sweep"
-        # Each run puts two files in place, its samples and its results: the fourth run is killed between them.
-        run_until_killed(output, 4 * 3 + 2, "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output))
+        # The plan is a file, and each run puts two in place, samples and results: the fourth run is killed between them.
+        run_until_killed(output, 2 + 4 * 3 + 2, "sweep", *OPTIONS, *MODEL_ARGS, *VARY, "--output", str(output))
         before = {file: file.stat().st_mtime_ns for file in output.glob("[!.]*/results_*.json")}
         assert len(before) == 3
         assert sweep(output).exit_code == 0
