@@ -10,7 +10,7 @@ import typer
 from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Output
 from act_eval.cli.report import report_on
-from act_eval.cli.terminal import console, quiet, say
+from act_eval.cli.terminal import console, quiet, say, tell
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
@@ -36,7 +36,7 @@ def demo(
         selection="top-k",
         k=4,
     )
-    say(run_search(settings, heads).summary())
+    say(run_search(settings, heads, tell).summary())
     finished = []
     for profile in ("all", str(heads / "profile.json")):
         model = ModelSettings({"act_profile": profile, **act}, device="cpu", batch_size="50")

@@ -26,6 +26,11 @@ def say(lines: Iterable[str]) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
+def tell(line: str) -> None:
+    """Print a line as it is, without wrapping."""
+    say([line])
+
+
 def say_written(paths: Iterable[Path]) -> None:
     """Say which files were written."""
     say(f"wrote {path}" for path in paths)
