@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -93,6 +94,50 @@ class ProgressDisplay:
             if place == len(self._tasks):
                 self._tasks.append(self._bars.add_task(row.name, total=1.0, detail=row.detail))
             self._bars.update(self._tasks[place], description=row.name, completed=row.share, detail=row.detail)
+
+
+class StageProgress:
+    """How far a stage of some work is.
+
+    Args:
+        display: shows it.
+        text: what the stage does.
+        total: how much that is.
+        unit: of what, in the plural.
+        clock: measures time.
+    """
+
+    def __init__(self, display: ProgressDisplay, text: str, total: float, unit: str, clock: Clock) -> None:
+        self._display, self._text, self._total, self._unit, self._clock = display, text, total, unit, clock
+        self._start = clock()
+        self._advanced = self._skipped = 0.0
+        self._show()
+
+    def advance(self, amount: float) -> None:
+        """More of the work has been done."""
+        self._advanced += amount
+        self._show()
+
+    def skip(self, amount: float) -> None:
+        """More of the work was done by an earlier run, or need not be done: that says nothing about how fast this one is."""
+        self._skipped += amount
+        self._show()
+
+    def _show(self) -> None:
+        done = self._advanced + self._skipped
+        left = max(self._total - done, 0.0)
+        seconds = left * (self._clock() - self._start) / self._advanced if self._advanced else None
+        share = min(done / self._total, 1.0) if self._total else 1.0
+        self._display.show(Row(self._text, share, f"{done:,.0f} of {self._total:,.0f} {self._unit}, {time_left(seconds)}"))
+
+
+@contextmanager
+def stage_progress(
+    console: Console, text: str, total: float, unit: str, clock: Clock = time.monotonic
+) -> Iterator[StageProgress]:
+    """Show how far a stage is while the block lasts; see `StageProgress`."""
+    with ProgressDisplay(console, clock) as display:
+        yield StageProgress(display, text, total, unit, clock)
 
 
 def time_left(seconds: float | None) -> str:

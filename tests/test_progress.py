@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from act_eval.progress import ProgressDisplay, Row, time_left
+from act_eval.progress import ProgressDisplay, Row, stage_progress, time_left
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -62,6 +62,33 @@ def test_long_names_leave_the_lines_whole():
     lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", file.getvalue()))
     assert 70 < max(map(len, lines)) <= 80
     assert any("120 of 872 documents, 35.2 a second" in line for line in lines)
+
+
+class TestStage:
+    def lines(self, steps, total=100.0):
+        """What a log gets when each step takes a minute: (amount, whether an earlier run did it)."""
+        clock, file = Clock(), io.StringIO()
+        with stage_progress(Console(file=file, width=80), "scoring all heads", total, "layer passes", clock) as progress:
+            for amount, is_kept in steps:
+                clock.now += 60
+                (progress.skip if is_kept else progress.advance)(amount)
+        return file.getvalue().splitlines()
+
+    def test_time_left_is_that_of_what_has_been_done(self):
+        assert self.lines([(20, False), (20, False)]) == [
+            "scoring all heads 20%, 20 of 100 layer passes, about 4 min left",
+            "scoring all heads 40%, 40 of 100 layer passes, about 3 min left",
+        ]
+
+    def test_what_an_earlier_run_did_does_not_count_as_fast(self):
+        assert self.lines([(60, True), (20, False)]) == [
+            "scoring all heads 60%, 60 of 100 layer passes, time left unknown",
+            "scoring all heads 80%, 80 of 100 layer passes, about 2 min left",
+        ]
+
+    def test_more_than_was_foreseen_or_nothing_at_all(self):
+        assert "100%, 120 of 100 layer passes, less than a minute left" in self.lines([(120, False)])[0]
+        assert "100%, 0 of 0 layer passes" in self.lines([(0, False)], total=0)[0]
 
 
 @pytest.mark.parametrize(

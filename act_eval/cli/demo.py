@@ -36,7 +36,7 @@ def demo(
         selection="top-k",
         k=4,
     )
-    say(run_search(settings, heads).summary())
+    say(run_search(settings, heads, console).summary())
     finished = []
     for profile in ("all", str(heads / "profile.json")):
         model = ModelSettings({"act_profile": profile, **act}, device="cpu", batch_size="50")

@@ -8,7 +8,7 @@ import typer
 
 from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Layers, Output, Verbose, with_settings
-from act_eval.cli.terminal import quiet, say
+from act_eval.cli.terminal import console, quiet, say
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
@@ -40,5 +40,5 @@ def search(
     from act_eval.search.settings import SearchSettings
 
     settings = SearchSettings(model, prompts, layers, mode, budget, selection, k)  # type: ignore[arg-type]
-    result = run_search(settings, output)
+    result = run_search(settings, output, console)
     say([*result.summary(), f"wrote {result.profile.size} heads to {output / 'profile.json'}"])

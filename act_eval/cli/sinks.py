@@ -9,7 +9,7 @@ import typer
 
 from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Layers, Output, Verbose, with_settings
-from act_eval.cli.terminal import quiet, say_written
+from act_eval.cli.terminal import console, quiet, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
@@ -42,4 +42,4 @@ def sinks(
     from act_eval.sinks.settings import SinksSettings
 
     settings = SinksSettings(model, prompts, split, layers or "all", document, search)  # type: ignore[arg-type]
-    say_written(run_sinks(settings, output))
+    say_written(run_sinks(settings, output, console))

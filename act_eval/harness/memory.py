@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -12,6 +12,16 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Halved(Protocol):
+    """Which lists of items had to be halved, for work that goes on after it was stopped; a set of ranges is one."""
+
+    def __contains__(self, items: Any, /) -> bool:
+        """Whether these items did not fit into memory together."""
+
+    def add(self, items: Any, /) -> None:
+        """Note that these items do not fit into memory together."""
 
 
 def halved(error: RuntimeError, batch_size: int) -> int:
@@ -31,12 +41,13 @@ def halved(error: RuntimeError, batch_size: int) -> int:
     return half
 
 
-def run_in_parts(run: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> list[Result]:
+def run_in_parts(run: Callable[[Sequence[Item]], Result], items: Sequence[Item], known: Halved | None = None) -> list[Result]:
     """Run some items together; in halves, and in halves of these, where they do not fit into memory.
 
     Args:
         run: gives one result for the items that it gets.
         items: at least one.
+        known: which items are known not to fit, and where that is noted; nothing is known, and nothing noted, without.
 
     Returns:
         The results of the parts, in order.
@@ -44,9 +55,13 @@ def run_in_parts(run: Callable[[Sequence[Item]], Result], items: Sequence[Item])
     Raises:
         RuntimeError: see `halved`.
     """
-    try:
-        return [run(items)]
-    except RuntimeError as error:
-        half = halved(error, len(items))
-    # Not inside the handler, where the error would keep alive what the failed run holds.
-    return [result for part in (items[:half], items[half:]) for result in run_in_parts(run, part)]
+    if known is None or items not in known:
+        try:
+            return [run(items)]
+        except RuntimeError as error:
+            halved(error, len(items))
+        # Not inside the handler, where the error would keep alive what the failed run holds.
+        if known is not None:
+            known.add(items)
+    half = (len(items) + 1) // 2
+    return [result for part in (items[:half], items[half:]) for result in run_in_parts(run, part, known)]

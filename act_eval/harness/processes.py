@@ -13,6 +13,7 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from rich.console import Console
 
 Value = TypeVar("Value")
 
@@ -35,6 +36,11 @@ def is_first_process() -> bool:
     """Whether this is the process that speaks: the first of those that torch joined, or the only one."""
     joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not joined or torch.distributed.get_rank() == 0
+
+
+def speaking_console(console: Console | None) -> Console:
+    """The console that was given, else one for stderr, on which the first process alone speaks."""
+    return Console(stderr=True, quiet=not is_first_process()) if console is None else console
 
 
 def same_for_all(value: Value) -> Value:

@@ -17,6 +17,7 @@ from act_eval.search.estimate import Estimates, estimate_heads
 from act_eval.search.exact import HeadScores, SingleHeadScorer
 from act_eval.search.heads import Head
 from act_eval.search.passes import refuse_non_finite, score_batch
+from act_eval.search.pieces import Pieces
 from act_eval.search.scores import Scores
 
 
@@ -37,9 +38,27 @@ class HeadEvaluator:
         self._scorer = lm.scorer()
         self._single_heads = SingleHeadScorer(lm, self._scorer, act, batch_size)
 
-    def score_heads(self, documents: Sequence[CalibrationDocument], heads: Sequence[Head]) -> HeadScores:
-        """Score a batch of documents without calibration, and with each of some heads calibrated alone."""
-        return self._single_heads.score(documents, heads)
+    @property
+    def num_layers(self) -> int:
+        """How many decoder layers the model has."""
+        return model_shape(self._lm.config)[0]
+
+    @property
+    def single_heads(self) -> SingleHeadScorer:
+        """What scores documents with single heads calibrated."""
+        return self._single_heads
+
+    def score_heads(
+        self, documents: Sequence[CalibrationDocument], heads: Sequence[Head], pieces: Pieces | None = None
+    ) -> HeadScores:
+        """Score a batch of documents without calibration, and with each of some heads calibrated alone.
+
+        Args:
+            documents: that run in one batch.
+            heads: at least one.
+            pieces: of this work that an earlier run has done, and where more are kept.
+        """
+        return self._single_heads.score(documents, heads, pieces)
 
     @torch.no_grad()
     def score_profile(self, documents: Sequence[CalibrationDocument], profile: HeadProfile) -> tuple[Scores, int]:
@@ -48,8 +67,7 @@ class HeadEvaluator:
         with self._lm.autocast(), replace(self._act, profile=[profile])(self._lm.model):
             log_probs, greedy = score_batch(self._scorer, batch).arrays
         refuse_non_finite(self._lm, batch, log_probs)
-        num_layers, _ = model_shape(self._lm.config)
-        return batch.scores(log_probs, greedy), batch.padded_tokens * num_layers
+        return batch.scores(log_probs, greedy), batch.padded_tokens * self.num_layers
 
     def estimate(self, documents: Sequence[CalibrationDocument]) -> Estimates:
         """Estimate to first order what each head of the layers changes in a batch of documents."""

@@ -8,8 +8,10 @@ document's score is the baseline's, and nothing runs.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,7 +22,7 @@ from act_eval.attention.act import ACT
 from act_eval.attention.model_structure import model_shape, pretrained_model
 from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.memory import halved
+from act_eval.harness.memory import run_in_parts
 from act_eval.harness.scoring import Prefill, Scorer
 from act_eval.profiles import HeadProfile
 from act_eval.search.batches import DocumentBatch
@@ -34,6 +36,8 @@ from act_eval.search.passes import (
     refuse_non_finite,
     score_first_tokens,
 )
+from act_eval.search.piece_file import Arrays
+from act_eval.search.pieces import Pieces
 from act_eval.search.probe import Probe, probed_layers
 from act_eval.search.resume_at_layer import DecoderLayers, Recording, fill_skipped_layers
 from act_eval.search.scores import Scores
@@ -63,6 +67,32 @@ class HeadScores:
 
 
 @dataclass(frozen=True)
+class BaselineScores:
+    """What a pass over a batch without calibration gives.
+
+    Attributes:
+        log_probs, greedy: float64 and bool `[requests]`.
+        affected: bool `[layers with heads to score, contexts, heads]`, the contexts that each head changes.
+        cost: layer passes.
+    """
+
+    log_probs: np.ndarray
+    greedy: np.ndarray
+    affected: np.ndarray
+    cost: int
+
+    @property
+    def arrays(self) -> Arrays:
+        """All of it by name."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> BaselineScores:
+        """Read what `arrays` gave."""
+        return cls(arrays["log_probs"], arrays["greedy"], arrays["affected"], int(arrays["cost"]))
+
+
+@dataclass(frozen=True)
 class BaselinePass:
     """A pass over a batch without calibration, with all that variations reuse.
 
@@ -70,18 +100,13 @@ class BaselinePass:
         prefill: of the contexts.
         contexts: what the contexts went through, layer by layer.
         remaining_tokens: what the requests with more than one token went through after that.
-        log_probs, greedy: float64 and bool `[requests]`.
-        affected: for each layer with heads to score, the contexts that each head changes: bool `[contexts, heads]`.
-        cost: layer passes.
+        scores: what the batch got.
     """
 
     prefill: Prefill
     contexts: Recording
     remaining_tokens: Recording
-    log_probs: np.ndarray
-    greedy: np.ndarray
-    affected: dict[int, np.ndarray]
-    cost: int
+    scores: BaselineScores
 
 
 @dataclass(frozen=True)
@@ -101,6 +126,23 @@ class VariationScores:
     greedy: np.ndarray
     cost: int
 
+    @classmethod
+    def of(cls, varied: VariedBatch, log_probs: np.ndarray, greedy: np.ndarray, cost: int) -> VariationScores:
+        """Find where the scores of variations belong."""
+        scored_heads = [varied.variations[request.row].scored_head for request in varied.requests]
+        return cls(np.array(scored_heads), np.array([request.number for request in varied.requests]), log_probs, greedy, cost)
+
+
+def layers_to_run(num_layers: int, heads: Sequence[Head]) -> list[int]:
+    """How many layers each token of a batch runs through: without calibration, and for each layer all of its heads, at most.
+
+    Args:
+        num_layers: decoder layers of the model.
+        heads: that are scored; only their layers count, in ascending order.
+    """
+    of_layers = Counter(layer for layer, _ in heads)
+    return [num_layers, *(of_layers[layer] * (num_layers - layer) for layer in sorted(of_layers))]
+
 
 class SingleHeadScorer:
     """Scores documents with single heads calibrated.
@@ -110,6 +152,9 @@ class SingleHeadScorer:
         scorer: of the model.
         act: the ACT settings; its profile is not used.
         batch_size: variations that run at once.
+
+    Attributes:
+        resuming_is_checked: whether it is known if passes of this model can be resumed at a layer.
     """
 
     def __init__(self, lm: ACTLM, scorer: Scorer, act: ACT, batch_size: int) -> None:
@@ -117,28 +162,43 @@ class SingleHeadScorer:
         self._num_layers, self._num_heads = model_shape(lm.config)
         self._decoder = DecoderLayers.from_model(lm.model)
         self._division = HeadDivision.of_model(pretrained_model(lm.model))
-        self._resuming_is_checked = False
+        self.resuming_is_checked = False
         if not self._decoder.layers:
             logger.warning("The decoder layers of this model could not be told apart: every head costs whole forward passes.")
 
     @torch.no_grad()
-    def score(self, documents: Sequence[CalibrationDocument], heads: Sequence[Head]) -> HeadScores:
+    def score(
+        self, documents: Sequence[CalibrationDocument], heads: Sequence[Head], pieces: Pieces | None = None
+    ) -> HeadScores:
         """Score a batch of documents without calibration, and with each of some heads calibrated alone.
+
+        The pass without calibration is a piece, and then every list of variations that runs at once. Where it is done but
+        variations are left, it runs again, since these go on from what it went through.
+
+        Args:
+            documents: that run in one batch.
+            heads: at least one.
+            pieces: of these documents; nothing is done and nothing is kept without.
 
         Raises:
             NonFiniteLogitsError: the log-probability of a continuation is no number.
         """
+        pieces = Pieces() if pieces is None else pieces
+        if not self.resuming_is_checked:
+            self.rely_on_resuming(self.resuming_error(documents))
         batch = DocumentBatch.from_documents(documents)
+        layers = sorted({layer for layer, _ in heads})
+        run_baseline = functools.cache(lambda: self._run_baseline(batch, layers))
+        shares = np.cumsum(layers_to_run(self._num_layers, heads)) / sum(layers_to_run(self._num_layers, heads))
+        found: list[VariationScores] = []
         with self._lm.autocast():
-            baseline = self._run_baseline(batch, sorted({layer for layer, _ in heads}))
-            self._check_resuming(batch, baseline)
-            found = [
-                scores
-                for layer, affected in baseline.affected.items()
-                for scores in self._score_variations(
-                    batch, baseline, single_head_variations(batch, heads, layer, affected), layer
-                )
-            ]
+            baseline = BaselineScores.from_arrays(
+                pieces.run("baseline", lambda: run_baseline().scores.arrays, reaches=shares[0])
+            )
+            for number, layer in enumerate(layers):
+                variations = single_head_variations(batch, heads, layer, baseline.affected[number])
+                reaches = np.linspace(shares[number], shares[number + 1], len(variations) + 1)
+                found += self._score_variations(batch, run_baseline, variations, layer, pieces, reaches)
         log_probs, greedy = (np.tile(values, (len(heads), 1)) for values in (baseline.log_probs, baseline.greedy))
         for scores in found:
             log_probs[scores.scored_heads, scores.requests] = scores.log_probs
@@ -151,32 +211,22 @@ class SingleHeadScorer:
             baseline_cost=baseline.cost,
         )
 
-    def _run_baseline(self, batch: DocumentBatch, layers: Sequence[int]) -> BaselinePass:
-        """Run a batch without calibration, recorded, with a probe in all heads of some layers."""
-        probe = Probe.from_act(self._act, HeadProfile.from_layers(layers, self._num_layers, self._num_heads))
-        with probe(self._lm.model):
-            with self._decoder.record() as contexts:
-                prefill = prefill_contexts(self._scorer, batch)
-            scores = score_first_tokens(self._scorer, batch, prefill)
-            with self._decoder.record() as remaining_tokens:
-                scores = add_remaining_tokens(self._scorer, batch, prefill, scores)
-            probed = probed_layers(self._lm.model)
-            affected = {layer.layer: affected_contexts(layer, batch, self._act.decode) for layer in probed}
-        of_all_heads = self._division.sum(np.stack(list(affected.values())))
-        cost = batch.padded_tokens * self._num_layers
-        return BaselinePass(
-            prefill, contexts, remaining_tokens, *scores.arrays, dict(zip(affected, of_all_heads, strict=True)), cost
-        )
-
-    def _check_resuming(self, batch: DocumentBatch, baseline: BaselinePass) -> None:
-        """Resume a context in the middle, once; a model where that changes its scores runs whole passes from now on."""
-        if self._resuming_is_checked:
-            return
-        self._resuming_is_checked = True
+    @torch.no_grad()
+    def resuming_error(self, documents: Sequence[CalibrationDocument]) -> float:
+        """Resume a context of the first document in the middle; returns by how much its scores differ then, in nats."""
         if not self._decoder.layers:
-            return
-        resumed = self._score(VariedBatch(batch, [Variation(0, HeadProfile({}), 0)], self._num_layers // 2), baseline)
-        error = np.abs(resumed.log_probs - baseline.log_probs[resumed.requests]).max()
+            return 0.0
+        batch = DocumentBatch.from_documents(documents[:1])
+        with self._lm.autocast():
+            baseline = self._run_baseline(batch, [0])
+            varied = VariedBatch(batch, [Variation(0, HeadProfile({}), 0)], self._num_layers // 2)
+            log_probs, _ = self._score(varied, baseline)
+        requests = [request.number for request in varied.requests]
+        return float(np.abs(log_probs - baseline.scores.log_probs[requests]).max())
+
+    def rely_on_resuming(self, error: float) -> None:
+        """Resume passes from now on, or run whole ones where resuming changes scores; see `resuming_error`."""
+        self.resuming_is_checked = True
         is_half = self._lm.model.dtype in (torch.float16, torch.bfloat16)
         if not error < _RESUMED_TOLERANCE + (_RESUMED_TOLERANCE_HALF if is_half else 0):
             logger.warning(
@@ -186,25 +236,70 @@ class SingleHeadScorer:
             )
             self._decoder = DecoderLayers(())
 
+    def _run_baseline(self, batch: DocumentBatch, layers: Sequence[int]) -> BaselinePass:
+        """Run a batch without calibration, recorded, with a probe in all heads of some layers."""
+        probe = Probe.from_act(self._act, HeadProfile.from_layers(layers, self._num_layers, self._num_heads))
+        with probe(self._lm.model):
+            with self._decoder.record() as contexts:
+                prefill = prefill_contexts(self._scorer, batch)
+            scores = score_first_tokens(self._scorer, batch, prefill)
+            with self._decoder.record() as remaining_tokens:
+                scores = add_remaining_tokens(self._scorer, batch, prefill, scores)
+            affected = [affected_contexts(layer, batch, self._act.decode) for layer in probed_layers(self._lm.model)]
+        of_all_heads = self._division.sum(np.stack(affected))
+        cost = batch.padded_tokens * self._num_layers
+        return BaselinePass(prefill, contexts, remaining_tokens, BaselineScores(*scores.arrays, of_all_heads, cost))
+
     def _score_variations(
-        self, batch: DocumentBatch, baseline: BaselinePass, variations: Sequence[Variation], layer: int
+        self,
+        batch: DocumentBatch,
+        run_baseline: Callable[[], BaselinePass],
+        variations: Sequence[Variation],
+        layer: int,
+        pieces: Pieces,
+        reaches: np.ndarray,
     ) -> list[VariationScores]:
-        """Score variations whose profiles name no layer below `layer`, as many at a time as fit into memory."""
+        """Score variations whose profiles name no layer below `layer`, as many at a time as fit into memory.
+
+        Args:
+            batch: the documents.
+            run_baseline: gives the pass that variations go on from; called only where some are left to run.
+            variations: in an order in which those of similar length run together.
+            layer: where they start.
+            pieces: of the batch.
+            reaches: float64 `[variations + 1]`, the share of the batch's work that is done before each variation, and at last.
+        """
         start_layer = layer if self._decoder.layers else 0
+
+        def run(part: Sequence[int]) -> tuple[int, VariationScores]:
+            varied = VariedBatch(batch, variations[part[0] : part[-1] + 1], start_layer)
+            name = f"layer {layer}, variations {part[0]}-{part[-1] + 1}"
+            kept = pieces.load(name)
+            if kept is None:
+                log_probs, greedy = self._score(varied, run_baseline())
+                cost = varied.padded_tokens * (self._num_layers - start_layer)
+                pieces.save(name, {"log_probs": log_probs, "greedy": greedy, "cost": np.array(cost)})
+            else:
+                log_probs, greedy, cost = kept["log_probs"], kept["greedy"], int(kept["cost"])
+            pieces.reach(float(reaches[part[-1] + 1]), computed=kept is None)
+            return len(part), VariationScores.of(varied, log_probs, greedy, cost)
+
         found: list[VariationScores] = []
         start, at_once = 0, self._batch_size
         while start < len(variations):
-            chunk = variations[start : start + at_once]
-            try:
-                found.append(self._score(VariedBatch(batch, chunk, start_layer), baseline))
-            except RuntimeError as error:
-                at_once = halved(error, len(chunk))
-                continue
-            start += len(chunk)
+            together = range(start, min(start + at_once, len(variations)))
+            parts = run_in_parts(run, together, pieces.halved(f"layer {layer}, variations"))
+            at_once = max(rows for rows, _ in parts)  # what fitted into memory
+            found += [scores for _, scores in parts]
+            start = together.stop
         return found
 
-    def _score(self, varied: VariedBatch, baseline: BaselinePass) -> VariationScores:
-        """Score variations side by side: the first tokens of continuations by a prefill, the remaining ones on its cache."""
+    def _score(self, varied: VariedBatch, baseline: BaselinePass) -> tuple[np.ndarray, np.ndarray]:
+        """Score variations side by side: the first tokens of continuations by a prefill, the remaining ones on its cache.
+
+        Returns:
+            Log-probabilities, float64 `[requests of the variations]`, and whether the continuations are greedy, bool.
+        """
         prefill = self._prefill(varied, baseline)
         rows = index_tensor((request.row for request in varied.requests), self._scorer.device)
         continuations = [request.continuation for request in varied.requests]
@@ -214,10 +309,7 @@ class SingleHeadScorer:
             remaining_log_probs, remaining_greedy = self._continue(varied, baseline, prefill)
             log_probs[varied.longer] += remaining_log_probs
             greedy[varied.longer] &= remaining_greedy
-        scored_heads = np.array([varied.variations[request.row].scored_head for request in varied.requests])
-        requests = np.array([request.number for request in varied.requests])
-        cost = varied.padded_tokens * (self._num_layers - varied.start_layer)
-        return VariationScores(scored_heads, requests, log_probs, greedy, cost)
+        return log_probs, greedy
 
     def _prefill(self, varied: VariedBatch, baseline: BaselinePass) -> Prefill:
         """Run the contexts of variations, each with its own profile."""

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
 from act_eval.errors import SettingError
 from act_eval.files import make_folder
 from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
 from act_eval.harness.documents import draw_training_documents
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.processes import same_for_all, shared_processes
+from act_eval.harness.processes import same_for_all, shared_processes, speaking_console
 from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import SearchSpace
 from act_eval.search.identity import SearchIdentity
+from act_eval.search.planned_costs import PlannedCosts
 from act_eval.search.results import Costs, MeasuredHeads, SearchResult, head_table, make_profile
 from act_eval.search.scores import PairedScores
 from act_eval.search.screening import screen_heads
@@ -28,12 +30,13 @@ from act_eval.search.selection import ranked_candidates
 from act_eval.search.settings import SearchSettings
 from act_eval.search.stages import Stages
 from act_eval.search.store import UnitStore
+from act_eval.search.time_left import TimeLeft
 from act_eval.search.units import UnitRunner
 from act_eval.search.validation import validate_head_sets
 from act_eval.search.write import write_result
 
 
-def run_search(settings: SearchSettings, output: Path) -> SearchResult:
+def run_search(settings: SearchSettings, output: Path, console: Console | None = None) -> SearchResult:
     """Search, or go on with a search, and write what it finds to a folder.
 
     That is `profile.json`, `heads.csv` with its heat map `heads.png` and `heads.svg`, and, where head sets are validated,
@@ -42,6 +45,8 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
     Args:
         settings: what to search for.
         output: folder; made when missing.
+        console: where it is said what the search costs, before it starts, after its first batch how long it takes, and how far
+            each stage is; stderr by default.
 
     Raises:
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used.
@@ -63,7 +68,14 @@ def run_search(settings: SearchSettings, output: Path) -> SearchResult:
     identity = SearchIdentity(settings, space, splits, fingerprint(documents), same_for_all(what_ran(lm)))
     with processes.main_process_first():
         store = UnitStore.open(output, identity.content, _needed_bytes(space, documents))
-    stages = Stages(UnitRunner(store, lm.rank, lm.world_size, settings.model.whole_batch_size()), evaluator)
+    planned = PlannedCosts.of_search(settings, space, to_search, to_validate, is_screened=identity.mode == "screened")
+    console = speaking_console(console)
+    kept = "" if store.is_empty else " What is there already is not computed again."
+    console.print(f"{planned.summary()}{kept}", markup=False, highlight=False, soft_wrap=True)
+    time_left = TimeLeft(planned, lm.world_size)
+    batch_size = settings.model.whole_batch_size()
+    units = UnitRunner(store, lm.rank, lm.world_size, batch_size, time_left, console)
+    stages = Stages(units, evaluator)
 
     if identity.mode == "exact":
         measured = _score_all_heads(stages, space, to_search)

@@ -14,11 +14,12 @@ import numpy as np
 from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.evaluate import HeadEvaluator
-from act_eval.search.exact import HeadScores
+from act_eval.search.exact import HeadScores, layers_to_run
 from act_eval.search.heads import Head
+from act_eval.search.piece_file import Arrays
+from act_eval.search.pieces import Pieces
 from act_eval.search.scores import Scores
-from act_eval.search.store import Arrays
-from act_eval.search.units import UnitRunner
+from act_eval.search.units import Stage, UnitRunner
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Stages:
     def estimate_heads(self, documents: Sequence[CalibrationDocument]) -> EstimatedHeads:
         """Estimate all heads on some documents."""
 
-        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
+        def compute(batch: Sequence[CalibrationDocument], _: Pieces) -> Arrays:
             estimates = self.evaluator.estimate(batch)
             return {
                 "margin_change": estimates.margin_change,
@@ -72,18 +73,20 @@ class Stages:
                 "plain_cost": np.array(estimates.full_pass),
             }
 
-        result = self.units.run("estimate", documents, compute, "estimating all heads")
+        # A pass backwards counts twice.
+        stage = Stage("estimate", "estimates", "estimating all heads", 3 * self.evaluator.num_layers)
+        result = self.units.run(stage, documents, compute)
         arrays, columns = result.arrays, np.argsort(result.order)
         changes, affected = (arrays[name].reshape(-1, len(documents))[:, columns] for name in ("margin_change", "affected"))
         return EstimatedHeads(changes, affected, float(arrays["cost"]), float(arrays["plain_cost"]))
 
     def score_heads(
-        self, stage: str, documents: Sequence[CalibrationDocument], heads: Sequence[Head], text: str
+        self, name: str, documents: Sequence[CalibrationDocument], heads: Sequence[Head], text: str
     ) -> tuple[np.ndarray, HeadScores]:
         """Score documents without calibration, and exactly with each of some heads calibrated alone.
 
         Args:
-            stage: prefix of the units' names.
+            name: prefix of the units' names.
             documents: at least one.
             heads: at least one.
             text: of the progress bar.
@@ -92,8 +95,9 @@ class Stages:
             The documents of the scores by their numbers in `documents`, int64 `[documents]`, and the scores.
         """
 
-        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
-            scores = self.evaluator.score_heads(batch, heads)
+        def compute(batch: Sequence[CalibrationDocument], pieces: Pieces) -> Arrays:
+            self._check_resuming(batch)
+            scores = self.evaluator.score_heads(batch, heads, pieces)
             return {
                 "correct": np.concatenate([scores.baseline.correct[None], scores.calibrated.correct]),
                 "margin": np.concatenate([scores.baseline.margin[None], scores.calibrated.margin]),
@@ -101,7 +105,9 @@ class Stages:
                 "plain_cost": np.array(scores.baseline_cost),
             }
 
-        result = self.units.run(stage, documents, compute, text)
+        layers = sum(layers_to_run(self.evaluator.num_layers, heads))
+        stage = Stage(name, "exact", text, layers, about=str(list(heads)))
+        result = self.units.run(stage, documents, compute)
         correct, margin = result.arrays["correct"], result.arrays["margin"]
         baseline, calibrated = Scores(correct[0], margin[0]), Scores(correct[1:], margin[1:])
         costs = float(result.arrays["cost"]), float(result.arrays["plain_cost"])
@@ -117,10 +123,17 @@ class Stages:
             passes.
         """
 
-        def compute(batch: Sequence[CalibrationDocument]) -> Arrays:
+        def compute(batch: Sequence[CalibrationDocument], _: Pieces) -> Arrays:
             scores, cost = self.evaluator.score_profile(batch, profile)
             return {"correct": scores.correct, "margin": scores.margin, "cost": np.array(cost)}
 
-        stage, text = f"union{profile.size}-{profile.content_hash}", f"validating {profile.size} heads together"
-        result = self.units.run(stage, documents, compute, text)
+        name, text = f"union{profile.size}-{profile.content_hash}", f"validating {profile.size} heads together"
+        result = self.units.run(Stage(name, "validation", text, self.evaluator.num_layers), documents, compute)
         return result.order, Scores(result.arrays["correct"], result.arrays["margin"]), float(result.arrays["cost"])
+
+    def _check_resuming(self, documents: Sequence[CalibrationDocument]) -> None:
+        """Find out once whether passes can be resumed at a layer: a search that goes on keeps to what it found."""
+        scorer = self.evaluator.single_heads
+        if not scorer.resuming_is_checked:
+            found = self.units.once("resuming", lambda: {"error": np.array(scorer.resuming_error(documents))})
+            scorer.rely_on_resuming(float(found["error"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -15,24 +17,25 @@ from act_eval.continued_folder import go_on_in
 from act_eval.errors import InputError
 from act_eval.files import atomic_file
 from act_eval.head_scores import plot_head_scores
+from act_eval.search.piece_file import Arrays, PieceFile
 
 IDENTITY_FILE = "search.json"
 _UNITS = "units"
 PROFILE_FILE, HEAD_SETS_FILE = "profile.json", "heads_together.csv"
 _OWNED = (_UNITS, PROFILE_FILE, HEAD_SETS_FILE, f"{plot_head_scores.name}.*")
 
-Arrays = dict[str, np.ndarray]
-
 
 @dataclass(frozen=True)
 class UnitStore:
-    """Units of work by name, each a file of arrays in `units/`.
+    """Units of work by name, each a file of arrays in `units/`, and a file of pieces while it is not finished.
 
     Attributes:
         folder: the search's output folder.
+        identity: all that the units depend on, as text.
     """
 
     folder: Path
+    identity: str = ""
 
     @classmethod
     def open(cls, folder: Path, identity: Mapping[str, Any], needed_bytes: int) -> UnitStore:
@@ -61,20 +64,33 @@ class UnitStore:
             )
         go_on_in(folder, IDENTITY_FILE, identity, _OWNED)
         (folder / _UNITS).mkdir(exist_ok=True)
-        return cls(folder)
+        return cls(folder, json.dumps(identity))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no unit has been begun."""
+        return not any((self.folder / _UNITS).iterdir())
 
     def load(self, name: str) -> Arrays | None:
         """Read a finished unit; None where there is none, or no whole one."""
         try:
-            with np.load(self._path(name), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile):
+            with np.load(self._path(name), allow_pickle=False) as file:
+                arrays = dict(file)
+        except (EOFError, OSError, ValueError, zipfile.BadZipFile):
             return None  # not there, or not a whole file: it is computed and written anew
+        self.pieces(name).delete()  # which a kill left behind
+        return arrays
 
     def save(self, name: str, arrays: Arrays) -> None:
-        """Put a finished unit on disk."""
+        """Put a finished unit on disk; its pieces are not needed any more."""
         with atomic_file(self._path(name)) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
+        self.pieces(name).delete()
+
+    def pieces(self, name: str, about: str = "") -> PieceFile:
+        """The file of a unit's pieces; `about` is what they depend on beside the search's identity and the unit's name."""
+        key = hashlib.sha256(json.dumps([self.identity, name, about]).encode()).digest()
+        return PieceFile(self.folder / _UNITS / f"{name}.pieces", key)
 
     def _path(self, name: str) -> Path:
         return self.folder / _UNITS / f"{name}.npz"

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
+from rich.console import Console
 
 from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import SettingError
 from act_eval.files import make_folder
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.memory import run_in_parts
-from act_eval.harness.processes import is_first_process, same_for_all
+from act_eval.harness.processes import is_first_process, speaking_console
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
 from act_eval.head_scores import fits_model, read_head_scores, write_head_scores
 from act_eval.layer_lists import resolve_layers
+from act_eval.progress import stage_progress
 from act_eval.sinks.collect import collect
+from act_eval.sinks.collect_task import TaskCollection
 from act_eval.sinks.documents import DrawnTask, draw_tasks, render_prompts, render_single_document
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import SinkStatistics
@@ -31,15 +31,16 @@ from act_eval.sinks.store import PROVENANCE_FILE, StatisticsStore
 from act_eval.sinks.write import Document, token_text, write_sinks
 
 
-def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
+def run_sinks(settings: SinksSettings, output: Path, console: Console | None = None) -> list[Path]:
     """Look at the attention sinks of a model on tasks, and write figures and the data behind them to a folder.
 
-    Each task's statistics are put on disk as soon as they are there, so that a run that was stopped goes on with the next task.
+    Statistics are put on disk after every batch of documents, so that a run that was stopped goes on with the next one.
     Where several processes run, which may hold parts of the model, all look at all documents, and the main one writes.
 
     Args:
         settings: what to look at.
         output: folder; made when missing.
+        console: where it is shown how far that is; stderr by default.
 
     Returns:
         The paths of the files; none in all but the main process.
@@ -66,7 +67,7 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
     store = StatisticsStore.open(output, provenance) if is_first_process() else StatisticsStore(output)
     if searched is not None and is_first_process():
         write_head_scores(searched, output, num_layers, num_heads)
-    statistics = _collect_all(lm, prompts, layers, settings.model.whole_batch_size(), store)
+    statistics = _collect_all(lm, prompts, layers, settings.model.whole_batch_size(), store, speaking_console(console))
     document = None if single_document is None else _look_at_document(lm, *single_document, layers)
     if not is_first_process():
         return []
@@ -76,52 +77,20 @@ def run_sinks(settings: SinksSettings, output: Path) -> list[Path]:
 
 
 def _collect_all(
-    lm: ACTLM, prompts: Mapping[str, Sequence[Tokens]], layers: Sequence[int], batch_size: int, store: StatisticsStore
+    lm: ACTLM,
+    prompts: Mapping[str, Sequence[Tokens]],
+    layers: Sequence[int],
+    batch_size: int,
+    store: StatisticsStore,
+    console: Console,
 ) -> dict[str, SinkStatistics]:
     """The statistics of every task, from the store where they are there, else collected and stored."""
-    statistics: dict[str, SinkStatistics] = {}
     total = sum(len(tokens) for of_task in prompts.values() for tokens in of_task)
-    with tqdm(total=total, desc="looking at documents", unit="tok", unit_scale=True, disable=not is_first_process()) as bar:
-        for name, of_task in prompts.items():
-            finished = same_for_all(store.load(name))
-            if finished is None:
-                batches = _batches(of_task, batch_size)
-                finished = SinkStatistics.total(_look_at_batch(lm, name, batch, layers, bar) for batch in batches)
-                if is_first_process():
-                    store.save(name, finished)
-            else:
-                bar.update(finished.tokens)
-            statistics[name] = finished
-    return statistics
-
-
-def _batches(prompts: Sequence[Tokens], batch_size: int) -> Iterator[list[Tokens]]:
-    """Prompts of similar length together, longest first, so that a batch that does not fit into memory comes at once."""
-    ordered = sorted(prompts, key=lambda prompt: -len(prompt))
-    for start in range(0, len(ordered), batch_size):
-        yield ordered[start : start + batch_size]
-
-
-def _look_at_batch(lm: ACTLM, task: str, prompts: Sequence[Tokens], layers: Sequence[int], bar: tqdm[Any]) -> SinkStatistics:
-    """Collect from some prompts, in halves where they do not fit into memory together.
-
-    Raises:
-        NonFiniteLogitsError: attention weights of a document are not numbers.
-    """
-
-    def look_at(some: Sequence[Tokens]) -> SinkStatistics:
-        inputs = lm.tokenizer.pad({"input_ids": [list(tokens) for tokens in some]}, padding_side="left", return_tensors="pt")
-        with lm.autocast():
-            found = collect(lm.model, [inputs], lm.act, layers=layers)
-        if np.isfinite(found.received).all():
-            bar.update(found.tokens)
-            return found
-        if len(some) == 1:
-            where = f"a document of {task} that begins with {lm.tokenizer.decode(some[0])[:60]!r}"
-            raise lm.non_finite(some[0], where)
-        return SinkStatistics.total(look_at([tokens]) for tokens in some)
-
-    return SinkStatistics.total(run_in_parts(look_at, prompts))
+    with stage_progress(console, "looking at documents", total, "tokens") as progress:
+        return {
+            name: TaskCollection(lm, name, of_task, layers, batch_size, store, progress).run()
+            for name, of_task in prompts.items()
+        }
 
 
 def _look_at_document(lm: ACTLM, name: str, tokens: Tokens, layers: Sequence[int]) -> Document:

@@ -13,7 +13,7 @@ averages maps of different lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import add
@@ -111,16 +111,26 @@ class SinkStatistics:
             raise ValueError("these statistics were collected without maps: collect them with maps=True.")
         return maps / self.documents
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All sums by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SinkStatistics:
+        """Read what `arrays` gave."""
+        values: dict[str, Any] = {"before": None, "after": None, **arrays}
+        layers = tuple(values.pop("layers").tolist())
+        return cls(layers, int(values.pop("documents")), int(values.pop("tokens")), **values)
+
     def save(self, path: Path) -> None:
         """Write all sums to an npz file."""
-        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         with atomic_file(path) as file:
-            np.savez_compressed(file, **{name: value for name, value in arrays.items() if value is not None})
+            np.savez_compressed(file, **self.arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path) -> SinkStatistics:
         """Read the file that `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {"before": None, "after": None, **file}
-        layers = tuple(arrays.pop("layers").tolist())
-        return cls(layers, int(arrays.pop("documents")), int(arrays.pop("tokens")), **arrays)
+            return cls.from_arrays(dict(file))

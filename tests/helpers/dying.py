@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -24,14 +26,16 @@ class Points:
         output: the output folder.
         last: number of the point at which the process is killed, from 1; None for none.
         files_alone: whether forward passes are no points.
+        passes_alone: whether files are no points.
     """
 
-    def __init__(self, output: Path, last: int | None = None, files_alone: bool = False) -> None:
+    def __init__(self, output: Path, last: int | None = None, files_alone: bool = False, passes_alone: bool = False) -> None:
         self.output, self.last = output.resolve(), last
         self.passed, self.forward_passes = 0, 0
         if not files_alone:
             torch.nn.modules.module.register_module_forward_pre_hook(self._forward_pass)
-        self._replace, os.replace = os.replace, self._replacing(os.replace)
+        if not passes_alone:
+            os.replace = self._replacing(os.replace)
 
     def _pass(self) -> None:
         self.passed += 1
@@ -62,6 +66,33 @@ def run_until_killed(output: Path, last: int, *arguments: str) -> None:
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run([*map(str, command)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def count_passes(command: Callable[[Path], object], output: Path, last: int | None = None) -> int | None:
+    """Run a command in a process of its own, killed when it begins its forward pass number `last`, from 1.
+
+    Args:
+        command: of a module; gets the output folder.
+        output: the output folder.
+        last: None for none.
+
+    Returns:
+        How many forward passes there were, or None if the process was killed.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([command.__module__])
+    receiver, sender = processes.Pipe(duplex=False)
+    process = processes.Process(target=_count_passes, args=(command, output, last, sender))
+    process.start()
+    process.join()
+    assert process.exitcode in ((0,) if last is None else (0, -signal.SIGKILL))
+    return receiver.recv() if process.exitcode == 0 else None
+
+
+def _count_passes(command: Callable[[Path], object], output: Path, last: int | None, sender: Connection) -> None:
+    points = Points(output, last, passes_alone=True)
+    command(output)
+    sender.send(points.forward_passes)
 
 
 if __name__ == "__main__":

@@ -408,12 +408,14 @@ class TestCommand:
     def test_units_have_the_names_and_arrays_that_earlier_searches_go_on_from(self, finished):
         found = {}
         for file in (finished / "units").glob("*.npz"):
-            stage = re.fullmatch(r"(estimate|exact[012]|union\d+-[0-9a-f]{16})-\d+", file.stem).group(1).partition("-")[0]
+            name = r"(estimate|exact[012]|resuming|union\d+-[0-9a-f]{16})-\d+"
+            stage = re.fullmatch(name, file.stem).group(1).partition("-")[0]
             with np.load(file) as arrays:
                 found[stage.rstrip("0123456789")] = {name: array.ndim for name, array in arrays.items()}
         assert found == {
             "estimate": {"margin_change": 3, "affected": 3, "cost": 0, "plain_cost": 0},
             "exact": {"correct": 2, "margin": 2, "cost": 0, "plain_cost": 0},
+            "resuming": {"error": 0},
             "union": {"correct": 1, "margin": 1, "cost": 0},
         }
 
@@ -431,12 +433,23 @@ class TestCommand:
     def test_a_finished_search_computes_nothing(self, finished, tmp_path, monkeypatch):
         copied = tmp_path / "copied"
         shutil.copytree(finished, copied)
-        for name in WRITTEN:
+        for name in (*WRITTEN, "units/resuming-0.npz"):  # which searches of earlier versions do not have
             (copied / name).unlink()
         for method in ("score_heads", "estimate", "score_profile"):
             monkeypatch.setattr(HeadEvaluator, method, None)
         search(copied, *SCREENED)
         assert_same_files(finished, copied)
+
+    def test_goes_on_from_units_that_an_earlier_version_finished(self, finished, tmp_path):
+        """Which found out anew in every run whether passes can be resumed at a layer."""
+        copied = tmp_path / "copied"
+        shutil.copytree(finished, copied)
+        for file in [*copied.glob("units/exact[12]-*.npz"), *copied.glob("units/union*.npz"), copied / "units/resuming-0.npz"]:
+            file.unlink()
+        kept = {file.name: file.stat().st_mtime_ns for file in copied.glob("units/*.npz")}
+        search(copied, *SCREENED)
+        assert kept.items() <= {file.name: file.stat().st_mtime_ns for file in copied.glob("units/*.npz")}.items()
+        assert_same_files(finished, copied, sorted(str(file.relative_to(finished)) for file in finished.rglob("*.*")))
 
     @pytest.mark.parametrize(
         ("extra", "words"),
@@ -544,7 +557,7 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
     with pytest.raises(InterruptedError):
         run_search(settings, tmp_path / "search")
     assert shares == [[[1, 4, 7, 10]]]
-    assert len(list((tmp_path / "search" / "units").glob("*.npz"))) == 4
+    assert len(list((tmp_path / "search" / "units").glob("exact-*.npz"))) == 4
 
 
 @pytest.mark.tier("process")

@@ -25,7 +25,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.methods.temperature import Temperature
 from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile, ProfileError
-from act_eval.sinks import SinkStatistics, collect, plots, run, tables
+from act_eval.sinks import SinkStatistics, collect, collect_task, plots, run, tables
 from act_eval.sinks import documents as documents_module
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import MEAN_EDGES
@@ -407,7 +407,7 @@ class TestCommand:
                 seen.extend(tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True))
             return collect(model, noted, *args, **kwargs)
 
-        monkeypatch.setattr(run, "collect", collect_and_note)
+        monkeypatch.setattr(collect_task, "collect", collect_and_note)
         written = []
         monkeypatch.setattr(run, "write_sinks", lambda *arguments: written.append(arguments) or [])
         run.run_sinks(

@@ -1,0 +1,131 @@
+"""What a search says it will cost, and how long it takes; how its progress moves."""
+
+from contextlib import contextmanager
+
+import pytest
+from typer.testing import CliRunner
+
+from act_eval.cli import app as cli
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.search import units
+from act_eval.search.planned_costs import PlannedCosts
+from act_eval.search.run import run_search
+from act_eval.search.settings import SearchSettings
+from act_eval.search.time_left import TimeLeft
+
+PLANNED = PlannedCosts(documents=8, heads=24, full_pass=100.0, estimates=3.0, baseline=1.0, exact=6.0, validation=4.0)
+
+
+@pytest.mark.tier("unit")
+class TestTimeLeft:
+    def test_is_what_the_first_batch_takes_for_all_layer_passes(self):
+        seconds = [0.0]
+        time_left = TimeLeft(PLANNED, clock=lambda: seconds[0])
+        time_left.enter("estimates")
+        time_left.count(200, computed=False)  # by an earlier run
+        assert time_left.first_words() is None
+        seconds[0] = 50.0
+        time_left.start()
+        seconds[0] = 62.0
+        time_left.count(100, computed=True)
+        assert time_left.seconds == pytest.approx(12 * (14 - 3))
+        assert time_left.first_words() == "The first batch has run: at most about 2 minutes are left."
+        assert time_left.first_words() is None
+
+    @pytest.mark.parametrize(("part", "passes"), [("estimates", 14), ("exact", 11), ("validation", 4)])
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_parts_that_are_done_are_not_left(self, part, passes, processes):
+        seconds = [0.0]
+        time_left = TimeLeft(PLANNED, processes, clock=lambda: seconds[0])
+        time_left.enter(part)
+        time_left.start()
+        seconds[0] = 6.0
+        time_left.count(10, computed=True)
+        time_left.enter(part)
+        assert time_left.seconds == pytest.approx(0.6 * (100 * passes / processes - 10))
+
+    @pytest.mark.parametrize(
+        ("seconds", "words"), [(20, "less than a minute is"), (60, "1 minute is"), (7200, "120 minutes are")]
+    )
+    def test_words(self, seconds, words):
+        moments = iter([0.0, seconds / 1399, seconds / 1399, seconds / 1399])
+        time_left = TimeLeft(PLANNED, clock=lambda: next(moments))
+        time_left.enter("estimates")
+        time_left.start()
+        time_left.count(1, computed=True)
+        assert words in time_left.first_words()
+
+
+class Lines:
+    """A console that keeps what is printed."""
+
+    def __init__(self, kept):
+        self.kept = kept
+
+    def print(self, line, **_):
+        self.kept.append(line)
+
+
+class Watched:
+    """A stage's progress."""
+
+    def __init__(self, text, total):
+        self.text, self.total, self.steps, self.skipped = text, total, [], []
+
+    def advance(self, amount):
+        self.steps.append(amount)
+
+    def skip(self, amount):
+        self.skipped.append(amount)
+
+
+def watched_search(output, mode, monkeypatch):
+    """A search with its stages' progress and its lines, in the order in which they came."""
+    events = []
+
+    @contextmanager
+    def show(console, text, total, unit):
+        assert unit == "layer passes"
+        events.append(Watched(text, total))
+        yield events[-1]
+
+    model = ModelSettings({"act_alpha": 5, "dtype": "float32"}, device="cpu", batch_size=8)
+    settings = SearchSettings(model, PromptSettings(("demo_choice",), limit=16), layers="1-2", mode=mode, budget=0.3)
+    monkeypatch.setattr(units, "stage_progress", show)
+    return run_search(settings, output, Lines(events)), events
+
+
+@pytest.mark.tier("model")
+@pytest.mark.parametrize("mode", ["exact", "screened"])
+def test_progress_and_lines(tmp_path, mode, monkeypatch):
+    result, events = watched_search(tmp_path, mode, monkeypatch)
+    stages = [event for event in events if isinstance(event, Watched)]
+    lines = [event for event in events if isinstance(event, str)]
+    assert isinstance(events[0], str), "it is said before the search starts"
+    assert lines[0].startswith("The search costs at most ")
+    at_most = float(lines[0].split()[5])
+    assert sum(result.full_passes.values()) / 2 <= at_most  # the parts, and their total
+    assert ("estimates 3.0" in lines[0]) == (mode == "screened")
+    assert lines[0].endswith("one for each head would cost 16.")
+    assert events.index(lines[1]) == 2, "in the first stage"
+    assert len(lines) == 2
+    for stage in stages:
+        assert sum(stage.steps) == stage.total
+        assert not stage.skipped
+    if mode == "exact":
+        (exact,) = (stage for stage in stages if stage.text == "scoring all heads")
+        assert len(exact.steps) >= 3, "it moves in the middle of its only batch: after the baseline, and with each layer"
+    _, again = watched_search(tmp_path, mode, monkeypatch)
+    assert [event for event in again if isinstance(event, str)] == [f"{lines[0]} What is there already is not computed again."]
+    for stage in (event for event in again if isinstance(event, Watched)):
+        assert sum(stage.skipped) == stage.total
+        assert not stage.steps
+
+
+@pytest.mark.tier("model")
+def test_the_command_says_it(tmp_path):
+    arguments = ["--tasks", "demo_topic", "--limit", "4", "--layers", "1", "--device", "cpu", "--model-args", "act_alpha=5"]
+    result = CliRunner().invoke(cli.app, ["search", *arguments, "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "The search costs at most " in result.output
+    assert "The first batch has run: less than a minute is left." in result.output
