@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 60.0
@@ -56,6 +56,7 @@ class ProgressDisplay:
             _NameColumn(),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[detail]}", markup=False),
+            TimeElapsedColumn(),
             console=console,
             refresh_per_second=_REFRESHES_PER_SECOND,
             transient=True,
@@ -93,7 +94,10 @@ class ProgressDisplay:
         for place, row in enumerate(rows):
             if place == len(self._tasks):
                 self._tasks.append(self._bars.add_task(row.name, total=1.0, detail=row.detail))
-            self._bars.update(self._tasks[place], description=row.name, completed=row.share, detail=row.detail)
+            task = self._tasks[place]
+            if self._bars.tasks[place].description != row.name:
+                self._bars.reset(task)  # so that its time is that of what is shown
+            self._bars.update(task, description=row.name, completed=row.share, detail=row.detail)
 
 
 class StageProgress:

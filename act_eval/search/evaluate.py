@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
 from act_eval.attention.act import ACT
-from act_eval.attention.model_structure import model_shape
+from act_eval.attention.model_structure import decoder_layers, model_shape, pretrained_model
 from act_eval.harness.lm import ACTLM
 from act_eval.profiles import HeadProfile
 from act_eval.search.batches import DocumentBatch
@@ -47,6 +48,23 @@ class HeadEvaluator:
     def single_heads(self) -> SingleHeadScorer:
         """What scores documents with single heads calibrated."""
         return self._single_heads
+
+    @contextmanager
+    def telling_of_layers(self, tell: Callable[[float], None]) -> Iterator[None]:
+        """Tell after each decoder layer that runs in the block which share of a pass has run, 1 at most."""
+        ran = 0
+
+        def after_layer(*_: object) -> None:
+            nonlocal ran
+            ran += 1
+            tell(min(ran / self.num_layers, 1.0))
+
+        hooks = [layer.register_forward_hook(after_layer) for layer in decoder_layers(pretrained_model(self._lm.model))]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def score_heads(
         self, documents: Sequence[CalibrationDocument], heads: Sequence[Head], pieces: Pieces | None = None

@@ -21,6 +21,8 @@ from act_eval.search.pieces import Pieces
 from act_eval.search.scores import Scores
 from act_eval.search.units import Stage, UnitRunner
 
+_PASSES_OF_ESTIMATES = 3  # one forwards, and one backwards, which counts twice
+
 
 @dataclass(frozen=True)
 class EstimatedHeads:
@@ -64,8 +66,9 @@ class Stages:
     def estimate_heads(self, documents: Sequence[CalibrationDocument]) -> EstimatedHeads:
         """Estimate all heads on some documents."""
 
-        def compute(batch: Sequence[CalibrationDocument], _: Pieces) -> Arrays:
-            estimates = self.evaluator.estimate(batch)
+        def compute(batch: Sequence[CalibrationDocument], pieces: Pieces) -> Arrays:
+            with self.evaluator.telling_of_layers(lambda share: pieces.reach(share / _PASSES_OF_ESTIMATES, computed=True)):
+                estimates = self.evaluator.estimate(batch)
             return {
                 "margin_change": estimates.margin_change,
                 "affected": estimates.affected,
@@ -73,8 +76,8 @@ class Stages:
                 "plain_cost": np.array(estimates.full_pass),
             }
 
-        # A pass backwards counts twice.
-        stage = Stage("estimate", "estimates", "estimating all heads", 3 * self.evaluator.num_layers)
+        layers = _PASSES_OF_ESTIMATES * self.evaluator.num_layers
+        stage = Stage("estimate", "estimates", "estimating all heads", layers)
         result = self.units.run(stage, documents, compute)
         arrays, columns = result.arrays, np.argsort(result.order)
         changes, affected = (arrays[name].reshape(-1, len(documents))[:, columns] for name in ("margin_change", "affected"))
@@ -123,8 +126,9 @@ class Stages:
             passes.
         """
 
-        def compute(batch: Sequence[CalibrationDocument], _: Pieces) -> Arrays:
-            scores, cost = self.evaluator.score_profile(batch, profile)
+        def compute(batch: Sequence[CalibrationDocument], pieces: Pieces) -> Arrays:
+            with self.evaluator.telling_of_layers(lambda share: pieces.reach(share, computed=True)):
+                scores, cost = self.evaluator.score_profile(batch, profile)
             return {"correct": scores.correct, "margin": scores.margin, "cost": np.array(cost)}
 
         name, text = f"union{profile.size}-{profile.content_hash}", f"validating {profile.size} heads together"

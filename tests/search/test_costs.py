@@ -115,6 +115,9 @@ def test_progress_and_lines(tmp_path, mode, monkeypatch):
     if mode == "exact":
         (exact,) = (stage for stage in stages if stage.text == "scoring all heads")
         assert len(exact.steps) >= 3, "it moves in the middle of its only batch: after the baseline, and with each layer"
+    if mode == "screened":
+        estimates, validation = stages[0], stages[-1]
+        assert min(len(estimates.steps), len(validation.steps)) >= 4, "they move with each layer of a pass"
     _, again = watched_search(tmp_path, mode, monkeypatch)
     assert [event for event in again if isinstance(event, str)] == [f"{lines[0]} What is there already is not computed again."]
     for stage in (event for event in again if isinstance(event, Watched)):
