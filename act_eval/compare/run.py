@@ -43,7 +43,7 @@ from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import check_enough_documents, evaluated_documents, explained_dataset_errors
-from act_eval.harness.what_ran import digest_of, what_ran
+from act_eval.harness.what_ran import digest_of, in_json, what_ran
 from act_eval.planned_runs import PlannedRun, add_planned_runs
 from act_eval.task_groups import add_groups
 
@@ -217,6 +217,7 @@ def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -
             return
         samples = results.pop("samples")
         results["config"]["model"] = "act-hf"
+        results["configs"] = in_json(results["configs"])  # without the addresses of functions
         results[IDENTITY_KEY] = {name: value for name, value in identity.items() if name not in OF_WHAT_RAN}
         if "pretrained" not in run.model_args:
             tracker.general_config_tracker.model_name = DEMO_MODEL_NAME
