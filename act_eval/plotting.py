@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Generic, ParamSpec
 
@@ -48,6 +50,7 @@ STYLE = {
 _SMALL_PRINT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
 _LEGEND_HANDLE = 0.55  # what stands before a name of a legend, and between two columns, in inches
 _DPI, _MOST_PIXELS = 200, 65_000  # along each side; matplotlib draws no larger pictures
+_CLIP_PATH = re.compile(rb'(?<=url\(#)p[0-9a-f]{10}(?=\))|(?<=<clipPath id=")p[0-9a-f]{10}(?=")')
 # A decorator, below `plot`, for functions that draw small texts. It does not hold while a figure is written, when matplotlib
 # looks how many ticks there is room for, so that there are as few as with larger texts.
 small_print = matplotlib.rc_context(_SMALL_PRINT)
@@ -152,13 +155,21 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     with atomic_file(png) as file:
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
     with atomic_file(svg) as file:
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        file.write(_svg(figure))
     return [png, svg]
 
 
 def colour_and_marker(number: int) -> tuple[str, str]:
     """Colour and marker of one of many lines, counted from 0; no two are the same until there are 49."""
     return SERIES[number % len(SERIES)][0], SERIES[(number + number // len(SERIES)) % len(SERIES)][1]
+
+
+def _svg(figure: Figure) -> bytes:
+    """A figure as SVG, the same in every process: matplotlib names clip paths by coordinates, whose last digits may differ."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    names: dict[bytes, bytes] = {}
+    return _CLIP_PATH.sub(lambda found: names.setdefault(found[0], b"clip%d" % len(names)), buffer.getvalue())
 
 
 def text_width(texts: Iterable[str], size: float | str = "medium") -> float:

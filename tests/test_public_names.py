@@ -48,8 +48,11 @@ NAMES = {
     "act_eval.compare": [
         "ComparisonSettings",
         "FinishedRuns",
+        "ForeseenRun",
         "Run",
         "RunPlan",
+        "foresee_runs",
+        "plan_comparison",
         "plan_runs",
         "run_comparison",
         "run_missing",

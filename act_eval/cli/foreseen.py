@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from act_eval.cli.terminal import console, say
-from act_eval.tables import TextTable
 
 if TYPE_CHECKING:
     from act_eval.compare import ForeseenRun
@@ -16,6 +13,10 @@ if TYPE_CHECKING:
 
 def say_foreseen(runs: Sequence[ForeseenRun]) -> None:
     """Print for each task what a run of it asks, and how many of its runs are finished; then all of it in a line."""
+    import pandas as pd
+
+    from act_eval.tables import TextTable
+
     by_task: dict[str, list[ForeseenRun]] = {}
     for run in runs:
         by_task.setdefault(run.run.task, []).append(run)

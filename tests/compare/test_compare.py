@@ -446,14 +446,12 @@ class TestTwoProcesses:
         command = [sys.executable, "-m", *launcher, "-m", *map(str, command)]
         result = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert result.returncode == 0, result.stderr
-        # Of 11 documents with 4 choices, the process that shows its progress has 6.
-        assert "24/24" in result.stderr
-        assert "44/44" not in result.stderr
-        return result.stdout
+        return result
 
     def test_compare(self, finished, tmp_path):
-        output = self.launch("act_eval", *ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path)
+        output = self.launch("act_eval", *ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path).stdout
         assert output.count("comparison.csv") == 1
+        assert output.count("[1/4] demo_choice") == 1
         one, two = answers(finished), answers(tmp_path)
         assert set(two) == {key for key in one if key[-1] < 11}
         for key, values in two.items():
@@ -461,10 +459,13 @@ class TestTwoProcesses:
 
     def test_lm_eval(self, finished, tmp_path):
         arguments = ["--include_path", tasks_path(), "--tasks", "demo_choice", "--limit", 11, "--batch_size", 4]
-        self.launch(
+        result = self.launch(
             *["lm_eval", "--model", "act-hf", "--model_args", MODEL_ARGS[1], *arguments],
             *["--log_samples", "--output_path", tmp_path],
         )
+        # Of 11 documents with 4 choices, the process that shows its progress has 6.
+        assert "24/24" in result.stderr
+        assert "44/44" not in result.stderr
         one, two = answers(finished), answers(tmp_path)
         assert set(two) == {("demo_choice", True, document) for document in range(11)}
         for key, values in two.items():

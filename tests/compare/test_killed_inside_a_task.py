@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import signal
 from pathlib import Path
@@ -23,16 +24,20 @@ PROMPTS = PromptSettings(("demo_topic", "demo_words", "demo_texts"), limit=5, in
 OF_THE_MOMENT = {"date", "total_evaluation_time_seconds", "pretty_env_info", "git_hash", "upper_git_hash"}
 
 
-def work(output, last, passes, log):
-    """Compare, killed at a point of the work; put down each forward pass and what the command says."""
+def work(output, point, forward_pass, passes, log):
+    """Compare, killed at a point of the work or before a forward pass; put down each pass and what the command says."""
+    begun = []
 
     def count(module, inputs):
         if module.__class__.__name__ == "LlamaForCausalLM":
+            begun.append(module)
+            if len(begun) == forward_pass:
+                os.kill(os.getpid(), signal.SIGKILL)
             with passes.open("a") as file:
                 file.write(".")
 
     torch.nn.modules.module.register_module_forward_pre_hook(count)
-    points = Points(output, last)
+    points = Points(output, point)
     with log.open("a") as file:
         run_comparison(ComparisonSettings(MODEL, PROMPTS), output, Console(file=file))
         file.write(f"points: {points.passed}\n")
@@ -51,12 +56,12 @@ class Killed:
     def __init__(self, processes, folder):
         self.processes, self.output, self.files = processes, folder / "out", (folder / "passes", folder / "log")
 
-    def run(self, last=None):
-        """Run until a point, or to the end; whether it was killed."""
-        process = self.processes.Process(target=work, args=(self.output, last, *self.files))
+    def run(self, point=None, forward_pass=None):
+        """Run until a point, or a forward pass, or to the end; whether it was killed."""
+        process = self.processes.Process(target=work, args=(self.output, point, forward_pass, *self.files))
         process.start()
         process.join()
-        assert process.exitcode in ((0,) if last is None else (0, -signal.SIGKILL))
+        assert process.exitcode in ((0,) if point is forward_pass is None else (0, -signal.SIGKILL))
         return process.exitcode != 0
 
     @property
@@ -94,7 +99,7 @@ def test_killed_ten_times(whole, processes, tmp_path):
     killed = Killed(processes, tmp_path)
     kills = 0
     for number in range(10):
-        kills += killed.run(3 + (points // 8 * number) % 7)
+        kills += killed.run(forward_pass=2 + number % 3) if number % 2 else killed.run(point=3 + points // 8 * number % 7)
     assert not killed.run()
     assert kills == 10
     assert killed.contents == uninterrupted.contents
@@ -106,7 +111,7 @@ def test_killed_ten_times(whole, processes, tmp_path):
 
 def test_nothing_is_kept_of_what_has_changed_since(processes, tmp_path):
     killed = Killed(processes, tmp_path)
-    assert killed.run(2)
+    assert killed.run(forward_pass=2)
     (record,) = (killed.output / ".answers").iterdir()
     record.rename(record.with_name("0123456789abcdef-0.jsonl"))
     before = killed.passes
@@ -124,7 +129,7 @@ def test_killed_between_the_last_answer_and_the_results(whole, processes, tmp_pa
     for last in range(1, 40):
         killed = Killed(processes, tmp_path / str(last))
         killed.output.parent.mkdir()
-        assert killed.run(last)
+        assert killed.run(point=last)
         if list(killed.output.rglob("results_*.json")):
             break
         earlier = killed

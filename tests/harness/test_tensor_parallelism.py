@@ -142,7 +142,7 @@ def test_command(one, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("comparison.csv") == 1
-    assert result.stderr.count("Running loglikelihood requests:   0%") == 2  # baseline and ACT
+    assert [result.stdout.count(f"[{number}/2] demo_choice") for number in (1, 2)] == [1, 1]  # baseline and ACT
     expected = samples(one[0] / "compare")
     for key, values in samples(tmp_path).items():
         assert values == pytest.approx(expected[key], abs=1e-4), key
