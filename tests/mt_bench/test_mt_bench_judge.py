@@ -357,6 +357,7 @@ def test_a_killed_judge_goes_on(folder, kill):
         os.kill(process.pid, kill)
         error = process.communicate()[1].decode()
         assert "Traceback" not in error
+        assert f"{JUDGE}, single: " in error, "how far it is"
         if kill == signal.SIGINT:
             assert process.returncode == 130
             assert error.endswith("act-eval: interrupted: the same command goes on where it stopped.\n")
