@@ -7,14 +7,13 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
 
 console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of processes that accelerate launched, the first one speaks
 
 
-class _StderrOfTheMoment(logging.StreamHandler[TextIO]):
+class _StderrOfTheMoment(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to what `sys.stderr` is when something is written: bars put themselves below it for as long as they are shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
