@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from act_eval.cli.failures import goes_on
 from act_eval.cli.foreseen import say_foreseen
-from act_eval.cli.options import DryRun, Output, Seeds, Verbose, whole_numbers, with_settings
+from act_eval.cli.options import DryRun, Output, Seeds, whole_numbers, with_settings
 from act_eval.cli.report import report_on
-from act_eval.cli.terminal import console, quiet
+from act_eval.cli.terminal import console
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
@@ -19,14 +19,11 @@ def compare(
     model: ModelSettings,
     seeds: Seeds = "1234",
     dry_run: DryRun = False,
-    verbose: Verbose = False,
 ) -> None:
     """Run baseline and ACT on the same tasks, the model loaded once, then report. Finished parts are not run again.
 
     Example: act-eval compare --tasks demo_choice --model-args act_profile=all,act_alpha=5 --device cpu --output results-of-mine
     """
-    quiet(verbose)
-
     from act_eval.compare import ComparisonSettings, foresee_runs, plan_comparison, run_comparison
 
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))

@@ -21,8 +21,8 @@ from act_eval.cli.terminal import quiet
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.settings import PromptSettings
 
-_TRUST, _CONFIG, _CONTEXT = "trust_remote_code", "config", "context"
-_CALLED_OTHERWISE = {"seed": "seeds", "output_path": "output", "verbosity": "verbose"}  # by lm-eval: by a command
+_TRUST, _VERBOSE, _CONFIG, _CONTEXT = "trust_remote_code", "verbose", "config", "context"
+_CALLED_OTHERWISE = {"seed": "seeds", "output_path": "output", "verbosity": _VERBOSE}  # by lm-eval: by a command
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -181,11 +181,12 @@ def with_settings(*, without: tuple[str, ...] = (), **defaults: Any) -> Callable
 
         @wraps(command)
         def run(**values: Any) -> Any:
+            if is_asked:
+                quiet(values.pop(_VERBOSE))
             with _naming_options(parameters):
                 of_settings = [field.name for of_class in taken.values() for field in of_class]
                 options = {name: SHARED[name].parse(values.pop(name)) for name in of_settings}
                 if is_asked:
-                    quiet(bool(values.get("verbose")))
                     entries, context = values.pop(_CONFIG), values.pop(_CONTEXT)
                     options = _settled({**options, _TRUST: values.pop(_TRUST)}, entries, context)
                 for name, cls in classes.items():
@@ -203,7 +204,7 @@ def _beside_settings(names: Sequence[str]) -> Iterator[inspect.Parameter]:
     """The parameters that a command which asks a model has beside its settings; `names` are those of its others."""
 
     def read(context: typer.Context, path: str | None) -> dict[str, Any]:
-        entries = {} if path is None else _entries(path, [*names, _TRUST])
+        entries = {} if path is None else _entries(path, [*names, _TRUST, _VERBOSE])
         context.default_map = {name: _as_option(name, value) for name, value in entries.items()}
         return entries
 
@@ -212,6 +213,7 @@ def _beside_settings(names: Sequence[str]) -> Iterator[inspect.Parameter]:
     ]
     for name, annotation, default in (
         (_TRUST, TrustRemoteCode, False),
+        (_VERBOSE, Verbose, False),
         (_CONFIG, config, None),
         (_CONTEXT, typer.Context, inspect.Parameter.empty),
     ):
@@ -231,7 +233,7 @@ def _as_option(name: str, value: Any) -> Any:
     """Write a value of a config file as it would stand on the command line."""
     if name == "apply_chat_template":  # which may be the name of one, for which there is no option
         return bool(value)
-    if name == "verbose":
+    if name == _VERBOSE:
         return str(value).upper() in ("DEBUG", "INFO")
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return ",".join(value)

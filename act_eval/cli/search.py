@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from act_eval.cli.failures import goes_on
-from act_eval.cli.options import Layers, Output, Verbose, with_settings
-from act_eval.cli.terminal import console, quiet, say
+from act_eval.cli.options import Layers, Output, with_settings
+from act_eval.cli.terminal import console, say
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
@@ -26,7 +26,6 @@ def search(
     ] = 0.12,
     selection: Annotated[str, typer.Option(help="validated, improving or top-k.")] = "validated",
     k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Find the heads whose calibration helps, on training documents. A search that was stopped goes on where it was.
 
@@ -34,8 +33,6 @@ def search(
 
     Example: act-eval search --tasks demo_topic,demo_choice --layers all --model-args act_alpha=5 --output heads-of-mine
     """
-    quiet(verbose)
-
     from act_eval.search.run import run_search
     from act_eval.search.settings import SearchSettings
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from act_eval.cli.failures import goes_on
-from act_eval.cli.options import Layers, Output, Verbose, with_settings
-from act_eval.cli.terminal import console, quiet, say_written
+from act_eval.cli.options import Layers, Output, with_settings
+from act_eval.cli.terminal import console, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
@@ -28,7 +28,6 @@ def sinks(
     search: Annotated[
         Path | None, typer.Option(help="Also show the accuracy changes per head of a search: its --output folder.")
     ] = None,
-    verbose: Verbose = False,
 ) -> None:
     """Show where a model's attention sinks are in the documents of tasks: the paper's figures, with the data behind them.
 
@@ -36,8 +35,6 @@ def sinks(
 
     Example: act-eval sinks --tasks demo_sentiment,demo_topic --model-args act_alpha=5 --device cpu --output sinks-of-mine
     """
-    quiet(verbose)
-
     from act_eval.sinks.run import run_sinks
     from act_eval.sinks.settings import SinksSettings
 

@@ -8,8 +8,8 @@ import typer
 
 from act_eval.cli.failures import goes_on
 from act_eval.cli.foreseen import say_foreseen
-from act_eval.cli.options import DryRun, Output, Seeds, Verbose, whole_numbers, with_settings
-from act_eval.cli.terminal import console, quiet, say_written
+from act_eval.cli.options import DryRun, Output, Seeds, whole_numbers, with_settings
+from act_eval.cli.terminal import console, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 
@@ -29,14 +29,11 @@ def sweep(
     ] = None,
     seeds: Seeds = "1234",
     dry_run: DryRun = False,
-    verbose: Verbose = False,
 ) -> None:
     """Compare ACT with the baseline over a grid of settings, the baseline run once. Finished parts are not run again.
 
     Example: act-eval sweep --tasks demo_topic --vary beta=0,0.4 --model-args act_profile=all,act_alpha=5 --output sweep-of-mine
     """
-    quiet(verbose)
-
     from act_eval.compare import ComparisonSettings, foresee_runs
     from act_eval.sweep.grid import Axis
     from act_eval.sweep.run import plan_sweep, run_sweep
