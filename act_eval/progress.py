@@ -85,7 +85,7 @@ class ProgressDisplay:
         elif self._clock() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = self._clock()
             text = "; ".join(f"{row.name} {row.share:.0%}, {row.detail}" for row in rows)
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            print_line(self._console, text)
 
     def _show_bars(self, rows: tuple[Row, ...]) -> None:
         for task in self._tasks[len(rows) :]:
@@ -142,6 +142,11 @@ def stage_progress(
     """Show how far a stage is while the block lasts; see `StageProgress`."""
     with ProgressDisplay(console, clock) as display:
         yield StageProgress(display, text, total, unit, clock)
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print a line as it is, without wrapping."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def time_left(seconds: float | None) -> str:

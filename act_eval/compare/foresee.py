@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lm_eval.api.instance import Instance
 
 from act_eval.compare.plan import Run, RunPlan
 from act_eval.compare.recorded import RecordedRuns
+from act_eval.compare.run import load_model
 from act_eval.harness.checkpoint_files import Stamps, checkpoint_stamps
 from act_eval.harness.documents import render
-from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import evaluated_documents, explained_dataset_errors
 from act_eval.harness.without_weights import LMWithoutWeights
 
@@ -50,26 +51,20 @@ def foresee_runs(plan: RunPlan, output: Path) -> list[ForeseenRun]:
         RequestError: documents of a task cannot be run.
     """
     recorded = RecordedRuns.read(output)
-    first = plan.runs[0]
-    stamps = checkpoint_stamps(first.model_args)
-    model = replace(first.model, model_args=first.model_args)
-    lm = LMWithoutWeights(needs_chat_template=first.prompts.apply_chat_template, **model.lm_arguments())
-    if first.prompts.apply_chat_template:
-        lm.chat_template(first.prompts.apply_chat_template)
+    stamps = checkpoint_stamps(plan.runs[0].model_args)
+    descriptions = plan.describe_tasks()
+    lm = load_model(plan, LMWithoutWeights)
+    run_of_requests = {(run.task, run.prompts.seed): run for run in plan.runs}  # which variants share
     with explained_dataset_errors():
-        states = [_state(run, plan, recorded, stamps) for run in plan.runs]
-        for run in plan.runs:
-            lm.profile_of(run.arguments)
-        sizes = {(run.task, run.prompts.seed): run for run in plan.runs}
-        measured = {asked: _size(run, plan, lm) for asked, run in sizes.items()}
+        sizes = {asked: _size(run, plan, lm) for asked, run in run_of_requests.items()}
     return [
-        ForeseenRun(run, *measured[run.task, run.prompts.seed], state) for run, state in zip(plan.runs, states, strict=True)
+        ForeseenRun(run, *sizes[run.task, run.prompts.seed], _state(run, descriptions[run.task], recorded, stamps))
+        for run in plan.runs
     ]
 
 
-def _state(run: Run, plan: RunPlan, recorded: RecordedRuns, stamps: Stamps | None) -> State:
-    """Whether a run is finished. Its task must be as it was loaded."""
-    task = describe_task(plan.loaded.tasks[run.task], run.prompts, run.model)
+def _state(run: Run, task: Mapping[str, Any], recorded: RecordedRuns, stamps: Stamps | None) -> State:
+    """Whether a run is finished; `task` is the description of its task."""
     identity = recorded.foreseen_identity(run, task, stamps)
     if identity is not None:
         return "finished" if recorded.holds(identity) else "to run"

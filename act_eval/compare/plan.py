@@ -13,6 +13,7 @@ from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.asked_tasks import check_samples, load_asked_tasks
 from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
+from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import LoadedTasks, explained_dataset_errors
 from act_eval.harness.what_ran import in_json, without_placement
 
@@ -99,6 +100,16 @@ class RunPlan:
     runs: tuple[Run, ...]
     loaded: LoadedTasks
     manager: TaskManager
+
+    def describe_tasks(self) -> dict[str, dict[str, Any]]:
+        """See `describe_task`, for each task by name. To be called before a task runs, since its config changes then.
+
+        Raises:
+            TaskError: a dataset cannot be had.
+        """
+        run_of_task = {run.task: run for run in self.runs}
+        with explained_dataset_errors():
+            return {name: describe_task(self.loaded.tasks[name], run.prompts, run.model) for name, run in run_of_task.items()}
 
 
 def plan_comparison(settings: ComparisonSettings) -> RunPlan:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from act_eval.harness.request_progress import Advance, RequestCount
-from act_eval.progress import Clock, ProgressDisplay, Row, time_left
+from act_eval.progress import Clock, ProgressDisplay, Row, print_line, time_left
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,14 @@ class _Measured:
     def add(self, seconds: float, tokens: float) -> None:
         self.seconds += seconds
         self.tokens += tokens
+
+
+@dataclass
+class Work:
+    """What is still to be done: tokens by the kind of their requests, and the documents that they are of."""
+
+    tokens: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    documents: int = 0
 
 
 class RunTimes:
@@ -74,11 +82,24 @@ class RunTimes:
             )
         return tokens * measured.seconds / measured.tokens if measured.tokens else None
 
+    def work_of(self, runs: Iterable[RunSize]) -> Work:
+        """What some whole runs take, as far as it is known by now."""
+        work = Work()
+        for run in runs:
+            work.documents += run.documents
+            work.tokens[run.kind] += run.documents * self._expected_tokens(run)
+        return work
+
+    def seconds_for(self, work: Work) -> float | None:
+        """How long some work takes; None before anything has run."""
+        around = self._around.seconds / self._around.tokens if self._around.tokens else 0.0
+        seconds = [self.seconds_for_tokens(kind, tokens) for kind, tokens in work.tokens.items()]
+        known = [each for each in seconds if each is not None]
+        return around * work.documents + sum(known) if len(known) == len(seconds) else None
+
     def seconds_for_run(self, run: RunSize) -> float | None:
         """How long a whole run takes; None before anything has run."""
-        seconds = self.seconds_for_tokens(run.kind, run.documents * self._expected_tokens(run))
-        around = self._around.seconds / self._around.tokens if self._around.tokens else 0.0
-        return None if seconds is None else seconds + around * run.documents
+        return self.seconds_for(self.work_of([run]))
 
     def _expected_tokens(self, run: RunSize) -> float:
         """Tokens of a document: of the same task, else on average over tasks of the same kind, else over all."""
@@ -102,7 +123,7 @@ class ComparisonProgress:
         self._runs, self._console, self._clock = runs, console, clock
         self._display = ProgressDisplay(console, clock)
         self._times = RunTimes()
-        self._number, self._model_seconds = 0, 0.0
+        self._number, self._model_seconds, self._later = 0, 0.0, Work()
 
     def __enter__(self) -> ComparisonProgress:
         self._display.__enter__()
@@ -116,7 +137,8 @@ class ComparisonProgress:
         """Show a run, by its place among all of them, while the block lasts."""
         run = self._runs[number]
         self._number, self._model_seconds = number, 0.0
-        self._console.print(f"[{number + 1}/{len(self._runs)}] {run.name}", markup=False, highlight=False, soft_wrap=True)
+        self._later = self._times.work_of(self._runs[number + 1 :])
+        print_line(self._console, f"[{number + 1}/{len(self._runs)}] {run.name}")
         self._show(0.0, "preparing its requests", None)
         start = self._clock()
         yield
@@ -127,10 +149,11 @@ class ComparisonProgress:
         """Show the requests of the run that is under way; a `RequestProgress`."""
         run, start = self._runs[self._number], self._clock()
         if count.answered:
-            text = f"{count.answered} of {count.requests} answers are there from an earlier start, and are kept."
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            kept = f"{count.answered} of {count.requests} answers are there from an earlier start, and are kept."
+            print_line(self._console, kept)
         if count.answered < count.requests:
             self._times.learn_tokens(run, count.tokens * count.requests / (count.requests - count.answered))
+            self._later = self._times.work_of(self._runs[self._number + 1 :])
         answered, tokens, seconds = count.answered, 0, 0.0
         self._show(answered / max(count.requests, 1), _documents(run, answered, count), None)
 
@@ -156,10 +179,9 @@ class ComparisonProgress:
             seconds_left: that the current run still takes, or None to go by other runs.
         """
         run = self._runs[self._number]
-        rest = [self._times.seconds_for_run(later) for later in self._runs[self._number + 1 :]]
-        rest.append(self._times.seconds_for_run(run) if seconds_left is None else seconds_left)
-        known = [seconds for seconds in rest if seconds is not None]
-        left = sum(known) if len(known) == len(rest) else None
+        later = self._times.seconds_for(self._later)
+        this = self._times.seconds_for_run(run) if seconds_left is None else seconds_left
+        left = None if later is None or this is None else later + this
         whole = (self._number + share) / len(self._runs)
         self._display.show(
             Row(f"run {self._number + 1} of {len(self._runs)}", whole, time_left(left)), Row(run.name, share, detail)

@@ -16,9 +16,10 @@ from typing import Any
 
 from act_eval.compare.plan import Run
 from act_eval.differences import differences, in_words
+from act_eval.files import files_below
 from act_eval.harness.checkpoint_files import Stamps
 from act_eval.harness.what_ran import package_versions
-from act_eval.planned_runs import IDENTITY_KEY as IDENTITY_KEY
+from act_eval.planned_runs import IDENTITY_KEY
 from act_eval.profiles import HeadProfile
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class RecordedRuns:
     def read(cls, folder: Path) -> RecordedRuns:
         """Read all results files of comparisons below a folder; one that is not readable counts as missing."""
         found = []
-        for file in folder.rglob("results_*.json"):
+        for file in files_below(folder, "results_*.json"):
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
                 identity = recorded_identity(content)

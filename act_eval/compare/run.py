@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from lm_eval import simple_evaluate
@@ -23,7 +23,6 @@ from rich.console import Console
 from act_eval.compare.plan import ComparisonSettings, Run, RunPlan, plan_comparison
 from act_eval.compare.progress import ComparisonProgress, RunSize
 from act_eval.compare.recorded import (
-    IDENTITY_KEY,
     OF_WHAT_RAN,
     FinishedRuns,
     Identity,
@@ -32,8 +31,7 @@ from act_eval.compare.recorded import (
     identity_of,
 )
 from act_eval.demo import DEMO_MODEL_NAME
-from act_eval.files import UNFINISHED as _UNFINISHED
-from act_eval.files import make_folder
+from act_eval.files import UNFINISHED, make_folder
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.commit import commit_looked_up_quietly
 from act_eval.harness.lm import ACTLM
@@ -41,11 +39,13 @@ from act_eval.harness.processes import is_first_process, same_for_all, shared_pr
 from act_eval.harness.recorded_answers import remove_answers
 from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
-from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import check_enough_documents, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import digest_of, in_json, what_ran
-from act_eval.planned_runs import PlannedRun, add_planned_runs
+from act_eval.planned_runs import IDENTITY_KEY, PlannedRun, add_planned_runs
+from act_eval.progress import print_line
 from act_eval.task_groups import add_groups
+
+Model = TypeVar("Model", bound=ACTLM)
 
 _ANSWERS = ".answers"  # of runs that are not finished
 
@@ -92,30 +92,24 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     processes = shared_processes()
     make_folder(output)
     if processes.is_main_process:
-        for leftover in output.glob(f"{_UNFINISHED}*"):
+        for leftover in output.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover)
     processes.wait_for_everyone()
     recorded = RecordedRuns.read(output)
     processes.wait_for_everyone()
-    with explained_dataset_errors():
-        descriptions = {
-            name: describe_task(plan.loaded.tasks[name], run.prompts, run.model)
-            for name, run in {run.task: run for run in plan.runs}.items()
-        }
+    descriptions = plan.describe_tasks()
     identities = _finished_without_the_model(plan, descriptions, recorded)
     if identities is None:
         asked = ((plan.loaded.tasks[run.task], run.prompts) for run in plan.runs)
         check_enough_documents(asked, _sharing(plan.runs[0], processes))
-        lm = _load_model(plan)
+        lm = load_model(plan, ACTLM)
         lm.known_what_ran = now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
     missing = [(run, identity) for run, identity in zip(plan.runs, identities, strict=True) if not recorded.holds(identity)]
     for line in explain_changes(recorded, (identity for _, identity in missing)):
-        console.print(line, markup=False, soft_wrap=True)
+        print_line(console, line)
     if len(missing) < len(plan.runs):
-        console.print(
-            f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are finished in {output}.", markup=False, soft_wrap=True
-        )
+        print_line(console, f"{len(plan.runs) - len(missing)} of {len(plan.runs)} runs are finished in {output}.")
     if processes.is_main_process:
         add_groups(plan.loaded.groups, output)
         remove_answers(output / _ANSWERS, (digest_of(identity) for identity in identities if recorded.holds(identity)))
@@ -145,12 +139,12 @@ def _finished_without_the_model(
     return identities
 
 
-def _load_model(plan: RunPlan) -> ACTLM:
-    """Load the model, and check that the heads of every run fit it."""
+def load_model(plan: RunPlan, kind: type[Model]) -> Model:
+    """Make the model, in one of its kinds, and check that the heads of every run fit it. Raises what `ACTLM` raises."""
     first = plan.runs[0]
     model = replace(first.model, model_args=first.model_args)
     needs_chat_template = first.prompts.apply_chat_template
-    lm = ACTLM(needs_chat_template=needs_chat_template, **{"batch_size": model.batch_size, **model.lm_arguments()})
+    lm = kind(needs_chat_template=needs_chat_template, **{"batch_size": model.batch_size, **model.lm_arguments()})
     for arguments in {str(run.arguments.profile): run.arguments for run in plan.runs}.values():
         if arguments.profile != lm.arguments.profile:
             lm.profile_of(arguments)
@@ -181,7 +175,7 @@ def _run_all(
     if refused:
         *others, last = refused.values()
         for other in others:
-            console.print(str(other), markup=False, soft_wrap=True)
+            print_line(console, str(other))
         raise last
 
 
@@ -197,7 +191,7 @@ def _size(run: Run, plan: RunPlan) -> RunSize:
 def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -> None:
     """Evaluate one run, and put its files in place when they are whole; until then its answers are on disk."""
     with (
-        tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=output) as folder,
+        tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=output) as folder,
         lm.recording(output / _ANSWERS, digest_of(identity)) as recorded,
     ):
         tracker = EvaluationTracker(output_path=folder)

@@ -58,7 +58,7 @@ from act_eval.harness.requests import (
     truncate,
 )
 from act_eval.harness.response_cache import keep_apart
-from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, tokens_of_requests
+from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, tokens_of_requests, tokens_of_windows
 from act_eval.harness.settings import check_evaluation_batch_size
 from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
@@ -238,7 +238,7 @@ class ACTLM(HFLM):
         """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
         texts = encode_all(requests, partial(encode_windows, self))
         windows = [window for text in texts for window in text]
-        tokens = [len(context) + len(continuation) - 1 for context, continuation in windows]
+        tokens = tokens_of_windows(windows)
         with (
             self._naming_documents(requests),
             self._answering("loglikelihood_rolling", windows, tokens, disable_tqdm) as answering,

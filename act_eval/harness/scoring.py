@@ -56,6 +56,11 @@ def tokens_of_requests(contexts: Iterable[Context]) -> list[int]:
     return [tokens[index] for index in range(len(tokens))]
 
 
+def tokens_of_windows(windows: Iterable[tuple[Tokens, Tokens]]) -> list[int]:
+    """How many tokens run for each window of a text that is scored as a whole: the last one is never fed to the model."""
+    return [len(context) + len(scored) - 1 for context, scored in windows]
+
+
 @dataclass(frozen=True)
 class Prefill:
     """Contexts that were run in one batch, padded on the left.

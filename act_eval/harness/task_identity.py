@@ -9,9 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval.evaluator_utils import get_sample_size
-
 from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.tasks import evaluated_documents
 from act_eval.harness.what_ran import digest_of, in_json
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def describe_task(task: ConfigurableTask, prompts: PromptSettings, model: ModelS
     return {
         "config": config,
         "code": _code(task),
-        "documents": _digest_of_rows(task.eval_docs, _asked_documents(task, prompts)),
+        "documents": _digest_of_rows(task.eval_docs, evaluated_documents(task, prompts)),
         "examples": _digest_of_rows(task.fewshot_docs()) if shots else None,
     }
 
@@ -65,14 +64,6 @@ def _functions(value: Any) -> Iterator[Any]:
     elif isinstance(value, (list, tuple)):
         for part in value:
             yield from _functions(part)
-
-
-def _asked_documents(task: ConfigurableTask, prompts: PromptSettings) -> Sequence[int] | None:
-    """The numbers of the documents that are asked; None for all."""
-    limit = get_sample_size(task, prompts.limit)
-    if limit is not None:
-        return range(min(limit, len(task.eval_docs)))
-    return (prompts.samples or {}).get(task.config.task)
 
 
 def _digest_of_rows(documents: Any, chosen: Sequence[int] | None = None) -> str:

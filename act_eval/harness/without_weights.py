@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.requests import encode_all, encode_generation, encode_windows
-from act_eval.harness.scoring import group_by_context, tokens_of_requests
+from act_eval.harness.scoring import group_by_context, tokens_of_requests, tokens_of_windows
 
 
 class _NoModel(torch.nn.Module):
@@ -42,6 +42,6 @@ class LMWithoutWeights(ACTLM):
             return sum(tokens_of_requests(group_by_context(encode_all(requests, self.encode_request))))
         if kind == "loglikelihood_rolling":
             texts = encode_all(requests, lambda text: encode_windows(self, text))
-            return sum(len(context) + len(scored) - 1 for windows in texts for context, scored in windows)
+            return sum(sum(tokens_of_windows(windows)) for windows in texts)
         encoded = encode_all(requests, lambda context, settings: encode_generation(self, context, settings))
         return sum(len(context) + new_tokens for context, new_tokens in encoded)

@@ -18,6 +18,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import same_for_all, shared_processes, speaking_console
 from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
+from act_eval.progress import print_line
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import SearchSpace
@@ -71,7 +72,7 @@ def run_search(settings: SearchSettings, output: Path, console: Console | None =
     planned = PlannedCosts.of_search(settings, space, to_search, to_validate, is_screened=identity.mode == "screened")
     console = speaking_console(console)
     kept = "" if store.is_empty else " What is there already is not computed again."
-    console.print(f"{planned.summary()}{kept}", markup=False, highlight=False, soft_wrap=True)
+    print_line(console, f"{planned.summary()}{kept}")
     time_left = TimeLeft(planned, lm.world_size)
     batch_size = settings.model.whole_batch_size()
     units = UnitRunner(store, lm.rank, lm.world_size, batch_size, time_left, console)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.processes import is_first_process, same_for_all
-from act_eval.progress import StageProgress, stage_progress
+from act_eval.progress import StageProgress, print_line, stage_progress
 from act_eval.search.batches import DocumentBatch, batches_by_length
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.piece_file import Arrays
@@ -164,7 +164,7 @@ class UnitRunner:
     def _tell_time_left(self) -> None:
         line = self.time_left.first_words()
         if line is not None:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(self.console, line)
 
 
 class _UnitProgress:
