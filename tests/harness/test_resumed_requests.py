@@ -8,6 +8,7 @@ from helpers.requests import prompts, requests, scored_pairs
 
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.request_progress import RequestCount
+from act_eval.harness.scoring import group_by_context, tokens_of_requests
 
 pytestmark = pytest.mark.tier("model")
 
@@ -147,6 +148,13 @@ def test_each_repeat_of_a_sampled_request_has_its_own_answer(lm, tmp_path):
         torch.manual_seed(0)
         with lm.recording(tmp_path / str(stop), "run"):
             assert lm.generate_until(repeated) == expected
+
+
+@pytest.mark.tier("unit")
+def test_a_context_that_choices_share_runs_once():
+    """And the last token of a continuation is never fed to the model."""
+    requests = [((1, 2, 3, 4), (5,)), ((9,), (8, 7)), ((1, 2, 3, 4), (5, 6, 7))]
+    assert tokens_of_requests(group_by_context(requests)) == [4, 2, 2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
