@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import unittest.mock
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -71,6 +72,13 @@ def _environment_is_described_once() -> Iterator[None]:
     """lm-eval describes the machine in each results file anew, which takes longer than the small evaluations of tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collect_env, "get_pretty_env_info", cache(collect_env.get_pretty_env_info))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _environment_is_left_as_it_was() -> Iterator[None]:
+    """Commands that run in the process of the tests set variables, which processes that later tests start would get."""
+    with unittest.mock.patch.dict(os.environ):
         yield
 
 

@@ -4,6 +4,7 @@ import io
 import re
 
 import pytest
+from helpers.terminal import shown_on, terminal
 from rich.console import Console
 
 from act_eval.progress import ProgressDisplay, Row, stage_progress, time_left
@@ -55,11 +56,10 @@ def test_quiet_means_nothing(terminal):
 
 
 def test_long_names_leave_the_lines_whole():
-    file = io.StringIO()
-    with ProgressDisplay(Console(file=file, width=80, force_terminal=True, color_system=None), Clock()) as display:
+    with ProgressDisplay(console := terminal(width=80), Clock()) as display:
         display.show(Row("act_" + "x" * 100, 0.5, "120 of 872 documents, 35.2 a second"))
         display._bars.refresh()
-    lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", file.getvalue()))
+    lines = re.split(r"[\r\n]", shown_on(console))
     assert 70 < max(map(len, lines)) <= 80
     assert any("120 of 872 documents, 35.2 a second" in line for line in lines)
 

@@ -10,18 +10,19 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tqdm import tqdm
+from rich.console import Console
 
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.identity import settings_text
-from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
+from act_eval.harness.processes import is_first_process, same_for_all, shared_processes, speaking_console
 from act_eval.harness.settings import ModelSettings
 from act_eval.harness.what_ran import package_versions, what_ran
 from act_eval.mt_bench.folder import ComparisonFolder, Variant, file_name
@@ -29,6 +30,7 @@ from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation
 from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.questions import TURNS, Question, first_of_each_category
 from act_eval.profiles import HeadProfile
+from act_eval.progress import StageProgress, stage_progress
 
 Temperatures = Literal["greedy", "category"]
 
@@ -105,7 +107,13 @@ class AnswerSettings:
         return Sampling(temperature, int.from_bytes(digest[:8], "big") >> 1)
 
 
-def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit: int | None, output: Path) -> list[str]:
+def write_answers(
+    settings: AnswerSettings,
+    questions: Sequence[Question],
+    limit: int | None,
+    output: Path,
+    console: Console | None = None,
+) -> list[str]:
     """Answer every question that has no answer yet, with the baseline and with ACT.
 
     Where several processes hold parts of the model, all answer all questions together, and the main one writes.
@@ -115,6 +123,7 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
         questions: all of them.
         limit: questions of each category that are answered, or None for all.
         output: folder of the comparison; made when missing.
+        console: shows how far it is; stderr of the main process by default.
 
     Returns:
         What to tell the user, in lines.
@@ -153,12 +162,14 @@ def write_answers(settings: AnswerSettings, questions: Sequence[Question], limit
         for model_id, (arguments, unanswered) in missing.items():
             if unanswered:
                 lm.set_act(arguments)
+                journal: AbstractContextManager[Append] = nullcontext(lambda _: None)
                 if is_first_process():
                     folder.add_variant(variants[model_id])
-                    with open_journal(folder.answers_file(model_id)) as append:
-                        _answer(lm, settings, unanswered, model_id, append)
-                else:
-                    _answer(lm, settings, unanswered, model_id, append=lambda _: None)
+                    journal = open_journal(folder.answers_file(model_id))
+                shown = speaking_console(console), model_id, len(wanted), "questions"
+                with journal as append, stage_progress(*shown) as progress:
+                    progress.skip(len(wanted) - len(unanswered))
+                    _answer(lm, settings, unanswered, model_id, append, progress)
     return [f"{len(wanted)} answers in {folder.answers_file(model_id)}" for model_id in missing]
 
 
@@ -198,25 +209,31 @@ def _variant(model_id: str, lm: ChatLM, ran: Mapping[str, Any]) -> Variant:
     )
 
 
-def _answer(lm: ChatLM, settings: AnswerSettings, questions: Sequence[Question], model_id: str, append: Append) -> None:
+def _answer(
+    lm: ChatLM,
+    settings: AnswerSettings,
+    questions: Sequence[Question],
+    model_id: str,
+    append: Append,
+    progress: StageProgress,
+) -> None:
     """Answer both turns of some questions, a batch at a time, and append each finished answer."""
     first_turns = {q.question_id: conversation_tokens(lm, [_user(q.turns[0])]) for q in questions}
     by_length = sorted(questions, key=lambda question: -len(first_turns[question.question_id]))
-    with tqdm(total=len(questions), desc=model_id, disable=not is_first_process()) as progress:
-        for batch in _batches(by_length, settings.model.whole_batch_size()):
-            conversations: list[list[Message]] = [[] for _ in batch]
-            for turn in TURNS:
-                for conversation, question in zip(conversations, batch, strict=True):
-                    conversation.append(_user(question.turns[turn - 1]))
-                prompts = [conversation_tokens(lm, conversation) for conversation in conversations]
-                samplings = [settings.sampling(question, turn) for question in batch]
-                texts = generate(lm, prompts, samplings, settings.max_new_tokens)
-                for conversation, text in zip(conversations, texts, strict=True):
-                    conversation.append({"role": "assistant", "content": text})
+    for batch in _batches(by_length, settings.model.whole_batch_size()):
+        conversations: list[list[Message]] = [[] for _ in batch]
+        for turn in TURNS:
             for conversation, question in zip(conversations, batch, strict=True):
-                turns = [message["content"] for message in conversation if message["role"] == "assistant"]
-                append(_record(question.question_id, model_id, turns))
-                progress.update()
+                conversation.append(_user(question.turns[turn - 1]))
+            prompts = [conversation_tokens(lm, conversation) for conversation in conversations]
+            samplings = [settings.sampling(question, turn) for question in batch]
+            texts = generate(lm, prompts, samplings, settings.max_new_tokens)
+            for conversation, text in zip(conversations, texts, strict=True):
+                conversation.append({"role": "assistant", "content": text})
+        for conversation, question in zip(conversations, batch, strict=True):
+            turns = [message["content"] for message in conversation if message["role"] == "assistant"]
+            append(_record(question.question_id, model_id, turns))
+            progress.advance(1)
 
 
 def _user(text: str) -> Message:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, get_args
+from typing import get_args
 
-from tqdm import tqdm
+from rich.console import Console
 
 from act_eval.errors import InputError, SettingError
 from act_eval.mt_bench.folder import ComparisonFolder
@@ -20,6 +20,7 @@ from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.judge_client import ATTEMPTS, JudgeClient, JudgeError, RefusedRequestError, connect
 from act_eval.mt_bench.questions import TURNS
 from act_eval.mt_bench.settings import JudgeSettings
+from act_eval.progress import StageProgress, stage_progress
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -30,13 +31,16 @@ _NO_SCORE = {
 }
 
 
-def judge_answers(settings: JudgeSettings, kinds: Sequence[Kind], folder: ComparisonFolder) -> list[str]:
+def judge_answers(
+    settings: JudgeSettings, kinds: Sequence[Kind], folder: ComparisonFolder, console: Console | None = None
+) -> list[str]:
     """Ask for every judgement that is not on disk yet.
 
     Args:
         settings: whom to ask.
         kinds: single, pair or both.
         folder: holds the answers, and gets the judgements.
+        console: shows how far it is; stderr by default.
 
     Returns:
         What to tell the user, in lines.
@@ -55,6 +59,7 @@ def judge_answers(settings: JudgeSettings, kinds: Sequence[Kind], folder: Compar
         raise SettingError("mode", f"{','.join(kinds)}: choose among {', '.join(KINDS)}.")
     wanted = {kind: {request.prompt: request for request in requests_of(folder, kind)} for kind in kinds}
     folder.start_judging(settings.model, {"prompt_version": PROMPT_VERSION, "arguments": dict(settings.arguments)})
+    console = console or Console(stderr=True)
     lines, missing = [], []
     for kind, requests in wanted.items():
         file = folder.judgements_file(settings.model, kind)
@@ -62,7 +67,9 @@ def judge_answers(settings: JudgeSettings, kinds: Sequence[Kind], folder: Compar
             there = folder.judgements(settings.model, kind)
             judged = {prompt for prompt, score in there.items() if score is not None or not settings.retry_missing}
             pending = [request for prompt, request in requests.items() if prompt not in judged]
-            refused = asyncio.run(_ask_all(settings, pending, append, f"{settings.model}, {kind}"))
+            with stage_progress(console, f"{settings.model}, {kind}", len(requests), "judgements") as progress:
+                progress.skip(len(requests) - len(pending))
+                refused = asyncio.run(_ask_all(settings, pending, append, progress))
         scores = folder.judgements(settings.model, kind)
         unscored = [request for prompt, request in requests.items() if scores.get(prompt) is None]
         missing += [(request, refused.get(request.prompt, _NO_SCORE[kind])) for request in unscored]
@@ -93,7 +100,9 @@ def requests_of(folder: ComparisonFolder, kind: Kind) -> list[Request]:
     return requests
 
 
-async def _ask_all(settings: JudgeSettings, requests: Sequence[Request], append: Append, title: str) -> dict[str, str]:
+async def _ask_all(
+    settings: JudgeSettings, requests: Sequence[Request], append: Append, progress: StageProgress
+) -> dict[str, str]:
     """Ask, `settings.concurrency` requests at a time.
 
     Returns:
@@ -105,7 +114,7 @@ async def _ask_all(settings: JudgeSettings, requests: Sequence[Request], append:
     refused: dict[str, str] = {}
     failures: list[JudgeError] = []
 
-    async def work(client: JudgeClient, progress: tqdm[Any]) -> None:
+    async def work(client: JudgeClient) -> None:
         while not failures and (request := next(pending, None)) is not None:
             try:
                 append(await client.judgement(request))
@@ -113,11 +122,10 @@ async def _ask_all(settings: JudgeSettings, requests: Sequence[Request], append:
                 refused[request.prompt] = str(error)
             except JudgeError as error:
                 failures.append(error)
-            progress.update()
+            progress.advance(1)
 
     async with connect(settings) as client:
-        with tqdm(total=len(requests), desc=title) as progress:
-            await asyncio.gather(*(work(client, progress) for _ in range(settings.concurrency)))
+        await asyncio.gather(*(work(client) for _ in range(settings.concurrency)))
     if failures:
         raise failures[0]
     return refused

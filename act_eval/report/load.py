@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from rich.console import Console
 
 from act_eval.errors import InputError
 from act_eval.files import files_below
 from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, missing_runs, read_planned_runs
+from act_eval.progress import stage_progress
 from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
@@ -142,7 +143,6 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         plans |= {file.resolve(): read_planned_runs(file) for file in files_below(folder, PLANNED_RUNS_FILE)}
         files |= {file.resolve(): file for file in files_below(folder, "results_*.json")}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
-    files_with_progress = tqdm(in_order, desc="Reading results", unit="file", disable=None, leave=False)
     planned = list(itertools.chain(*plans.values()))
     asked: list[Mapping[str, Any]] = []
 
@@ -150,7 +150,12 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         asked.extend(filter(None, [asked_of(content)]))
         return is_wanted(content)
 
-    parts = [part for file in files_with_progress if (part := _load_file(file, is_wanted_and_noted)) is not None]
+    parts = []
+    with stage_progress(Console(stderr=True), "reading results", len(in_order), "files") as progress:
+        for file in in_order:
+            part = _load_file(file, is_wanted_and_noted)
+            parts += [] if part is None else [part]
+            progress.advance(1)
     if not any(len(part.runs) for part in parts):
         if planned:
             raise ReportError(f"none of {len(planned)} planned runs is finished: report again later, or compare again.")

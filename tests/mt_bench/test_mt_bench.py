@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.terminal import shown_on, terminal
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
@@ -239,7 +240,8 @@ def test_a_stopped_run_goes_on(chat_model, questions, answered, tmp_path, monkey
     file.write_bytes(file.read_bytes()[:-20])
     calls.clear()
     monkeypatch.setattr(answers_module, "generate", lambda *arguments: calls.append(len(arguments[1])) or original(*arguments))
-    write_answers(settings(chat_model, batch_size=3), questions, None, tmp_path)
+    write_answers(settings(chat_model, batch_size=3), questions, None, tmp_path, console := terminal())
+    assert "6 of 6 questions" in shown_on(console)
     assert calls == [3, 3, 3, 3, 3, 3]  # three baseline answers were left; two turns each
     assert turns(tmp_path) == turns(answered)
 

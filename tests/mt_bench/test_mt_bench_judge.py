@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.judge_server import JudgeServer, a_judgement
+from helpers.terminal import shown_on, terminal
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
@@ -163,6 +164,18 @@ def test_everything_is_asked_once_and_recorded_with_all_that_it_takes_to_ask_aga
             assert record["score"] == parse(kind, record["judgment"]) is not None
             assert record["attempts"] == 1
         assert not requests
+
+
+def test_how_far_the_judge_is(folder):
+    """Judgements that are there count as done."""
+    with JudgeServer() as server:
+        judge_answers(settings(server), ("single",), folder, first := terminal())
+        judge_answers(settings(server), ("single", "pair"), folder, second := terminal())
+    assert f"{JUDGE}, single" in shown_on(first)
+    assert "24 of 24 judgements" in shown_on(first)
+    of_single, _, of_pair = shown_on(second).partition(f"{JUDGE}, pair")
+    assert "24 of 24 judgements" in of_single
+    assert "24 of 24 judgements" in of_pair
 
 
 def test_equal_answers_share_a_judgement(tmp_path):
@@ -357,7 +370,6 @@ def test_a_killed_judge_goes_on(folder, kill):
         os.kill(process.pid, kill)
         error = process.communicate()[1].decode()
         assert "Traceback" not in error
-        assert f"{JUDGE}, single: " in error, "how far it is"
         if kill == signal.SIGINT:
             assert process.returncode == 130
             assert error.endswith("act-eval: interrupted: the same command goes on where it stopped.\n")
