@@ -34,7 +34,7 @@ def run(context: typer.Context) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
-    from act_eval.harness.commit import commit_looked_up_quietly
+    from act_eval.harness.environment import commit_looked_up_quietly
     from act_eval.harness.tasks import explained_dataset_errors
     from act_eval.registration import register
 

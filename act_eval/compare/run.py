@@ -33,7 +33,7 @@ from act_eval.compare.recorded import (
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.files import UNFINISHED, make_folder
 from act_eval.harness.checkpoint_files import checkpoint_stamps
-from act_eval.harness.commit import commit_looked_up_quietly
+from act_eval.harness.environment import commit_looked_up_quietly, machine_described_once
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
 from act_eval.harness.recorded_answers import remove_answers
@@ -160,7 +160,7 @@ def _run_all(
 ) -> None:
     """Run one after the other. Requests that cannot be run end their task's runs; the others go on before that is raised."""
     refused: dict[str, RequestError] = {}
-    with ComparisonProgress([_size(run, plan) for run, _ in runs], console) as progress:
+    with machine_described_once(), ComparisonProgress([_size(run, plan) for run, _ in runs], console) as progress:
         lm.progress = progress.requests
         for number, (run, identity) in enumerate(runs):
             if lm.arguments != run.arguments:

@@ -1,12 +1,13 @@
-"""The commit in results: what lm-eval finds itself, without git's words on the terminal."""
+"""What lm-eval notes of where it runs: the commit, without git's words on the terminal, and the machine, once."""
 
 import subprocess
 
 import pytest
 from lm_eval import evaluator
-from lm_eval.loggers.utils import get_git_commit_hash
+from lm_eval.loggers.utils import add_env_info, get_git_commit_hash
+from torch.utils import collect_env
 
-from act_eval.harness.commit import commit_looked_up_quietly
+from act_eval.harness.environment import commit_looked_up_quietly, machine_described_once
 
 pytestmark = pytest.mark.tier("process")
 
@@ -51,3 +52,16 @@ def test_lm_eval_has_its_own_lookup_back():
     with pytest.raises(RuntimeError), commit_looked_up_quietly():
         raise RuntimeError
     assert evaluator.get_git_commit_hash is get_git_commit_hash
+
+
+def test_the_machine_is_described_once(monkeypatch):
+    descriptions = iter(range(9))
+    monkeypatch.setattr(collect_env, "get_pretty_env_info", lambda: f"machine {next(descriptions)}")
+    noted = [{} for _ in range(4)]
+    with machine_described_once():
+        add_env_info(noted[0])
+        add_env_info(noted[1])
+    with machine_described_once():
+        add_env_info(noted[2])
+    add_env_info(noted[3])
+    assert [results["pretty_env_info"] for results in noted] == ["machine 0", "machine 0", "machine 1", "machine 2"]

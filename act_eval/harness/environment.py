@@ -1,4 +1,4 @@
-"""The commit that lm-eval notes in its results, looked up without words on the terminal."""
+"""What lm-eval notes in its results of where it runs: the commit, without words on the terminal, and the machine, once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 
 @contextmanager
@@ -22,6 +23,19 @@ def commit_looked_up_quietly() -> Iterator[None]:
         yield
     finally:
         evaluator.get_git_commit_hash = get_git_commit_hash
+
+
+@contextmanager
+def machine_described_once() -> Iterator[None]:
+    """Let all evaluations of a block share one description of the machine, which takes lm-eval seconds for each."""
+    from torch.utils import collect_env
+
+    describe = collect_env.get_pretty_env_info
+    collect_env.get_pretty_env_info = cache(describe)
+    try:
+        yield
+    finally:
+        collect_env.get_pretty_env_info = describe
 
 
 def _commit_hash() -> str | None:
