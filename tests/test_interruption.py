@@ -1,13 +1,13 @@
 """Long commands are killed at random points, again and again, and give what they give when they are left alone."""
 
 import json
-import multiprocessing
 import random
 import signal
 from pathlib import Path
 
 import pytest
 from helpers.dying import Points
+from helpers.processes import quick_processes
 from helpers.runs import samples_file
 from rich.console import Console
 
@@ -38,7 +38,7 @@ def search(output):
 
 
 def sinks(output):
-    run_sinks(SinksSettings(MODEL, PROMPTS), output)
+    run_sinks(SinksSettings(MODEL, PROMPTS, layers="3"), output)
 
 
 def contents(output):
@@ -61,10 +61,7 @@ def contents(output):
 @pytest.fixture(scope="module")
 def processes():
     """Starts processes that have everything imported, so that killing many is quick."""
-    context = multiprocessing.get_context("forkserver")
-    modules = ["act_eval.compare", "act_eval.search.run", "act_eval.sinks.run", "lm_eval.tasks", "transformers"]
-    context.set_forkserver_preload(modules)
-    return context
+    return quick_processes()
 
 
 def work(command, output, last, counts):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.processes import quick_processes
 
 import act_eval.report.build
 from act_eval.cli.app import main
@@ -33,10 +34,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def processes():
     """Starts processes that have everything imported, so that many are quick."""
-    context = multiprocessing.get_context("forkserver")
-    modules = ["act_eval.cli.app", "act_eval.compare", "act_eval.search.run", "act_eval.sinks.run", "act_eval.mt_bench.answers"]
-    context.set_forkserver_preload([*modules, "lm_eval.tasks", "lm_eval.models", "transformers", "matplotlib.pyplot"])
-    return context
+    return quick_processes()
 
 
 def wait(_module, _input):

@@ -1,7 +1,6 @@
 """A comparison killed at any forward pass loses at most the batch that ran, and leaves what an uninterrupted one leaves."""
 
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.dying import Points
+from helpers.processes import quick_processes
 from helpers.runs import samples_file
 from rich.console import Console
 
@@ -45,9 +45,7 @@ def work(output, point, forward_pass, passes, log):
 
 @pytest.fixture(scope="module")
 def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["act_eval.compare.run", "lm_eval.tasks", "transformers.models.llama.modeling_llama"])
-    return context
+    return quick_processes()
 
 
 class Killed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
+
+from helpers.processes import quick_processes
 
 
 class Points:
@@ -79,8 +80,7 @@ def count_passes(command: Callable[[Path], object], output: Path, last: int | No
     Returns:
         How many forward passes there were, or None if the process was killed.
     """
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([command.__module__])
+    processes = quick_processes()
     receiver, sender = processes.Pipe(duplex=False)
     process = processes.Process(target=_count_passes, args=(command, output, last, sender))
     process.start()

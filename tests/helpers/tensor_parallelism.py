@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
+from helpers.processes import quick_processes
+
 
 def call_in_processes(function: Callable[..., Any], size: int, folder: Path, *arguments: Any) -> list[Any]:
     """What a function returns in each of some processes that know each other.
@@ -21,7 +23,7 @@ def call_in_processes(function: Callable[..., Any], size: int, folder: Path, *ar
         arguments: of the function.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["transformers", function.__module__])
+    quick_processes()
     multiprocessing.start_processes(_call, (function, size, folder, arguments), size, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
 
