@@ -5,7 +5,7 @@ weights of a few keys alone, the attention sinks and perhaps the first token, an
 then follow from the base backend's without a map.
 
 Rows are softmax weights over the keys. They may sum to less than 1 (learned sink logits, see `attention.calibration`), so that
-a method must treat rows alike up to a factor, and keep their sums.
+a method must treat rows alike up to a factor, and keep their sums; but it may make all of a row 0 (`mask_head.py`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Method(ABC):
                 let the first token go.
 
         Returns:
-            New weights of the same shape and dtype; rows sum to what they summed to.
+            New weights of the same shape and dtype; rows sum to what they summed to, or to 0.
         """
 
 

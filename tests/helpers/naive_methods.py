@@ -55,8 +55,13 @@ def scale_first_token(row: Row, sinks: list[int], first_token: int | None, gamma
     return [weight * sum(row) / sum(scaled) for weight in scaled]
 
 
+def mask_head(row: Row, sinks: list[int], first_token: int | None) -> Row:
+    return [0.0] * len(row)
+
+
 NAIVE: dict[str, Callable[..., Row]] = {
     "act": act,
+    "mask-head": mask_head,
     "remove": remove,
     "boost": boost,
     "to-first-token": to_first_token,
