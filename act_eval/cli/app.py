@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from act_eval.cli import compare, demo, models, mt_bench, profiles, report, run, search, sinks, sweep, tasks
+from act_eval.cli import compare, demo, models, mt_bench, profiles, report, run, search, sinks, study, sweep, tasks
 from act_eval.cli.failures import DEBUG_HELP, failures_in_one_line, split_debug
 
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command(context_settings=run.PASS_THROUGH)(run.run)
 for command in (
+    study.study,
     compare.compare,
     sweep.sweep,
     demo.demo,

@@ -1,4 +1,4 @@
-"""`act-eval demo`: a search and a comparison on the embedded model."""
+"""`act-eval demo`: a study of the embedded model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import typer
 
 from act_eval.cli.failures import goes_on
 from act_eval.cli.options import Output
-from act_eval.cli.report import report_on
-from act_eval.cli.terminal import console, quiet, say
+from act_eval.cli.study import study_and_report
+from act_eval.cli.terminal import quiet
 from act_eval.harness.settings import ModelSettings, PromptSettings
+
+_TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
+_SEARCH_LIMIT = 100
 
 
 @goes_on
@@ -21,24 +24,18 @@ def demo(
         int | None, typer.Option(min=1, help="Documents per task; all test documents, and 100 to search on.")
     ] = None,
 ) -> None:
-    """Search for heads on the embedded demo model, then compare it with ACT, in those heads and in all: offline, on a CPU."""
+    """Study the embedded demo model, from the search to the verdict: offline, on a CPU, in a few minutes.
+
+    The same as act-eval study --tasks demo_sentiment,demo_topic,demo_choice --layers all --model-args act_alpha=5 --device cpu.
+    """
     quiet()
 
-    from act_eval.compare import ComparisonSettings, run_comparison
-    from act_eval.search.run import run_search
-    from act_eval.search.settings import SearchSettings
+    from act_eval.study import StudySettings
 
-    tasks, act, heads = ("demo_sentiment", "demo_topic", "demo_choice"), {"act_alpha": 5}, output / "heads"
-    settings = SearchSettings(
-        ModelSettings(act, device="cpu", batch_size=32),
-        PromptSettings(tasks, limit=limit or 100),
+    settings = StudySettings(
+        ModelSettings({"act_alpha": 5}, device="cpu", batch_size=50),
+        PromptSettings(_TASKS, limit=limit),
+        search_limit=max(2, limit or _SEARCH_LIMIT),
         layers="all",
-        selection="top-k",
-        k=4,
     )
-    say(run_search(settings, heads, console).summary())
-    finished = []
-    for profile in ("all", str(heads / "profile.json")):
-        model = ModelSettings({"act_profile": profile, **act}, device="cpu", batch_size="50")
-        finished.append(run_comparison(ComparisonSettings(model, PromptSettings(tasks, limit=limit)), output, console))
-    report_on([output], output, is_wanted=lambda content: not any(runs.is_outdated(content) for runs in finished if runs))
+    study_and_report(settings, output)

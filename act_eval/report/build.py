@@ -15,7 +15,9 @@ from act_eval.report.flips import Flips, find_flips
 from act_eval.report.load import Results, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, by_subject, compare, macro_averages
+from act_eval.report.study import StudyFindings, study_findings
 from act_eval.report.unfinished import Unfinished
+from act_eval.report.verdict import Verdict
 from act_eval.short_names import short_names
 from act_eval.task_groups import TaskGroup
 
@@ -60,6 +62,7 @@ class Report:
         notes: what was not compared, and why.
         unpaired_notes: what was compared by its scores alone, and why.
         unfinished: what a comparison that is running, or was stopped, has not got yet; None where nothing is missing.
+        studies: what the studies among the results found.
     """
 
     runs: pd.DataFrame
@@ -70,6 +73,12 @@ class Report:
     notes: tuple[str, ...]
     unpaired_notes: tuple[str, ...] = ()
     unfinished: Unfinished | None = None
+    studies: tuple[StudyFindings, ...] = ()
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Those of the studies that are finished."""
+        return tuple(findings.verdict for findings in self.studies if findings.verdict is not None)
 
     @property
     def short_names(self) -> dict[str, str]:
@@ -83,7 +92,12 @@ class Report:
         tables = (self.comparison, self.groups, self.subjects, self.flips.documents)
         comparison, groups, subjects, documents = (table.assign(model=table["model"].map(names)) for table in tables)
         return replace(
-            self, comparison=comparison, groups=groups, subjects=subjects, flips=replace(self.flips, documents=documents)
+            self,
+            comparison=comparison,
+            groups=groups,
+            subjects=subjects,
+            flips=replace(self.flips, documents=documents),
+            studies=tuple(replace(findings, model=names[findings.model]) for findings in self.studies),
         )
 
 
@@ -112,15 +126,18 @@ def make_report(
         unfinished = replace(unfinished, waiting=pairing.waiting)
         pattern = options.patterns.get("task", "*")
         tasks |= {run.task for run in unfinished.missing if fnmatchcase(run.task, pattern)}
+    comparison = compare(pairing)
+    findings = (study_findings(study, pairing, comparison) for study in results.studies)
     return Report(
         runs=results.runs,
-        comparison=compare(pairing),
+        comparison=comparison,
         groups=macro_averages(pairing, _groups(results, tasks, options.group_by)),
         subjects=by_subject(pairing),
         flips=find_flips(pairing, results.runs, options.most_flips),
         notes=pairing.notes,
         unpaired_notes=pairing.unpaired_notes,
         unfinished=unfinished,
+        studies=tuple(found for found in findings if found is not None),
     )
 
 

@@ -25,6 +25,7 @@ from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, h
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline
 from act_eval.report.unfinished import Unfinished
+from act_eval.study_record import STUDY_FILE, StudyRecord, read_study
 from act_eval.task_groups import GROUPS_FILE, TaskGroup, read_groups
 
 RUN_COLUMNS = {
@@ -77,6 +78,23 @@ class ReportError(InputError):
 
 
 @dataclass(frozen=True)
+class LoadedStudy:
+    """A study whose runs are among some results.
+
+    Attributes:
+        record: what it is about.
+        model: its name.
+        settings: by variant, the settings of ACT in one line, of the variants that have runs.
+        is_finished: whether all its runs are there.
+    """
+
+    record: StudyRecord
+    model: str
+    settings: Mapping[str, str]
+    is_finished: bool
+
+
+@dataclass(frozen=True)
 class Results:
     """What lm-eval wrote.
 
@@ -100,6 +118,7 @@ class Results:
         conditions: of each run, in the order of `runs`, what must agree between baseline and ACT.
         asked: what comparisons were asked for that wrote results files, wanted or not.
         planned: the runs that comparisons are to have, finished or not.
+        studies: that runs belong to.
     """
 
     runs: pd.DataFrame
@@ -111,6 +130,7 @@ class Results:
     conditions: tuple[Conditions, ...]
     asked: tuple[Mapping[str, Any], ...] = ()
     planned: tuple[PlannedRun, ...] = ()
+    studies: tuple[LoadedStudy, ...] = ()
 
     @property
     def unfinished(self) -> Unfinished | None:
@@ -135,6 +155,7 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
     """
     files: dict[Path, Path] = {}
     plans: dict[Path, list[PlannedRun]] = {}
+    records: dict[Path, StudyRecord] = {}
     kept_groups = []
     for folder in folders:
         if not folder.is_dir():
@@ -142,6 +163,7 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         kept_groups += [read_groups(file) for file in files_below(folder, GROUPS_FILE)]
         plans |= {file.resolve(): read_planned_runs(file) for file in files_below(folder, PLANNED_RUNS_FILE)}
         files |= {file.resolve(): file for file in files_below(folder, "results_*.json")}
+        records |= {file.resolve(): read_study(file) for file in files_below(folder, STUDY_FILE)}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
     planned = list(itertools.chain(*plans.values()))
     asked: list[Mapping[str, Any]] = []
@@ -150,17 +172,33 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         asked.extend(filter(None, [asked_of(content)]))
         return is_wanted(content)
 
-    parts = []
+    parts, files_of_parts = [], []
     with stage_progress(Console(stderr=True), "reading results", len(in_order), "files") as progress:
         for file in in_order:
             part = _load_file(file, is_wanted_and_noted)
-            parts += [] if part is None else [part]
+            if part is not None:
+                parts.append(part)
+                files_of_parts.append(file.resolve())
             progress.advance(1)
     if not any(len(part.runs) for part in parts):
         if planned:
             raise ReportError(f"none of {len(planned)} planned runs is finished: report again later, or compare again.")
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
-    return replace(_merged(parts, kept_groups), asked=tuple(asked), planned=tuple(planned))
+    read = dict(zip(files_of_parts, parts, strict=True))
+    studies = [_study(file, record, plans.get(file.with_name(PLANNED_RUNS_FILE), []), read) for file, record in records.items()]
+    found = tuple(study for study in studies if study is not None)
+    return replace(_merged(parts, kept_groups), asked=tuple(asked), planned=tuple(planned), studies=found)
+
+
+def _study(file: Path, record: StudyRecord, planned: Sequence[PlannedRun], read: Mapping[Path, Results]) -> LoadedStudy | None:
+    """A study, from the file of its record and the results files that were read; None where no run of it is there."""
+    of_study = [part for path, part in read.items() if file.parent in path.parents and part.asked and len(part.runs)]
+    runs = [(run.variant, part.runs.iloc[0]) for part in of_study for run in planned if run.asked == part.asked[0]]
+    if not runs:
+        return None
+    settings = {variant: str(run["settings"]) for variant, run in runs}
+    missing = missing_runs(planned, (part.asked[0] for part in of_study))
+    return LoadedStudy(record, str(runs[0][1]["model"]), settings, is_finished=not missing)
 
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:
@@ -188,6 +226,7 @@ def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Re
             {name: tuple(task for tag, task in sorted(tags) if tag == name) for name, _ in tags},
             frozenset(lower_is_better),
             tuple(conditions(results, run["task"]) for run in runs),
+            asked=tuple(filter(None, [asked_of(results)])),
         )
 
 

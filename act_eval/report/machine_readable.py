@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from act_eval import __version__
 from act_eval.report.build import Report
+from act_eval.report.study import StudyFindings
 from act_eval.report.unfinished import Unfinished
 
 SCHEMA_VERSION = 1
@@ -32,6 +34,7 @@ def to_json(report: Report) -> str:
         "notes": list(report.notes),
         "unpaired_notes": list(report.unpaired_notes),
         "unfinished": _unfinished(report.unfinished),
+        "studies": [_study(findings) for findings in report.studies],
     }
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -47,6 +50,16 @@ def _unfinished(unfinished: Unfinished | None) -> dict[str, Any] | None:
     missing = [{"variant": run.variant, "task": run.task, "seed": run.seed} for run in unfinished.missing]
     numbers = {"planned": len(unfinished.planned), "finished": unfinished.finished}
     return {**numbers, "missing": missing, "waiting": list(unfinished.waiting), "sentences": unfinished.sentences()}
+
+
+def _study(findings: StudyFindings) -> dict[str, Any]:
+    verdict = findings.verdict
+    return {
+        "verdict": None if verdict is None else {"outcome": verdict.outcome, "sentences": list(verdict.sentences)},
+        "model": findings.model,
+        "record": asdict(findings.record),
+        "table": _records(findings.table),
+    }
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

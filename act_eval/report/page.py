@@ -33,6 +33,7 @@ def page(report: Report, figures: Mapping[str, Path]) -> str:
         whole_names=whole_names,
         unfinished=report.unfinished.sentences() if report.unfinished else [],
         tables=[(table.title, table.texts, table.is_bold, table.is_left) for table in report_tables(shown)],
+        verdicts=report.verdicts,
         notes=report_notes(report),
         not_compared=report.notes,
         plots=[(plot.title, _base64(figures[plot.name])) for plot in PLOTS if plot.name in figures],

@@ -10,6 +10,7 @@ from rich.console import Console
 from act_eval.report.aggregation import METRICS_OF_LIKELIHOOD
 from act_eval.report.build import Report
 from act_eval.report.statistics import differs
+from act_eval.report.study_tables import print_study, study_notes, study_table
 from act_eval.tables import BOOKTABS_NOTE, TextTable, interval, number, one_line, p_value, with_spread
 
 PAIRED_NOTE = (
@@ -47,8 +48,8 @@ _NAMES = ("model", "settings", "task", "metric", "group", "subject")
 
 
 def report_tables(report: Report) -> list[TextTable]:
-    """Models x tasks, then the comparison for each model and settings, averages, and subjects."""
-    tables = [overview(report)]
+    """Studies, models x tasks, then the comparison for each model and settings, averages, and subjects."""
+    tables = [*map(study_table, report.studies), overview(report)]
     for title, rows in _by_settings(report.comparison):
         tables.append(TextTable(title, comparison_texts(rows), _NAMES))
     for title, rows in _by_settings(report.groups):
@@ -60,7 +61,8 @@ def report_tables(report: Report) -> list[TextTable]:
 
 def report_notes(report: Report) -> list[str]:
     """What the columns of the tables mean, a sentence or two each."""
-    notes = [OVERVIEW_NOTE, PAIRED_NOTE]
+    of_studies = dict.fromkeys(note for findings in report.studies for note in study_notes(findings))
+    notes = [*of_studies, OVERVIEW_NOTE, PAIRED_NOTE]
     if report.comparison["metric"].isin(METRICS_OF_LIKELIHOOD).any():
         notes.append(SCORE_NOTE)
     if not report.comparison["paired"].all():
@@ -180,7 +182,8 @@ def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "f
 
 def markdown(report: Report) -> str:
     """All tables in Markdown, with a heading each, and what was not compared."""
-    parts = [f"{' '.join(report.unfinished.sentences())}\n"] if report.unfinished else []
+    parts = [f"**{verdict.headline}** {' '.join(verdict.sentences)}\n" for verdict in report.verdicts]
+    parts += [f"{' '.join(report.unfinished.sentences())}\n"] if report.unfinished else []
     parts += [table.to_markdown() for table in report_tables(report)]
     parts += [f"{note}\n" for note in report_notes(report)]
     if report.notes:
@@ -191,8 +194,10 @@ def markdown(report: Report) -> str:
 def latex(report: Report) -> str:
     """All tables as LaTeX, each below a comment with its title."""
     unfinished = report.unfinished.sentences() if report.unfinished else []
+    verdicts = [one_line(f"{verdict.headline} {' '.join(verdict.sentences)}") for verdict in report.verdicts]
     parts = [
         BOOKTABS_NOTE,
+        *(f"% {verdict}" for verdict in verdicts),
         *(f"% {one_line(text)}" for text in unfinished),
         *(table.to_latex() for table in report_tables(report)),
     ]
@@ -202,10 +207,17 @@ def latex(report: Report) -> str:
 
 
 def print_tables(report: Report, console: Console) -> None:
-    """Show comparison and averages on a terminal; green is better and red worse, where the interval excludes zero."""
+    """Show comparison and averages on a terminal; green is better and red worse, where the interval excludes zero.
+
+    Of studies the verdict and one table are shown, and nothing more of the settings that they compare.
+    """
     shortened = {short for name, short in report.short_names.items() if short != name}
     report = report.with_short_names()
+    for findings in report.studies:
+        print_study(findings, console)
     for (model, settings), rows in report.comparison.groupby(["model", "settings"], sort=False):
+        if any(findings.holds(str(model), str(settings)) for findings in report.studies):
+            continue
         averages = report.groups[(report.groups["model"] == model) & (report.groups["settings"] == settings)]
         texts = [comparison_texts(rows)]
         if len(averages):

@@ -9,13 +9,14 @@ from act_eval.report.build import Report
 from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
 from act_eval.report.plots import write_plots
+from act_eval.report.study_tables import STUDY_CSV, study_rows
 from act_eval.report.tables import latex, markdown
 from act_eval.tables import csv_text
 
 
 def write_report(report: Report, output: Path, style: str | None = None) -> list[Path]:
-    """Write `comparison.md`, `.csv` and `.tex`, `groups.csv` and `subjects.csv` where there are any, plots, `report.json`
-    and `report.html`.
+    """Write `comparison.md`, `.csv` and `.tex`, `groups.csv`, `subjects.csv` and `study.csv` where there are any, plots,
+    `report.json` and `report.html`.
 
     Args:
         report: see `build.make_report`.
@@ -38,6 +39,7 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
         "comparison.tex": latex(report),
         "groups.csv": csv_text(report.groups),
         "subjects.csv": csv_text(report.subjects),
+        STUDY_CSV: csv_text(study_rows(report.studies)),
         "report.json": to_json(report),
         "report.html": page(report, figures),
     }

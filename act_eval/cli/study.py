@@ -1,0 +1,70 @@
+"""`act-eval study`: from a model to a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from act_eval.cli.failures import goes_on
+from act_eval.cli.options import Layers, Output, Seeds, names, whole_numbers, with_settings
+from act_eval.cli.report import report_on
+from act_eval.cli.terminal import console
+from act_eval.harness.settings import ModelSettings, PromptSettings
+
+if TYPE_CHECKING:
+    from act_eval.study import StudySettings
+
+
+@with_settings(without=("seed",), batch_size="8")
+@goes_on
+def study(
+    *,
+    prompts: PromptSettings,
+    output: Output,
+    model: ModelSettings,
+    also: Annotated[str, typer.Option(help="Tasks that are only evaluated, to see what the heads do elsewhere.")] = "",
+    also_limit: Annotated[float | None, typer.Option(help="Documents of each of those; by default as --limit.")] = None,
+    search_tasks: Annotated[str, typer.Option(help="Tasks to search on; by default all that have training documents.")] = "",
+    search_limit: Annotated[int, typer.Option(help="Training documents of each.")] = 100,
+    layers: Layers = None,
+    mode: Annotated[str, typer.Option(help="Of the search, see act-eval search.")] = "auto",
+    selection: Annotated[str, typer.Option(help="Of the search: validated, improving or top-k.")] = "validated",
+    k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
+    random_draws: Annotated[int, typer.Option(help="Sets of random heads to compare with.")] = 3,
+    seeds: Seeds = "1234",
+) -> None:
+    """Search for heads, compare them with the baseline and with controls, and say what comes of it.
+
+    Heads are searched for on training documents; then baseline, heads found, all heads, random heads and the heads found
+    switched off are evaluated, and a verdict follows by rule. Finished parts are not run again.
+
+    Example: act-eval study --tasks demo_topic,demo_choice --model-args act_alpha=5 --layers all --output study-of-mine
+    """
+    from act_eval.study import StudySettings
+
+    settings = StudySettings(
+        model,
+        prompts,
+        also=names(also),
+        also_limit=also_limit,
+        search_tasks=names(search_tasks),
+        search_limit=search_limit,
+        layers=layers,
+        mode=mode,  # type: ignore[arg-type]
+        selection=selection,  # type: ignore[arg-type]
+        k=k,
+        random_draws=random_draws,
+        seeds=whole_numbers("seeds", seeds),
+    )
+    study_and_report(settings, output)
+
+
+def study_and_report(settings: StudySettings, output: Path) -> None:
+    """Run a study, or what is left of it, and report on it."""
+    from act_eval.study import run_study
+
+    finished = run_study(settings, output, console)
+    if finished is not None:
+        report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))

@@ -1,0 +1,214 @@
+"""What a study found: the table of its tasks, its controls, and the evidence for its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from act_eval.report.load import LoadedStudy
+from act_eval.report.pairing import Pairing
+from act_eval.report.statistics import compare, differs, macro_averages
+from act_eval.report.verdict import Difference, Evidence, Verdict, Worse, judge
+from act_eval.study_record import ALL, FOUND, SWITCHED_OFF, StudyRecord, is_random
+from act_eval.task_groups import TaskGroup
+
+AVERAGE = "average"
+AVERAGE_OF_UNSEEN = "average, not searched on"
+STUDY_COLUMNS = (
+    "task",
+    "metric",
+    "searched",
+    "n",
+    "baseline",
+    "found",
+    "delta",
+    "low",
+    "high",
+    "all_heads_delta",
+    "all_heads_low",
+    "all_heads_high",
+    "random_sets",
+    "random_delta",
+    "random_least",
+    "random_most",
+    "beyond_random_delta",
+    "beyond_random_low",
+    "beyond_random_high",
+    "switched_off_delta",
+    "switched_off_low",
+    "switched_off_high",
+)
+
+_CONTROLS = {ALL: "all_heads", SWITCHED_OFF: "switched_off"}
+_DOCUMENT = ["task", "metric", "filter", "num_fewshot", "limit", "doc_id", "seed"]
+_SIZES = ("n", "baseline")
+
+
+@dataclass(frozen=True)
+class StudyFindings:
+    """What a study found.
+
+    Attributes:
+        record: what it is about.
+        model: its name in the tables.
+        settings: of ACT, each in one line, that it compares.
+        table: a row for each task, then for the average over them and over those that the search did not see
+            (`STUDY_COLUMNS`): scores of baseline and heads found with their paired difference and its 95% interval, and
+            differences of the controls from the baseline. That of the random heads is the mean over `random_sets` sets, with
+            the least and the most; `beyond_random` is that of the heads found from this mean. What was not run, or is not
+            finished, is missing.
+        verdict: what it comes to; None where the primary comparison is not finished.
+    """
+
+    record: StudyRecord
+    model: str
+    settings: tuple[str, ...]
+    table: pd.DataFrame
+    verdict: Verdict | None
+
+    def holds(self, model: str, settings: str) -> bool:
+        """Whether some settings of a model are among those that the study compares."""
+        return model == self.model and settings in self.settings
+
+
+def study_findings(study: LoadedStudy, pairing: Pairing, comparison: pd.DataFrame) -> StudyFindings | None:
+    """Collect what a study found; None where nothing of it can be compared yet.
+
+    Args:
+        study: what it is about, and which settings stand for which variant.
+        pairing: of all runs.
+        comparison: of all runs, see `statistics.compare`.
+    """
+    record = study.record
+    values = pairing.values[(pairing.values["model"] == study.model) & _counts(pairing.values, record)]
+    of_variants = {name: values[values["settings"] == text] for name, text in study.settings.items()}
+    of_variants = {name: of_variant for name, of_variant in of_variants.items() if len(of_variant)}
+    if not of_variants:
+        return None
+    statistics = {name: _statistics(of_variant, pairing, record) for name, of_variant in of_variants.items()}
+    random = {name: rows for name, rows in statistics.items() if is_random(name)}
+    if random and FOUND in of_variants:
+        beyond = _against_mean(of_variants[FOUND], [of_variants[name] for name in random])
+        statistics["beyond_random"] = _statistics(beyond, pairing, record)
+    table = pd.DataFrame(_rows(record, statistics, random), columns=list(STUDY_COLUMNS))
+    verdict = None
+    if study.is_finished and record.search is not None:
+        found = comparison[(comparison["model"] == study.model) & (comparison["settings"] == study.settings.get(FOUND))]
+        verdict = judge(_evidence(record, table, found))
+    return StudyFindings(record, study.model, tuple(study.settings.values()), table, verdict)
+
+
+def _counts(values: pd.DataFrame, record: StudyRecord) -> pd.Series:
+    """Which rows are of scores that count."""
+    counting = {(task, score.metric, score.filter) for task, score in record.scores.items()}
+    names = zip(values["task"], values["metric"], values["filter"], strict=True)
+    return pd.Series([name in counting for name in names], index=values.index, dtype=bool)
+
+
+def _statistics(values: pd.DataFrame, pairing: Pairing, record: StudyRecord) -> dict[str, Mapping[Any, Any]]:
+    """Scores, differences and intervals of one variant, by task and average."""
+    of_variant = replace(pairing, values=values, unpaired=pairing.unpaired.iloc[:0], noise=pairing.noise.iloc[:0])
+    found: dict[str, Mapping[Any, Any]] = {str(row["task"]): row for row in compare(of_variant).to_dict("records")}
+    everything = replace(of_variant, values=values.assign(num_fewshot=0, limit=float("nan"), filter="none", metric="score"))
+    for name, tasks in ((AVERAGE, record.tasks), (AVERAGE_OF_UNSEEN, record.unseen)):
+        there = [task for task in tasks if task in found]
+        if len(there) < len(tasks) or not there:
+            continue  # an average of what is there so far would not be that of the study
+        if len(there) == 1:
+            found[name] = found[there[0]]
+        else:
+            (row,) = macro_averages(everything, {name: TaskGroup(tuple(there))}).to_dict("records")
+            found[name] = row
+    return found
+
+
+def _against_mean(found: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Values of the heads found, with the mean of other variants in place of the baseline."""
+    together = pd.concat([found, *others], keys=range(len(others) + 1))
+    document = together.groupby(_DOCUMENT, dropna=False, observed=True).ngroup()
+    means = together["calibrated"].loc[1:].groupby(document.loc[1:]).mean()
+    return found.assign(baseline=means.loc[document.loc[[0]]].to_numpy())
+
+
+def _rows(
+    record: StudyRecord, statistics: Mapping[str, Mapping[str, Mapping[Any, Any]]], random: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The rows of `StudyFindings.table`."""
+    for name in (*record.tasks, AVERAGE, *([AVERAGE_OF_UNSEEN] if record.searched and record.unseen else [])):
+        there = {variant: rows[name] for variant, rows in statistics.items() if name in rows}
+        if not there:
+            continue
+        row: dict[str, Any] = {"task": name, "searched": name in record.searched}
+        row["metric"] = record.scores[name].metric if name in record.scores else _metric_of_all(record)
+        row |= {size: next(iter(there.values()))[size] for size in _SIZES}
+        if FOUND in there:
+            row |= {"found": there[FOUND]["act"], **_difference(there[FOUND])}
+        for variant, prefix in (*_CONTROLS.items(), ("beyond_random", "beyond_random")):
+            row |= _difference(there.get(variant, {}), f"{prefix}_")
+        deltas = [there[variant]["delta"] for variant in random if variant in there]
+        if deltas:
+            row |= {"random_sets": len(deltas), "random_delta": sum(deltas) / len(deltas)}
+            row |= {"random_least": min(deltas), "random_most": max(deltas)}
+        yield row
+
+
+def _difference(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {f"{prefix}{name}": row[name] for name in ("delta", "low", "high") if name in row}
+
+
+def _metric_of_all(record: StudyRecord) -> str:
+    """The metric of an average: the tasks' own, where they have one in common."""
+    metrics = {score.metric for score in record.scores.values()}
+    return metrics.pop() if len(metrics) == 1 else "each task's own"
+
+
+def _evidence(record: StudyRecord, table: pd.DataFrame, found: pd.DataFrame) -> Evidence:
+    """What the verdict follows from.
+
+    Args:
+        record: of the study.
+        table: see `StudyFindings`.
+        found: the comparison of the heads found with the baseline, of all tasks and metrics.
+    """
+    search = record.search or {}
+    average = table[table["task"] == AVERAGE].iloc[0]
+    unseen = table[table["task"] == AVERAGE_OF_UNSEEN]
+    sets = int(average["random_sets"]) if pd.notna(average["random_sets"]) else 0
+    return Evidence(
+        heads=int(search.get("heads", 0)),
+        heads_searched=int(search.get("heads_searched", 0)),
+        tasks=len(record.tasks),
+        documents=int(average["n"]),
+        baseline=float(average["baseline"]),
+        found=_as_difference(average),
+        unseen=_as_difference(unseen.iloc[0]) if len(unseen) else None,
+        unseen_tasks=len(record.unseen),
+        every_head=_as_difference(average, "all_heads_"),
+        random_sets=sets,
+        random_mean=_number(average["random_delta"]),
+        random_least=_number(average["random_least"]),
+        random_most=_number(average["random_most"]),
+        beyond_random=_as_difference(average, "beyond_random_"),
+        switched_off=_as_difference(average, "switched_off_"),
+        worse=tuple(_worse(found)),
+    )
+
+
+def _worse(rows: pd.DataFrame) -> Iterator[Worse]:
+    """The scores that are significantly worse than the baseline's."""
+    for _, row in rows[differs(rows)].iterrows():
+        sign = 1 if row["higher_is_better"] else -1
+        if sign * row["delta"] < 0:
+            yield Worse(str(row["task"]), str(row["metric"]), float(row["baseline"]), float(row["act"]))
+
+
+def _as_difference(row: pd.Series, prefix: str = "") -> Difference | None:
+    values = [row[f"{prefix}{name}"] for name in ("delta", "low", "high")]
+    return None if any(map(pd.isna, values)) else Difference(*map(float, values))
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)

@@ -1,0 +1,84 @@
+"""The table and the words of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+
+from act_eval.report.study import AVERAGE, StudyFindings
+from act_eval.tables import TextTable, interval, number
+
+STUDY_NOTE = (
+    "In a study, ACT is ACT in the heads found, and delta its difference from the baseline. Beside it are the differences of "
+    "ACT in all heads, of ACT in as many random heads of the same layers (the mean over several sets, the least and the most), "
+    "and of the heads found switched off. The primary comparison is the average; it was fixed before anything was evaluated."
+)
+STUDY_CSV = "study.csv"
+TITLE = "Study"
+
+_UNSEEN_MARK = " †"
+UNSEEN_NOTE = "† The search did not see these tasks."
+
+
+def study_table(findings: StudyFindings) -> TextTable:
+    """A row for each task, then the averages, which are bold; scores are shares of 1."""
+    table = findings.table
+    rows = []
+    for _, row in table.iterrows():
+        is_unseen = row["task"] in findings.record.unseen and bool(findings.record.searched)
+        sets = "" if pd.isna(row["random_sets"]) or row["random_sets"] < 2 else _range(row)
+        rows.append(
+            {
+                "task": f"{row['task']}{_UNSEEN_MARK if is_unseen else ''}",
+                "n": number(row["n"], ".0f"),
+                "baseline": number(row["baseline"], ".3f"),
+                "ACT": number(row["found"], ".3f"),
+                "delta": number(row["delta"], "+.3f"),
+                "95% interval": interval(row["low"], row["high"]),
+                "all heads": number(row["all_heads_delta"], "+.3f"),
+                "random heads": f"{number(row['random_delta'], '+.3f')}{sets}",
+                "switched off": number(row["switched_off_delta"], "+.3f"),
+            }
+        )
+    texts = pd.DataFrame(rows)
+    bold = pd.DataFrame(False, index=texts.index, columns=texts.columns)
+    bold.loc[table["task"].eq(AVERAGE).to_numpy()] = True
+    empty = [header for header in texts if texts[header].eq("").all()]
+    return TextTable(f"{TITLE} of {findings.model}", texts.drop(columns=empty), ("task",), bold.drop(columns=empty))
+
+
+def print_study(findings: StudyFindings, console: Console) -> None:
+    """Show verdict and table on a terminal."""
+    if findings.verdict is not None:
+        console.print(Text(findings.verdict.headline, style="bold"))
+        for sentence in findings.verdict.sentences:
+            console.print(Text(sentence))
+        console.print()
+    last = len(findings.record.tasks) - 1
+    shown = study_table(findings).to_terminal(
+        leave_out=("n", "switched off", "all heads", "random heads"),
+        elsewhere=STUDY_CSV,
+        notes=list(study_notes(findings))[1:],
+        ends_of_sections=[last],
+    )
+    console.print(shown)
+
+
+def study_rows(studies: Sequence[StudyFindings]) -> pd.DataFrame:
+    """The tables of some studies, one below the other, each with its model."""
+    tables = [findings.table.assign(model=findings.model)[["model", *findings.table]] for findings in studies]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def study_notes(findings: StudyFindings) -> Iterator[str]:
+    """What the table's columns and marks mean."""
+    yield STUDY_NOTE
+    if findings.record.unseen and findings.record.searched:
+        yield UNSEEN_NOTE
+
+
+def _range(row: pd.Series) -> str:
+    return f" ({number(row['random_least'], '+.3f')} to {number(row['random_most'], '+.3f')})"

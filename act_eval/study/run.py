@@ -1,0 +1,94 @@
+"""A study from its tasks to its results: a search, then all that its verdict needs. What was stopped is gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from act_eval.compare.recorded import FinishedRuns
+from act_eval.compare.run import run_missing
+from act_eval.differences import differences, in_words
+from act_eval.errors import InputError
+from act_eval.files import make_folder
+from act_eval.harness.processes import shared_processes
+from act_eval.progress import print_line
+from act_eval.search.results import SearchResult
+from act_eval.search.run import run_search
+from act_eval.study.plan import SEARCH_FOLDER, plan_record, plan_variants, variants_of
+from act_eval.study.settings import StudySettings
+from act_eval.study_record import STUDY_FILE, StudyRecord, read_study, write_study
+
+
+def run_study(settings: StudySettings, output: Path, console: Console) -> FinishedRuns | None:
+    """Search for heads on training documents, then evaluate baseline, heads found and controls on evaluation documents.
+
+    What the primary comparison is stands in `study.json` before anything is evaluated. A study that was stopped goes on where
+    it was, with the same settings.
+
+    Args:
+        settings: what is studied.
+        output: folder of the study; made when missing. `search/` holds the search, `controls/` the profiles of random heads,
+            and the results are those of `act_eval.compare`.
+        console: where progress is shown.
+
+    Returns:
+        All runs; None in all but the main process.
+
+    Raises:
+        InputError: a setting or a task is wrong, or the folder holds another study; raised before a model's weights are loaded.
+        RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
+    """
+    record = plan_record(settings)
+    make_folder(output)
+    processes = shared_processes()
+    with processes.main_process_first():
+        record = _gone_on_with(record, output)
+        if processes.is_main_process:
+            write_study(record, output)
+    seen = f"{len(record.searched)} of {len(record.tasks)} tasks" if record.unseen else f"all {len(record.tasks)} tasks"
+    if processes.is_main_process:
+        print_line(console, f"Search for heads, on training documents of {seen}.")
+    result = run_search(settings.search(record.searched), output / SEARCH_FOLDER, console)
+    record = replace(record, search=_outcome(result))
+    if processes.is_main_process:
+        for line in result.summary():
+            print_line(console, line)
+        write_study(record, output)
+    with processes.main_process_first():
+        variants = variants_of(settings, result.profile, output)
+    plan = plan_variants(settings, variants, record)
+    if processes.is_main_process:
+        print_line(console, f"Evaluation: {len(plan.runs)} runs, of {', '.join(variants.of_tasks)}.")
+    return run_missing(plan, output, console)
+
+
+def _gone_on_with(record: StudyRecord, output: Path) -> StudyRecord:
+    """The record of a folder's study, or this one where there is none. Raises InputError where the study is another one."""
+    file = output / STUDY_FILE
+    if not file.is_file():
+        return record
+    there = read_study(file)
+    changed = differences({"asked": there.asked, "scores": _plain(there)}, {"asked": record.asked, "scores": _plain(record)})
+    if changed:
+        raise InputError(
+            f"{output} holds a study that was asked for otherwise ({in_words(changed)}), and what a study compares is fixed "
+            "before it starts: choose another folder."
+        )
+    return there
+
+
+def _plain(record: StudyRecord) -> dict[str, str]:
+    return {task: f"{score.metric},{score.filter}" for task, score in record.scores.items()}
+
+
+def _outcome(result: SearchResult) -> dict[str, object]:
+    """What the record says of a search."""
+    return {
+        "heads": result.profile.size,
+        "heads_searched": len(result.heads),
+        "profile_hash": result.profile.content_hash,
+        "full_passes": {name: round(cost, 3) for name, cost in result.full_passes.items()},
+        "summary": result.summary(),
+    }

@@ -1,0 +1,169 @@
+"""The verdict of a study, case by case: the outcome, and the very sentences."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from act_eval.report.verdict import CorrectedPriors, Difference, EmptyReplies, Evidence, Worse, judge, points
+
+pytestmark = pytest.mark.tier("unit")
+
+GAIN = Difference(0.052, 0.033, 0.071)
+SMALL_GAIN = Difference(0.012, 0.001, 0.023)
+NOTHING = Difference(0.004, -0.012, 0.020)
+LOSS = Difference(-0.031, -0.049, -0.013)
+PRIORS = CorrectedPriors(tasks=7, baseline=0.486, corrected_baseline=0.561, difference=GAIN)
+
+HELPS = Evidence(
+    heads=32,
+    heads_searched=270,
+    tasks=7,
+    documents=1256,
+    baseline=0.486,
+    found=GAIN,
+    every_head=Difference(0.020, -0.009, 0.049),
+    random_sets=3,
+    random_mean=0.009,
+    random_least=-0.006,
+    random_most=0.024,
+    beyond_random=Difference(0.043, 0.021, 0.065),
+    switched_off=Difference(-0.101, -0.120, -0.082),
+    priors=PRIORS,
+    detectable=0.025,
+    documents_for_a_point=8200,
+)
+PRIMARY = (
+    "ACT in the 32 heads found raises the score by +5.2 points (95% interval +3.3 to +7.1) on average over 7 tasks "
+    "(1,256 documents), from 0.486 to 0.538."
+)
+CONTROLS = (
+    "As many random heads give +0.9 points (mean of 3 sets, -0.6 to +2.4), and the heads found +4.3 points (95% interval "
+    "+2.1 to +6.5) beyond that; all heads give +2.0 points; the heads found switched off give -10.1 points."
+)
+CORRECTED = (
+    "Correcting label priors alone takes the baseline from 0.486 to 0.561; ACT then adds "
+    "+5.2 points (95% interval +3.3 to +7.1)."
+)
+
+
+def test_helps():
+    verdict = judge(HELPS)
+    assert verdict.outcome == "helps"
+    assert verdict.headline == "Verdict: helps."
+    assert verdict.sentences == (PRIMARY, CONTROLS, CORRECTED)
+
+
+def test_helps_but_so_do_random_heads():
+    verdict = judge(replace(HELPS, beyond_random=NOTHING, random_mean=0.048, random_least=0.04, random_most=0.06))
+    assert verdict.outcome == "helps, but so do random heads"
+    assert verdict.sentences[0] == PRIMARY
+    assert verdict.sentences[1].startswith(
+        "As many random heads give +4.8 points (mean of 3 sets, +4.0 to +6.0), and the heads found +0.4 points (95% "
+        "interval "
+        "-1.2 to +2.0) beyond that, which may be nothing; all heads"
+    )
+
+
+@pytest.mark.parametrize("left", [NOTHING, LOSS])
+def test_helps_but_so_does_correcting_label_priors(left):
+    verdict = judge(replace(HELPS, priors=replace(PRIORS, difference=left)))
+    assert verdict.outcome == "helps, but so does correcting label priors"
+    assert verdict.sentences[2] == (
+        f"Correcting label priors alone takes the baseline from 0.486 to 0.561; ACT then adds {left.text}: what ACT changed is "
+        "mostly which label the model prefers."
+    )
+
+
+def test_both_doubts_are_said():
+    verdict = judge(replace(HELPS, beyond_random=NOTHING, priors=replace(PRIORS, difference=NOTHING)))
+    assert verdict.outcome == "helps, but so do random heads"
+    assert "beyond that, which may be nothing" in verdict.sentences[1]
+    assert "mostly which label the model prefers" in verdict.sentences[2]
+
+
+def test_label_priors_of_some_tasks():
+    verdict = judge(replace(HELPS, priors=replace(PRIORS, tasks=1)))
+    assert "from 0.486 to 0.561 on 1 of 7 tasks; ACT then adds" in verdict.sentences[2]
+
+
+def test_cannot_tell():
+    verdict = judge(replace(HELPS, found=NOTHING))
+    assert verdict.outcome == "cannot tell"
+    assert verdict.sentences == (
+        "ACT in the 32 heads found changes the score by +0.4 points (95% interval -1.2 to +2.0) on average over 7 tasks "
+        "(1,256 "
+        "documents), from 0.486 to 0.490, which may be nothing.",
+        "A difference of 2.5 points would have been found with 80% probability; for 1 point it would take about 8,200 "
+        "documents.",
+    )
+
+
+def test_hurts():
+    verdict = judge(replace(HELPS, found=LOSS, heads=1, tasks=1))
+    assert verdict.outcome == "hurts"
+    assert verdict.sentences == (
+        "ACT in the 1 head found lowers the score by -3.1 points (95% interval -4.9 to -1.3) on 1 task (1,256 documents), "
+        "from "
+        "0.486 to 0.455.",
+    )
+
+
+def test_no_head_chosen():
+    found_none = Evidence(0, 270, 7, 1256, 0.486, every_head=NOTHING, detectable=0.025, documents_for_a_point=8200)
+    verdict = judge(found_none)
+    assert verdict.outcome == "no head chosen"
+    assert verdict.sentences == (
+        "The search found no evidence that calibrating any of 270 heads helps, and chose none.",
+        "All heads together change the score by +0.4 points (95% interval -1.2 to +2.0) on average over 7 tasks (1,256 "
+        "documents), "
+        "from 0.486.",
+        "A difference of 2.5 points would have been found with 80% probability; for 1 point it would take about 8,200 "
+        "documents.",
+    )
+
+
+def test_tasks_that_the_search_did_not_see():
+    (primary, *_) = judge(replace(HELPS, unseen=SMALL_GAIN, unseen_tasks=3)).sentences
+    assert primary.endswith(
+        "from 0.486 to 0.538; over the 3 tasks that the search did not see by +1.2 points (95% interval +0.1 to +2.3)."
+    )
+
+
+def test_what_got_worse():
+    worse = tuple(Worse(f"task_{number}", "f1", 0.143, 0.0) for number in range(7))
+    verdict = judge(replace(HELPS, worse=worse, empty_replies=(EmptyReplies("act_squad_v1", 12, 1, 11),)))
+    assert verdict.outcome == "helps"
+    assert verdict.sentences[3].startswith("Worse with the heads found: task_0 (f1 0.143 to 0.000), task_1 (")
+    assert verdict.sentences[3].endswith("task_4 (f1 0.143 to 0.000) and 2 more.")
+    assert verdict.sentences[4] == "Of 12 replies to act_squad_v1, 11 are empty, with the baseline 1."
+
+
+def test_only_what_was_measured_is_said():
+    least = Evidence(heads=4, heads_searched=32, tasks=1, documents=40, baseline=0.5, found=GAIN)
+    assert len(judge(least).sentences) == 1
+    assert judge(least).outcome == "helps"
+    assert len(judge(replace(least, found=NOTHING)).sentences) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "+0.0"), (-0.0, "+0.0"), (-0.0004, "+0.0"), (0.0004, "+0.0"), (-0.0006, "-0.1"), (0.0716, "+7.2")]
+)
+def test_points(share, text):
+    assert points(share) == text
+
+
+differences = st.tuples(*[st.floats(-0.5, 0.5)] * 3).map(sorted).map(lambda ends: Difference(ends[1], ends[0], ends[2]))
+
+
+@given(differences, differences, differences)
+def test_an_outcome_and_its_sentences_agree(found, beyond, corrected):
+    verdict = judge(replace(HELPS, found=found, beyond_random=beyond, priors=replace(PRIORS, difference=corrected)))
+    text = " ".join(verdict.sentences)
+    assert ("raises" in text) == verdict.outcome.startswith("helps") == (found.low > 0)
+    assert ("lowers" in text) == (verdict.outcome == "hurts") == (found.high < 0)
+    assert ("would have been found" in text) == (verdict.outcome == "cannot tell")
+    assert (verdict.outcome == "helps") == (min(found.low, beyond.low, corrected.low) > 0)
+    assert text.count("  ") == 0
+    assert all(sentence.endswith(".") for sentence in verdict.sentences)

@@ -1,0 +1,269 @@
+"""A study of the embedded model: what runs, what its table says, and what is refused."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.runs import read_samples
+from rich.console import Console
+from typer.testing import CliRunner
+
+from act_eval.cli import app as cli
+from act_eval.errors import InputError
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.profiles import HeadProfile
+from act_eval.report.build import make_report
+from act_eval.report.machine_readable import schema, to_json
+from act_eval.study import StudySettings, run_study
+from act_eval.study import run as run_module
+from act_eval.study_record import STUDY_FILE, read_study
+
+pytestmark = pytest.mark.tier("model")
+
+SETTINGS = StudySettings(
+    ModelSettings({"act_alpha": 5, "dtype": "float32"}, device="cpu", batch_size=12),
+    PromptSettings(("demo_topic", "demo_choice"), limit=12),
+    also=("demo_sentiment",),
+    also_limit=5,
+    search_tasks=("demo_choice",),
+    search_limit=6,
+    layers="2",
+    selection="top-k",
+    k=2,
+    random_draws=2,
+)
+VARIANTS = ["all heads", "baseline", "heads found", "heads found, switched off", "random heads 1", "random heads 2"]
+
+
+def study(output, settings=SETTINGS):
+    run_study(settings, output, Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    output = tmp_path_factory.mktemp("study")
+    study(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def report(finished):
+    return make_report([finished])
+
+
+@pytest.fixture(scope="module")
+def findings(report):
+    (found,) = report.studies
+    return found
+
+
+def planned(output):
+    return json.loads((output / "planned_runs.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def scores(finished):
+    """Accuracy by document, from lm-eval's own files: by variant and task."""
+    variants = {json.dumps(run["asked"], sort_keys=True): run["variant"] for run in planned(finished)}
+    found = {}
+    for file in finished.rglob("results_*.json"):
+        results = json.loads(file.read_text())
+        variant, task = variants[json.dumps(results["act_eval_run"]["asked"], sort_keys=True)], next(iter(results["configs"]))
+        samples = sorted(read_samples(file, task), key=lambda sample: sample["doc_id"])
+        found[variant, task] = np.array([sample["acc"] for sample in samples])
+    return found
+
+
+def test_what_is_evaluated(finished, scores):
+    of_tasks = [(variant, task, 12) for variant in VARIANTS for task in ("demo_choice", "demo_topic")]
+    beside = [(variant, "demo_sentiment", 5) for variant in ("baseline", "heads found")]
+    assert sorted((*key, len(values)) for key, values in scores.items()) == sorted(of_tasks + beside)
+    assert {run["variant"] for run in planned(finished)} == set(VARIANTS)
+    found = HeadProfile.load(finished / "search" / "profile.json")
+    assert found.size == 2
+    for number in (1, 2):
+        control = HeadProfile.load(finished / "controls" / f"random-{number}.json")
+        assert {layer: len(heads) for layer, heads in control.heads.items()} == {2: 2}
+    methods = {run["variant"]: run["asked"]["model_args"]["act_method"] for run in planned(finished)}
+    assert methods["heads found, switched off"] == "mask-head"
+    assert set(methods.values()) == {"act", "mask-head"}
+
+
+def test_the_search_sees_training_documents_of_its_tasks_alone(finished):
+    source = HeadProfile.load(finished / "search" / "profile.json").provenance
+    assert source["tasks"] == {"demo_choice": "train"}
+    assert source["documents"]["search"] == 6
+
+
+def test_the_table_is_that_of_the_documents(findings, scores):
+    table = findings.table.set_index("task")
+    assert list(table.index) == ["demo_topic", "demo_choice", "average", "average, not searched on"]
+    assert table["searched"].to_dict() == {
+        "demo_topic": False, "demo_choice": True, "average": False, "average, not searched on": False
+    }  # fmt: skip
+    rows = {"demo_topic": ["demo_topic"], "demo_choice": ["demo_choice"], "average": ["demo_topic", "demo_choice"]}
+    rows["average, not searched on"] = ["demo_topic"]
+    for name, tasks in rows.items():
+        row = table.loc[name]
+        means = {variant: np.mean([scores[variant, task].mean() for task in tasks]) for variant in VARIANTS}
+        deltas = {variant: mean - means["baseline"] for variant, mean in means.items()}
+        random = [deltas["random heads 1"], deltas["random heads 2"]]
+        expected = {
+            "n": 12 * len(tasks), "baseline": means["baseline"], "found": means["heads found"], "delta": deltas["heads found"],
+            "all_heads_delta": deltas["all heads"], "switched_off_delta": deltas["heads found, switched off"],
+            "random_sets": 2, "random_delta": np.mean(random), "random_least": min(random), "random_most": max(random),
+            "beyond_random_delta": deltas["heads found"] - np.mean(random),
+        }  # fmt: skip
+        for column, value in expected.items():
+            assert row[column] == pytest.approx(value, abs=1e-12), (name, column)
+        for prefix in ("", "all_heads_", "beyond_random_", "switched_off_"):
+            assert row[f"{prefix}low"] <= row[f"{prefix}delta"] <= row[f"{prefix}high"]
+
+
+def test_intervals_are_those_of_the_comparison(report, findings):
+    comparison = report.comparison
+    (settings,) = comparison[comparison["settings"].str.contains("profile.json") & comparison["settings"].str.contains("beta")][
+        "settings"
+    ].unique()
+    of_found = comparison[comparison["settings"] == settings].set_index("task")
+    for task in ("demo_topic", "demo_choice"):
+        row = findings.table.set_index("task").loc[task]
+        assert [row["delta"], row["low"], row["high"]] == of_found.loc[task, ["delta", "low", "high"]].tolist()
+
+
+def test_the_record(finished):
+    record = read_study(finished / STUDY_FILE)
+    assert record.tasks == ("demo_topic", "demo_choice")
+    assert record.searched == ("demo_choice",)
+    assert record.unseen == ("demo_topic",)
+    assert record.also == ("demo_sentiment",)
+    assert (record.search["heads"], record.search["heads_searched"]) == (2, 8)
+    content = json.loads((finished / STUDY_FILE).read_text())
+    assert content["primary_comparison"] == "heads found against baseline, average over the tasks of scores"
+    assert content["scores"]["demo_topic"] == {"metric": "acc", "filter": "none"}
+
+
+def test_the_primary_comparison_is_fixed_before_anything_runs(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "run_search", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path)
+    record = read_study(tmp_path / STUDY_FILE)
+    assert record.tasks == ("demo_topic", "demo_choice")
+    assert record.search is None
+
+
+def test_a_finished_study_runs_nothing_again(finished, monkeypatch):
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    monkeypatch.setattr(ACTLM, "_answering", lambda *_: pytest.fail("the model was asked again"))
+    study(finished)
+    assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"prompts": replace(SETTINGS.prompts, limit=13)}, ["limit", "12", "13"]),
+        ({"also": ()}, ["also"]),
+        ({"search_tasks": ()}, ["search.search_tasks"]),
+        ({"model": replace(SETTINGS.model, model_args={"act_alpha": 3, "dtype": "float32"})}, ["act_alpha", "5", "3"]),
+        ({"prompts": replace(SETTINGS.prompts, tasks=("demo_topic", "demo_choice", "demo_sentiment")), "also": ()}, ["tasks"]),
+    ],
+)
+def test_another_study_in_the_same_folder_is_refused(finished, changes, names, monkeypatch):
+    monkeypatch.setattr(run_module, "run_search", lambda *_: pytest.fail("the search began"))
+    with pytest.raises(InputError, match="holds a study that was asked for otherwise") as raised:
+        study(finished, replace(SETTINGS, **changes))
+    assert all(name in str(raised.value) for name in names)
+    assert "choose another folder" in str(raised.value)
+
+
+def test_where_it_runs_does_not_make_another_study(finished, monkeypatch):
+    monkeypatch.setattr(ACTLM, "_answering", lambda *_: pytest.fail("the model was asked again"))
+    study(finished, replace(SETTINGS, model=replace(SETTINGS.model, batch_size=6)))
+
+
+def test_no_head_found(tmp_path, monkeypatch):
+    """All heads are compared with the baseline, nothing is evaluated beside, and the verdict says that there is none."""
+    search = run_module.run_search
+
+    def finds_nothing(*arguments):
+        result = search(*arguments)
+        empty = replace(result.profile, heads={})
+        empty.save(tmp_path / "search" / "profile.json")
+        return replace(result, profile=empty)
+
+    monkeypatch.setattr(run_module, "run_search", finds_nothing)
+    study(tmp_path)
+    assert {(run["variant"], run["task"]) for run in planned(tmp_path)} == {
+        (variant, task) for variant in ("baseline", "all heads") for task in ("demo_topic", "demo_choice")
+    }
+    (found,) = make_report([tmp_path]).studies
+    assert found.verdict.outcome == "no head chosen"
+    assert "All heads together change the score by" in found.verdict.sentences[1]
+    assert found.table["found"].isna().all()
+    assert found.table["all_heads_delta"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search_tasks": ("demo_sentiment",)}, "search_tasks names demo_sentiment, which is none of the study's tasks"),
+        ({"also": ("demo_topic", "demo_choice")}, "also holds all tasks"),
+        ({"random_draws": -1}, "random_draws must be at least 0"),
+        ({"also_limit": 0}, "limit must be"),
+        ({"model": ModelSettings({"act_profile": "all"})}, "act_profile"),
+        ({"k": None}, "k goes together"),
+    ],
+)
+def test_bad_settings_are_refused_before_a_model_is_loaded(tmp_path, changes, message, monkeypatch):
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(InputError, match=re.escape(message)):
+        study(tmp_path, replace(SETTINGS, **changes))
+
+
+def test_an_unfinished_study_has_a_table_and_no_verdict(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    for file in copy.rglob("results_*.json"):
+        results = json.loads(file.read_text())
+        if "demo_choice" in results["configs"] and results["config"]["act"]["method"] == "mask-head":
+            file.unlink()
+    report = make_report([copy])
+    (found,) = report.studies
+    assert found.verdict is None
+    assert pd.isna(found.table.set_index("task").loc["demo_choice", "switched_off_delta"])
+    assert pd.isna(found.table.set_index("task").loc["average", "switched_off_delta"])
+    assert found.table.set_index("task").loc["average", "delta"] is not None
+    assert report.unfinished is not None
+
+
+def test_the_command(finished, tmp_path):
+    """The verdict comes first, everywhere, and the table of the study stands for those of its settings on the terminal."""
+    result = CliRunner().invoke(cli.app, ["report", str(finished), "--output", str(tmp_path)], env={"COLUMNS": "140"})
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("Verdict: ")
+    assert result.output.count("Study of act-eval-demo") == 1
+    assert "McNemar" not in result.output
+    markdown = (tmp_path / "comparison.md").read_text()
+    assert markdown.startswith("**Verdict: ")
+    assert "| demo_topic †" in markdown
+    assert "† The search did not see these tasks." in markdown
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("Verdict: ") < page.index("<h2")
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["studies"][0]["verdict"]["outcome"] in result.output
+    assert len(content["studies"][0]["table"]) == 4
+    assert pd.read_csv(tmp_path / "study.csv")["task"].tolist() == [row["task"] for row in content["studies"][0]["table"]]
+    assert (tmp_path / "comparison.tex").read_text().splitlines()[1].startswith("% Verdict: ")
+
+
+def test_json_follows_its_schema(report):
+    jsonschema.validate(json.loads(to_json(report)), schema())
