@@ -18,7 +18,15 @@ from scipy.special import log_softmax, logsumexp, softmax
 from act_eval.report.aggregation import MEAN
 from act_eval.report.answers import NO_GOLD, Answers
 from act_eval.report.pairing import Pairing
-from act_eval.report.statistics import COMPARISON_COLUMNS, GROUP_COLUMNS, compare, macro_averages
+from act_eval.report.statistics import (
+    COMPARISON_COLUMNS,
+    GROUP_COLUMNS,
+    PairedDocuments,
+    compare,
+    macro_averages,
+    public_table,
+    statistics_of,
+)
 from act_eval.task_groups import TaskGroup
 
 ACCURACIES = ("acc", "acc_norm")  # lm-eval's names: of the likeliest choice, and of the likeliest one per character
@@ -99,9 +107,7 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
         replace(pairing, values=pd.concat(tables, ignore_index=True), **nothing) for tables in (before, after)
     )
     return LabelPriors(
-        _with_numbers_before(compare(all_after), compare(all_before)).assign(labels=_number_of_labels(all_after.values))[
-            list(LABEL_PRIOR_COLUMNS)
-        ],
+        _with_numbers_before(_with_number_of_labels(compare(all_after), all_after.values), _scores(all_before.values)),
         _with_numbers_before(macro_averages(all_after, groups), macro_averages(all_before, groups)),
         _means_over_seeds(labels),
         notes,
@@ -237,9 +243,15 @@ def _with_numbers_before(after: pd.DataFrame, before: pd.DataFrame) -> pd.DataFr
     return after.assign(**{f"{name}_before": before[name].to_numpy() for name in _NUMBERS_BEFORE})
 
 
-def _number_of_labels(values: pd.DataFrame) -> np.ndarray:
-    """How many labels the task of each row of a comparison of `values` has."""
-    return values.groupby(_ROW, dropna=False, observed=True)["labels"].first().to_numpy()
+def _with_number_of_labels(compared: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
+    """A comparison with how many labels the task of each row has; `values` are those that it is of."""
+    return compared.assign(labels=values.groupby(_ROW, dropna=False, observed=True)["labels"].first().to_numpy())
+
+
+def _scores(values: pd.DataFrame) -> pd.DataFrame:
+    """Scores and their difference for each row of a comparison of `values`."""
+    rows = values.groupby(_ROW, dropna=False, observed=True)
+    return public_table([statistics_of(PairedDocuments.of(of_row)) for _, of_row in rows], _NUMBERS_BEFORE)
 
 
 def _means_over_seeds(labels: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ _COUNTS_OF_LABELS = {
     "baseline, corrected": ("baseline_predicted_after", "baseline_right_after"),
     "ACT, corrected": ("act_predicted_after", "act_right_after"),
 }
+_WIDTH_OF_ALL = 8  # of a bar for all documents, in letters
 _TASK = ["task", "num_fewshot", "limit", "filter", "metric"]  # what tells tasks apart
 
 
@@ -61,7 +62,7 @@ def _base64(file: Path) -> str:
 def _labels(report: Report) -> Iterator[tuple[str, list[tuple[str, list[Any]]]]]:
     """For each model and settings its title, and for each task a title with its labels and their bars.
 
-    A bar has the share of all documents that it shows in percent, and a text: how many these are, and how many are right.
+    A bar has a width, in letters, for its share of all documents, and a text: how many these are, and how many are right.
     """
     named = report.labels.assign(title=labels(report.labels, "task", ("metric", "filter", "num_fewshot", "limit")))
     for (model, settings), of_settings in named.groupby(["model", "settings"], sort=False):
@@ -73,7 +74,7 @@ def _labels(report: Report) -> Iterator[tuple[str, list[tuple[str, list[Any]]]]]
                 bars = []
                 for count, right in _COUNTS_OF_LABELS.values():
                     text = count_text(row[count]) + (f" ({count_text(row[right])} right)" if right else "")
-                    bars.append({"percent": round(100 * row[count] / documents, 1), "text": text})
+                    bars.append({"width": round(_WIDTH_OF_ALL * row[count] / documents, 3), "text": text})
                 rows.append((row["label"], bars))
             tasks.append((str(of_task["title"].iloc[0]), rows))
         yield f"{model}: {settings}", tasks

@@ -48,10 +48,10 @@ def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.Data
 
     Returns:
         Two rows per model, settings, task, few-shot count and limit (`REPLY_COLUMNS`), sorted by these. Where `measure` is
-        `empty`, numbers are shares of replies that hold nothing but white space; where it is `characters`, lengths without white
-        space at both ends (samples do not hold tokens). `delta` has a paired interval as in `statistics.compare`; medians are
-        over documents; `only_baseline`, `only_act` and the exact McNemar `p` are of documents with an empty reply, and missing
-        where several replies are averaged.
+        `empty`, numbers are shares of replies that hold nothing but white space; where it is `characters`, lengths without
+        white space at both ends (samples do not hold tokens). `delta` has a paired interval as in `statistics.compare`;
+        medians are over documents; `only_baseline`, `only_act` and the exact McNemar `p` are of documents with an empty reply,
+        and missing where several replies are averaged.
     """
     tables = []
     for _, documents in pairing.documents.groupby([f"run_{side}" for side in _SIDES]):

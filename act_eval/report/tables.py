@@ -39,7 +39,7 @@ WEIGHTED_NOTE = (
 LABEL_PRIORS_NOTE = (
     "Label priors are corrected by batch calibration (Zhou et al., ICLR 2024), in the same way for baseline and ACT: from the "
     "log-probability of each label, the logarithm of its mean probability over one half of the documents is subtracted in the "
-    "other half (halves at random, the same for all runs). A difference that vanishes was a shift of which label the model prefers."
+    "other half (halves at random, the same for all runs). A difference that vanishes was a shift of which label is preferred."
 )
 REPLIES_NOTE = (
     "Replies are as the model wrote them, before lm-eval's filters: empty is the share without anything but white space, "
