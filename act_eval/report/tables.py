@@ -165,7 +165,7 @@ def label_texts(labels: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, row in labels.iterrows():
         texts = {"task": row["task"], "metric": _metric(row), "shots": number(row["num_fewshot"], ".0f")}
-        texts |= {"label": row["label"], "n": number(row["n"], ".0f")}
+        texts |= {"label": one_line(row["label"]), "n": number(row["n"], ".0f")}
         for when, suffix in (("before", ""), ("after", ", corrected")):
             for side, name in (("baseline", "baseline"), ("act", "ACT")):
                 counts = [row[f"{side}_{count}_{when}"] for count in ("predicted", "right")]
