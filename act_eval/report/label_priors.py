@@ -23,6 +23,7 @@ from act_eval.report.statistics import (
     GROUP_COLUMNS,
     PairedDocuments,
     compare,
+    in_order_of,
     macro_averages,
     public_table,
     statistics_of,
@@ -38,6 +39,7 @@ LABEL_PRIOR_COLUMNS = (*COMPARISON_COLUMNS, "labels", *_BEFORE)
 LABEL_PRIOR_GROUP_COLUMNS = (*GROUP_COLUMNS, *_BEFORE)
 
 _ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
+_ROW_OF_AVERAGES = [column if column != "task" else "group" for column in _ROW]
 _PAIR = ["run_baseline", "run_calibrated", "filter", "metric"]
 _SIDES = {"baseline": "baseline", "calibrated": "act"}  # of a pairing, and what they are called in tables
 _COUNTS = ("probability", "predicted_before", "right_before", "predicted_after", "right_after")
@@ -95,8 +97,8 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
         except _NoPriorsError as reason:
             refused.append((values["task"].iloc[0], values["settings"].iloc[0], str(reason)))
             continue
-        before.append(values)
-        after.append(values.assign(labels=len(corrected.labels), **corrected.right_after))
+        before.append(values.assign(labels=len(corrected.labels)))
+        after.append(values.assign(**corrected.right_after))
         labels += [{**values.iloc[0][_ROW], **counts} for counts in corrected.counts()]
     tasks = {str(values["task"].iloc[0]) for values in after}
     notes = tuple(_notes(tasks, [*refused, *_without_accuracies(pairing, accuracies)]))
@@ -107,8 +109,8 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
         replace(pairing, values=pd.concat(tables, ignore_index=True), **nothing) for tables in (before, after)
     )
     return LabelPriors(
-        _with_numbers_before(_with_number_of_labels(compare(all_after), all_after.values), _scores(all_before.values)),
-        _with_numbers_before(macro_averages(all_after, groups), macro_averages(all_before, groups)),
+        _with_numbers_before(compare(all_after), _before_and_labels(all_before.values), _ROW),
+        _with_numbers_before(macro_averages(all_after, groups), macro_averages(all_before, groups), _ROW_OF_AVERAGES),
         _means_over_seeds(labels),
         notes,
     )
@@ -238,25 +240,35 @@ def _lengths(
     raise _NoPriorsError(f"{metric} does not follow from the likeliest choice")
 
 
-def _with_numbers_before(after: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
-    """A table of corrected results with `_BEFORE`, from that of the same rows without correction."""
-    return after.assign(**{f"{name}_before": before[name].to_numpy() for name in _NUMBERS_BEFORE})
+def _with_numbers_before(after: pd.DataFrame, before: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """A table of corrected results with `_BEFORE`, and `labels` where there are, from that of the same rows without correction.
+
+    Args:
+        after, before: both tables.
+        columns: what tells their rows apart.
+    """
+    same = in_order_of(before, after, columns)
+    labels = {"labels": same["labels"]} if "labels" in same else {}
+    return after.assign(**labels, **{f"{name}_before": same[name] for name in _NUMBERS_BEFORE})
 
 
-def _with_number_of_labels(compared: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
-    """A comparison with how many labels the task of each row has; `values` are those that it is of."""
-    return compared.assign(labels=values.groupby(_ROW, dropna=False, observed=True)["labels"].first().to_numpy())
-
-
-def _scores(values: pd.DataFrame) -> pd.DataFrame:
-    """Scores and their difference for each row of a comparison of `values`."""
-    rows = values.groupby(_ROW, dropna=False, observed=True)
-    return public_table([statistics_of(PairedDocuments.of(of_row)) for _, of_row in rows], _NUMBERS_BEFORE)
+def _before_and_labels(values: pd.DataFrame) -> pd.DataFrame:
+    """Scores, their difference, and the number of labels, for each row of a comparison of `values`."""
+    rows = []
+    for key, of_row in values.groupby(_ROW, dropna=False, observed=True):
+        numbers = {"labels": of_row["labels"].iloc[0], **statistics_of(PairedDocuments.of(of_row))}
+        rows.append({**dict(zip(_ROW, key, strict=True)), **numbers})
+    return public_table(rows, (*_ROW, "labels", *_NUMBERS_BEFORE))
 
 
 def _means_over_seeds(labels: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    means = pd.DataFrame(labels).groupby([*_ROW, "choice", "label"], dropna=False).mean().reset_index()
-    return means.astype({"n": "int64"})[list(LABEL_COLUMNS)]
+    table = pd.DataFrame(labels)
+    rows = []
+    for key, of_label in table.groupby([*_ROW, "choice"], dropna=False):
+        counts = of_label[[column for column in LABEL_COLUMNS if column not in (*_ROW, "label", "n")]].mean()
+        names = {**dict(zip([*_ROW, "choice"], key, strict=True)), **of_label[["label", "n"]].iloc[0]}
+        rows.append({**names, **counts})
+    return pd.DataFrame(rows).sort_values([*_ROW, "choice"], ignore_index=True)[list(LABEL_COLUMNS)]
 
 
 def _without_accuracies(pairing: Pairing, accuracies: pd.DataFrame) -> Iterator[tuple[str, str, str]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from act_eval.report.aggregation import MEAN
 from act_eval.report.answers import REPLY_MEASURES, Answers
 from act_eval.report.pairing import Pairing
-from act_eval.report.statistics import compare
+from act_eval.report.statistics import PairedDocuments, compare, in_order_of
 
 REPLY_COLUMNS = (
     "model",
@@ -33,7 +34,7 @@ REPLY_COLUMNS = (
     "only_act",
     "p",
 )
-_ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "metric"]
+_ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
 _SIDES = ("baseline", "calibrated")
 
 
@@ -67,8 +68,17 @@ def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.Data
         return pd.DataFrame(columns=list(REPLY_COLUMNS))
     values = pd.concat(tables, ignore_index=True)
     compared = compare(replace(pairing, values=values, unpaired=pairing.unpaired.iloc[:0], noise=pairing.noise.iloc[:0]))
-    medians = values.groupby([*_ROW, "doc_id"], dropna=False)[list(_SIDES)].mean().groupby(_ROW, dropna=False).median()
-    compared["baseline_median"], compared["act_median"] = (medians[side].to_numpy() for side in _SIDES)
+    compared = compared.join(in_order_of(_medians(values), compared, _ROW)[["baseline_median", "act_median"]])
     compared = compared.rename(columns={"metric": "measure"})
     compared.loc[compared["measure"] != "empty", ["only_baseline", "only_act", "p"]] = None  # of very short replies
     return compared[list(REPLY_COLUMNS)]
+
+
+def _medians(values: pd.DataFrame) -> pd.DataFrame:
+    """The medians over documents, for each row of a comparison of `values`."""
+    rows = []
+    for key, of_row in values.groupby(_ROW, dropna=False):
+        of_documents = PairedDocuments.of(of_row)
+        medians = {"baseline_median": np.median(of_documents.baseline), "act_median": np.median(of_documents.calibrated)}
+        rows.append({**dict(zip(_ROW, key, strict=True)), **medians})
+    return pd.DataFrame(rows)

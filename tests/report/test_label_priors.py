@@ -184,6 +184,26 @@ class TestNumbers:
         assert set(report.label_prior_groups["tasks"]) == {2}
         assert set(report.label_prior_groups["of_tasks"]) == {3}
 
+    def test_every_row_has_its_own_numbers(self, tmp_path):
+        """Also where some say how many examples or documents there are, and others do not."""
+        cells = {}
+        for number, (task, shots, limit) in enumerate((("b", None, 41), ("a", None, None), ("a", 0, 50), ("a", None, 41))):
+            gold, runs = made_up(number, bias=number)
+            cells[task, shots, limit] = gold, runs
+            recorded = {"n-shot": {} if shots is None else {task: shots}}
+            for heads, scores in ((0, runs[0]), (16, runs[1]), (32, runs[0][::-1])):
+                options = {"recorded": recorded, "limit": limit, "context": f"{number} {limit}"}
+                write_choices(tmp_path, scores, gold, task=task, heads=heads, **options)
+        report = make_report([tmp_path])
+        names = ["task", "num_fewshot", "limit"]
+        assert len(report.label_priors) == 8
+        for _, row in report.label_priors.iterrows():
+            gold, (baseline, act) = cells[tuple(None if pd.isna(name) else name for name in row[names])]
+            act = act if row["num_heads"] == 16 else baseline[::-1]
+            check_row(row, gold, baseline, act)
+            same = report.labels[[*names, "num_heads"]].astype(object).fillna("").eq(row[[*names, "num_heads"]].fillna(""))
+            check_labels(report.labels[same.all(axis=1)], gold, baseline, act)
+
     def test_seeds_are_averaged(self, tmp_path):
         gold = made_up(0)[0]
         runs = {seed: made_up(0, bias=seed)[1] for seed in (1, 3)}

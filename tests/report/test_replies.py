@@ -74,6 +74,17 @@ def test_very_short_replies_have_no_test_of_their_lengths(tmp_path):
     assert rows.loc["empty", "only_act"] == 1
 
 
+def test_every_row_has_its_own_numbers(tmp_path):
+    """Also where some say how many examples there are, and others do not."""
+    for number, shots in enumerate((None, 0)):
+        recorded = {"n-shot": {} if shots is None else {"demo": shots}}
+        for heads in (0, 16, 32):
+            write_replies(tmp_path, ["a" * (heads + number)] * 3, heads=heads, recorded=recorded)
+    for _, row in make_report([tmp_path]).replies.query("measure == 'characters'").iterrows():
+        length = row["num_heads"] + (not pd.isna(row["num_fewshot"]))
+        assert (row["act"], row["act_median"], row["baseline_median"]) == (length, length, length - row["num_heads"])
+
+
 def test_several_replies_to_a_document_are_averaged(tmp_path):
     write_replies(tmp_path, [["a", ""], ["abc", "abcde"], ["", ""]])
     write_replies(tmp_path, [["", ""], ["abc", "a"], ["", "a"]], heads=32)
