@@ -63,6 +63,7 @@ def report_on(
     made = make_report(folders, options, is_wanted)
     print_tables(made, console)
     say(made.unfinished.sentences() if made.unfinished else ())
+    say(made.priors.notes)
     say(f"unpaired: {note}" for note in made.unpaired_notes)
     say(f"not compared: {note}" for note in made.notes)
     say_written(write_report(made, output, style))

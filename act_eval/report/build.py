@@ -12,8 +12,10 @@ import pandas as pd
 
 from act_eval.errors import SettingError
 from act_eval.report.flips import Flips, find_flips
+from act_eval.report.label_priors import LabelPriors, correct_label_priors
 from act_eval.report.load import Results, load
 from act_eval.report.pairing import pair
+from act_eval.report.replies import REPLY_COLUMNS, compare_replies
 from act_eval.report.statistics import ALL_TASKS, by_subject, compare, macro_averages
 from act_eval.report.study import StudyFindings, study_findings
 from act_eval.report.unfinished import Unfinished
@@ -63,6 +65,8 @@ class Report:
         unpaired_notes: what was compared by its scores alone, and why.
         unfinished: what a comparison that is running, or was stopped, has not got yet; None where nothing is missing.
         studies: what the studies among the results found.
+        priors: accuracies after label priors are corrected, their averages, and how often each label is predicted.
+        replies: how many replies to generation tasks are empty, and how long they are, see `replies.compare_replies`.
     """
 
     runs: pd.DataFrame
@@ -80,6 +84,24 @@ class Report:
         """Those of the studies that are finished."""
         return tuple(findings.verdict for findings in self.studies if findings.verdict is not None)
 
+    priors: LabelPriors = field(default_factory=LabelPriors)
+    replies: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(REPLY_COLUMNS)))
+
+    @property
+    def label_priors(self) -> pd.DataFrame:
+        """Accuracies after label priors are corrected, see `label_priors.LabelPriors.tasks`."""
+        return self.priors.tasks
+
+    @property
+    def label_prior_groups(self) -> pd.DataFrame:
+        """Their averages, see `label_priors.LabelPriors.groups`."""
+        return self.priors.groups
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """How often each label is predicted and right, see `label_priors.LabelPriors.labels`."""
+        return self.priors.labels
+
     @property
     def short_names(self) -> dict[str, str]:
         """For each model a name without what its path has in common with others."""
@@ -89,15 +111,24 @@ class Report:
     def with_short_names(self) -> Report:
         """The same, with short names of models in all but the runs, for where long ones have no room."""
         names = self.short_names
-        tables = (self.comparison, self.groups, self.subjects, self.flips.documents)
-        comparison, groups, subjects, documents = (table.assign(model=table["model"].map(names)) for table in tables)
+
+        def shortened(table: pd.DataFrame) -> pd.DataFrame:
+            return table.assign(model=table["model"].map(names))
+
         return replace(
             self,
-            comparison=comparison,
-            groups=groups,
-            subjects=subjects,
-            flips=replace(self.flips, documents=documents),
+            comparison=shortened(self.comparison),
+            groups=shortened(self.groups),
+            subjects=shortened(self.subjects),
+            flips=replace(self.flips, documents=shortened(self.flips.documents)),
             studies=tuple(replace(findings, model=names[findings.model]) for findings in self.studies),
+            priors=replace(
+                self.priors,
+                tasks=shortened(self.label_priors),
+                groups=shortened(self.label_prior_groups),
+                labels=shortened(self.labels),
+            ),
+            replies=shortened(self.replies),
         )
 
 
@@ -127,17 +158,22 @@ def make_report(
         pattern = options.patterns.get("task", "*")
         tasks |= {run.task for run in unfinished.missing if fnmatchcase(run.task, pattern)}
     comparison = compare(pairing)
+    groups = _groups(results, tasks, options.group_by)
+    priors = correct_label_priors(pairing, results.answers, groups)
+    replies = compare_replies(pairing, results.answers)
     findings = (study_findings(study, pairing, comparison) for study in results.studies)
     return Report(
         runs=results.runs,
         comparison=comparison,
-        groups=macro_averages(pairing, _groups(results, tasks, options.group_by)),
+        groups=macro_averages(pairing, groups),
         subjects=by_subject(pairing),
         flips=find_flips(pairing, results.runs, options.most_flips),
         notes=pairing.notes,
         unpaired_notes=pairing.unpaired_notes,
         unfinished=unfinished,
         studies=tuple(found for found in findings if found is not None),
+        priors=priors,
+        replies=replies,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from act_eval.report.aggregation import MEAN
+from act_eval.report.answers import conditional_requests, gold_choice, is_multiple_choice, log_probabilities
 from act_eval.report.load import ReportError, read_samples
 from act_eval.report.pairing import Pairing
 
@@ -97,41 +98,25 @@ def _samples(flips: pd.DataFrame, side: str, runs: pd.DataFrame) -> dict[tuple[i
 def _contents(samples: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """Prompt, gold, answers and margins, as far as the samples of baseline and calibrated run tell."""
     baseline = samples["baseline"]
-    arguments = [list(request.values()) for request in baseline["arguments"].values()]
-    # Mutual information adds a request without context for each choice:
-    arguments = [request for request in arguments if request[0] != ""] or arguments
+    arguments = conditional_requests(baseline)
     prompts = [str(request[0]) for request in arguments]
-    if not _is_multiple_choice(baseline):
+    if not is_multiple_choice(baseline):
         answers = {f"answer_{_COLUMN_ENDS[side]}": _text(sample["filtered_resps"]) for side, sample in samples.items()}
         margins = {f"margin_{_COLUMN_ENDS[side]}": math.nan for side in samples}
         return {"prompt": prompts[0], "gold": _text(baseline["target"]), **answers, **margins}
     endings = [str(request[1]) for request in arguments]
     choices = [ending.strip() for ending in (endings if len(set(prompts)) == 1 else prompts)]
-    gold = _gold_choice(baseline["target"], choices)
+    gold = gold_choice(baseline["target"], choices)
     contents: dict[str, Any] = {"prompt": prompts[0] if len(set(prompts)) == 1 else f"... {endings[0].strip()}"}
     contents["gold"] = _text(baseline["target"]) if gold is None else choices[gold]
     for side, sample in samples.items():
-        scores = [float(response[0]) for response in sample["filtered_resps"]][: len(choices)]
+        scores = log_probabilities(sample, len(choices))
         lengths = [len(choice) if metric == "acc_norm" else 1 for choice in choices]
         answer = max(range(len(choices)), key=lambda choice: scores[choice] / lengths[choice])
         contents[f"answer_{_COLUMN_ENDS[side]}"] = choices[answer]
         others = [score for choice, score in enumerate(scores) if choice != gold]
         contents[f"margin_{_COLUMN_ENDS[side]}"] = scores[gold] - max(others) if gold is not None and others else math.nan
     return contents
-
-
-def _is_multiple_choice(sample: Mapping[str, Any]) -> bool:
-    """Whether each request was scored: lm-eval then keeps a log-likelihood and whether it is greedy."""
-    responses = sample["filtered_resps"]
-    return len(responses) > 1 and all(isinstance(response, list) and len(response) == 2 for response in responses)
-
-
-def _gold_choice(target: Any, choices: list[str]) -> int | None:
-    """The index of the right choice; None where there is none or several."""
-    text = str(target).strip()
-    if text.isdecimal():  # lm-eval takes digits for an index, also where choices are digits
-        return int(text) if int(text) < len(choices) else None
-    return choices.index(text) if text in choices else None
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, missi
 from act_eval.progress import stage_progress
 from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
+from act_eval.report.answers import Answers, AnswersReader
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline
 from act_eval.report.unfinished import Unfinished
@@ -119,6 +120,7 @@ class Results:
         asked: what comparisons were asked for that wrote results files, wanted or not.
         planned: the runs that comparisons are to have, finished or not.
         studies: that runs belong to.
+        answers: what runs answered, by their index in `runs`, for those that have samples.
     """
 
     runs: pd.DataFrame
@@ -131,6 +133,7 @@ class Results:
     asked: tuple[Mapping[str, Any], ...] = ()
     planned: tuple[PlannedRun, ...] = ()
     studies: tuple[LoadedStudy, ...] = ()
+    answers: Mapping[int, Answers] = field(default_factory=dict)
 
     @property
     def unfinished(self) -> Unfinished | None:
@@ -212,11 +215,12 @@ def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Re
         tags = {(tag, task) for task, config in results["configs"].items() for tag in _as_list(config.get("tag"))}
         higher_is_better = results.get("higher_is_better", {}).items()
         lower_is_better = {(task, name) for task, metrics in higher_is_better for name in metrics if metrics[name] is False}
-        samples = []
+        samples, answers = [], {}
         for number, run in enumerate(runs):
             if run["samples_file"] is not None:
                 metric_list = results["configs"][run["task"]].get("metric_list") or []
-                run["cluster_field"], table = _read_samples(Path(run["samples_file"]), number, aggregations(metric_list))
+                file_of_samples, named = Path(run["samples_file"]), aggregations(metric_list)
+                run["cluster_field"], table, answers[number] = _read_samples(file_of_samples, number, named)
                 samples.append(table)
         return Results(
             _table(runs, RUN_COLUMNS),
@@ -227,6 +231,7 @@ def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Re
             frozenset(lower_is_better),
             tuple(conditions(results, run["task"]) for run in runs),
             asked=tuple(filter(None, [asked_of(results)])),
+            answers=answers,
         )
 
 
@@ -234,7 +239,9 @@ def _merged(parts: Sequence[Results], kept_groups: Sequence[Mapping[str, TaskGro
     """The runs of several files, one after the other, with the groups that comparisons keep beside them."""
     first_runs = itertools.accumulate((len(part.runs) for part in parts), initial=0)
     samples, scores = [], []
+    answers: dict[int, Answers] = {}
     for part, first_run in zip(parts, first_runs, strict=False):
+        answers |= {run + first_run: of_run for run, of_run in part.answers.items()}
         samples.append(part.samples.assign(run=part.samples["run"] + first_run))
         scores.append(part.scores.assign(run=part.scores["run"] + first_run))
     return Results(
@@ -245,6 +252,7 @@ def _merged(parts: Sequence[Results], kept_groups: Sequence[Mapping[str, TaskGro
         _united([part.tags for part in parts]),
         frozenset().union(*(part.lower_is_better for part in parts)),
         tuple(itertools.chain(*(part.conditions for part in parts))),
+        answers=answers,
     )
 
 
@@ -395,8 +403,15 @@ def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"run": run, "filter": filter_name, "metric": metric, "value": value, "standard_error": error}
 
 
-def _read_samples(file: Path, run: int, named: Mapping[str, str]) -> tuple[str | None, pd.DataFrame]:
-    """The cluster field of the documents of one file, and its samples; `named` are the aggregations of the task's metrics."""
+def _read_samples(file: Path, run: int, named: Mapping[str, str]) -> tuple[str | None, pd.DataFrame, Answers]:
+    """The cluster field of the documents of one file, its samples, and the answers in them.
+
+    Args:
+        file: of samples.
+        run: its number.
+        named: the aggregations of the task's metrics.
+    """
+    answers = AnswersReader()
     lines, filters, metrics, functions, values, weights, clusters = [], [], [], [], [], [], []
     cluster_field: str | None = None
     identities: list[tuple[int, str, str, str]] = []
@@ -404,6 +419,7 @@ def _read_samples(file: Path, run: int, named: Mapping[str, str]) -> tuple[str |
     with _explaining(lambda: f"line {number} of {file} is not a sample of lm-eval"), file.open(encoding="utf-8") as content:
         for number, line in enumerate(content, start=1):
             sample = json.loads(line)
+            answers.add(number, sample)
             doc_hash, prompt_hash, target_hash = (str(sample[name]) for name in _HASHES)
             identity = int(np.int64(sample["doc_id"])), doc_hash, prompt_hash, target_hash
             fields = sample["doc"] if isinstance(sample["doc"], dict) else {}
@@ -445,7 +461,7 @@ def _read_samples(file: Path, run: int, named: Mapping[str, str]) -> tuple[str |
             "weight": np.array(weights, dtype="float64"),
         }
     )
-    return cluster_field, table
+    return cluster_field, table, answers.answers()
 
 
 def _numbers(logged: Any, aggregation: str) -> tuple[float, float] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -13,7 +14,17 @@ import pandas as pd
 from act_eval import __version__
 from act_eval.report.build import Report
 from act_eval.report.plots import PLOTS
-from act_eval.report.tables import report_notes, report_tables
+from act_eval.report.tables import count_text, labels, report_notes, report_tables
+
+_COUNTS_OF_LABELS = {
+    "documents": ("n", None),
+    "baseline": ("baseline_predicted_before", "baseline_right_before"),
+    "ACT": ("act_predicted_before", "act_right_before"),
+    "baseline, corrected": ("baseline_predicted_after", "baseline_right_after"),
+    "ACT, corrected": ("act_predicted_after", "act_right_after"),
+}
+_WIDTH_OF_ALL = 8  # of a bar for all documents, in letters
+_TASK = ["task", "num_fewshot", "limit", "filter", "metric"]  # what tells tasks apart
 
 
 def page(report: Report, figures: Mapping[str, Path]) -> str:
@@ -35,6 +46,8 @@ def page(report: Report, figures: Mapping[str, Path]) -> str:
         tables=[(table.title, table.texts, table.is_bold, table.is_left) for table in report_tables(shown)],
         verdicts=report.verdicts,
         notes=report_notes(report),
+        counts_of_labels=list(_COUNTS_OF_LABELS),
+        labels=list(_labels(shown)),
         not_compared=report.notes,
         plots=[(plot.title, _base64(figures[plot.name])) for plot in PLOTS if plot.name in figures],
         runs=[_run(run) for _, run in report.runs.iterrows()],
@@ -45,6 +58,27 @@ def page(report: Report, figures: Mapping[str, Path]) -> str:
 
 def _base64(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
+
+
+def _labels(report: Report) -> Iterator[tuple[str, list[tuple[str, list[Any]]]]]:
+    """For each model and settings its title, and for each task a title with its labels and their bars.
+
+    A bar has a width, in letters, for its share of all documents, and a text: how many these are, and how many are right.
+    """
+    named = report.labels.assign(title=labels(report.labels, "task", ("metric", "filter", "num_fewshot", "limit")))
+    for (model, settings), of_settings in named.groupby(["model", "settings"], sort=False):
+        tasks = []
+        for _, of_task in of_settings.groupby(_TASK, dropna=False, sort=False):
+            documents = of_task["n"].sum()
+            rows = []
+            for _, row in of_task.iterrows():
+                bars = []
+                for count, right in _COUNTS_OF_LABELS.values():
+                    text = count_text(row[count]) + (f" ({count_text(row[right])} right)" if right else "")
+                    bars.append({"width": round(_WIDTH_OF_ALL * row[count] / documents, 3), "text": text})
+                rows.append((row["label"], bars))
+            tasks.append((str(of_task["title"].iloc[0]), rows))
+        yield f"{model}: {settings}", tasks
 
 
 def _run(run: pd.Series) -> dict[str, object]:

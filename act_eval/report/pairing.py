@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -32,6 +32,8 @@ VALUE_COLUMNS = (
     "line_calibrated",
 )
 UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "calibrated")
+_OF_METRICS = ("filter", "metric", "aggregation", "weight", "baseline", "calibrated")
+DOCUMENT_COLUMNS = tuple(column for column in VALUE_COLUMNS if column not in _OF_METRICS)
 
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
 _REPEATED = [*_SAME, "model_args", "settings", "is_baseline"]  # what runs have in common of which the newest counts
@@ -61,6 +63,7 @@ class Pairing:
         unpaired_notes: why rows are in `unpaired`, a sentence each.
         lower_is_better: task and metric, where lm-eval says so.
         waiting: tasks with runs that have nothing to be compared with, since a planned run of the task is missing.
+        documents: a row for each document and seed of a pair of whole runs (`DOCUMENT_COLUMNS`), whatever its metrics are.
     """
 
     values: pd.DataFrame
@@ -70,9 +73,10 @@ class Pairing:
     unpaired_notes: tuple[str, ...] = ()
     lower_is_better: frozenset[tuple[str, str]] = frozenset()
     waiting: tuple[str, ...] = ()
+    documents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DOCUMENT_COLUMNS)))
 
     def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
-        """Only some metrics (all by default), and rows whose columns match patterns.
+        """Only some metrics (all by default), and rows whose columns match patterns; documents of tasks that have such rows.
 
         Args:
             metrics: names of metrics.
@@ -92,14 +96,14 @@ class Pairing:
                 raise SettingError("metric", f"{metric}: no run has it; there are {', '.join(there)}.")
         for name, table in parts.items():
             kept = table["metric"].isin(metrics or there)
-            for column, pattern in (patterns or {}).items():
-                if name != "noise" or column not in ("settings", "num_heads"):
-                    matches = {value: fnmatchcase(_text(value), pattern) for value in table[column].unique()}
-                    kept &= table[column].map(matches).astype(bool)
-            parts[name] = table[kept]
+            not_there = ("settings", "num_heads") if name == "noise" else ()
+            parts[name] = table[kept & _matching(table, patterns or {}, not_there)]
         if parts["values"].empty and parts["unpaired"].empty:
             raise ReportError(f"nothing is left of the results with filter {dict(patterns or {})} and metric {list(metrics)}.")
-        return replace(self, values=parts["values"], unpaired=parts["unpaired"], noise=parts["noise"])
+        tasks = {*parts["values"]["task"], *parts["unpaired"]["task"]}
+        of_documents = _matching(self.documents, patterns or {}, ("filter", "metric"))
+        documents = self.documents[self.documents["task"].isin(tasks) & of_documents]
+        return replace(self, values=parts["values"], unpaired=parts["unpaired"], noise=parts["noise"], documents=documents)
 
 
 def pair(results: Results) -> Pairing:
@@ -129,7 +133,7 @@ def pair(results: Results) -> Pairing:
     baselines = newest[newest["is_baseline"]]
     conditions = dict(zip(results.runs.index, results.conditions, strict=True))
     used: set[Any] = set()
-    values, unpaired, unpaired_notes = [], [], []
+    values, unpaired, unpaired_notes, documents = [], [], [], []
     newest_of_all_seeds: dict[Any, pd.Series] = {}
     newest_of_all_tasks: dict[Any, pd.Series] = {}
     unfinished = results.unfinished
@@ -149,11 +153,12 @@ def pair(results: Results) -> Pairing:
             _check_averaged(newest_of_all_seeds.setdefault(averaged, calibrated), calibrated, conditions)
             _check_one_model(newest_of_all_tasks.setdefault(tuple(calibrated[_MODEL]), calibrated), calibrated, conditions)
             if calibrated["complete"] and baseline["complete"]:
-                of_documents, reasons = _paired(baseline, calibrated, samples, scores)
+                of_metrics, of_documents, reasons = _paired(baseline, calibrated, samples, scores)
                 if reasons:
                     unpaired.append(_unpaired(baseline, calibrated, scores, reasons))
-                if len(of_documents):
-                    values.append(of_documents)
+                if len(of_metrics):
+                    values.append(of_metrics)
+                documents.append(of_documents)
                 unpaired_notes += [f"{_name(calibrated)}: {reason}." for reason in _by_reason(reasons)]
             else:
                 unpaired.append(_unpaired(baseline, calibrated, scores))
@@ -188,6 +193,7 @@ def pair(results: Results) -> Pairing:
         tuple(unpaired_notes),
         results.lower_is_better,
         tuple(sorted(waiting)),
+        _concatenated(documents, DOCUMENT_COLUMNS),
     )
 
 
@@ -245,8 +251,8 @@ def _check_one_model(newest: pd.Series, run: pd.Series, conditions: Mapping[Any,
 
 def _paired(
     baseline: pd.Series, calibrated: pd.Series, samples: Mapping[Any, pd.DataFrame], scores: Mapping[Any, pd.DataFrame]
-) -> tuple[pd.DataFrame, dict[_Metric, str]]:
-    """`VALUE_COLUMNS` of two runs, and why metrics that have scores are not among them.
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[_Metric, str]]:
+    """`VALUE_COLUMNS` and `DOCUMENT_COLUMNS` of two runs, and why metrics that have scores are not among the first.
 
     Raises ReportError when the runs must not be compared.
     """
@@ -270,15 +276,16 @@ def _paired(
     own = [_by_metric(scores.get(run.name)) for run in (baseline, calibrated)]
     by_metric = dict(iter(merged.groupby(["metric", "filter"], observed=True)))
     reasons = {metric: _why_unpaired(rows, *(side.get(metric) for side in own)) for metric, rows in by_metric.items()}
-    pairable = [rows for metric, rows in by_metric.items() if reasons[metric] is None]
+    pairable = [metric for metric, reason in reasons.items() if reason is None]
     has_scores = {metric: why for metric, why in reasons.items() if why is not None and all(metric in side for side in own)}
     if not pairable and not has_scores:
         raise ReportError(f"{name}: baseline and ACT have no metric in common.")
     of_both = {"cluster": "cluster", "aggregation": "aggregation", "weight": "weight", "value": "calibrated"}
     named = {**{f"{column}_calibrated": kept for column, kept in of_both.items()}, "value_baseline": "baseline"}
-    merged = (pd.concat(pairable) if pairable else merged.iloc[:0]).rename(columns=named)
     of_the_run = {column: calibrated[column] for column in (*PAIR_COLUMNS, "cluster_field") if column not in merged}
-    return merged.assign(**of_the_run)[list(VALUE_COLUMNS)], has_scores
+    merged = merged.rename(columns=named).assign(**of_the_run)
+    kept = [metric in pairable for metric in zip(merged["metric"], merged["filter"], strict=True)]
+    return merged.loc[kept, list(VALUE_COLUMNS)], merged.drop_duplicates("doc_id")[list(DOCUMENT_COLUMNS)], has_scores
 
 
 def _why_unpaired(rows: pd.DataFrame, *scores: float | None) -> str | None:
@@ -329,6 +336,16 @@ def _unpaired(
         raise ReportError(f"{name}: a score in {baseline['file']} or {calibrated['file']} is not a number: run both again.")
     of_the_run = {column: calibrated[column] for column in PAIR_COLUMNS if column not in merged}
     return merged.assign(n=calibrated["documents"], **of_the_run)[list(UNPAIRED_COLUMNS)]
+
+
+def _matching(table: pd.DataFrame, patterns: Mapping[str, str], without: Collection[str] = ()) -> pd.Series:
+    """Which rows match shell-style patterns of their columns, but for columns that the patterns do not hold for."""
+    kept = pd.Series(True, index=table.index)
+    for column, pattern in patterns.items():
+        if column not in without:
+            matches = {value: fnmatchcase(_text(value), pattern) for value in table[column].unique()}
+            kept &= table[column].map(matches).astype(bool)
+    return kept
 
 
 def _documents(ids: pd.Series) -> str:

@@ -111,6 +111,40 @@ def plot_improvement(report: Report) -> Figure | None:
     comparison = _shares(report.comparison)
     if comparison.empty:
         return None
+    figure, panels = _panels_of_settings(comparison)
+    for axes, rows, names in panels:
+        plot_bars(axes, names, rows)
+        axes.margins(y=min(0.05, 0.5 / len(rows)))
+    return figure
+
+
+@report_plot("label_priors", "Difference before and after label priors are corrected")
+def plot_label_priors(report: Report) -> Figure | None:
+    """The difference per task as it is and after label priors are corrected, with 95% intervals, a panel for each ACT setting.
+
+    A point that moves to zero was a shift of which label the model prefers.
+    """
+    priors = _shares(report.label_priors)
+    if priors.empty:
+        return None
+    figure, panels = _panels_of_settings(priors)
+    for axes, rows, names in panels:
+        for number, (label, end) in enumerate((("as it is", "_before"), ("label priors corrected", ""))):
+            colour, marker = colour_and_marker(number)
+            low, delta, high = (rows[f"{name}{end}"].astype(float).to_numpy() * 100 for name in ("low", "delta", "high"))
+            places = np.arange(len(rows)) + (0.16 if end else -0.16)
+            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 5, "capsize": 2}
+            axes.errorbar(delta, places, xerr=[delta - low, high - delta], label=label, **look)
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+    handles, entries = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, entries, loc="outside upper left", fontsize="small", frameon=False, ncols=2)
+    return figure
+
+
+def _panels_of_settings(comparison: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame, pd.Series]]]:
+    """A figure with a panel for each ACT setting below the other, and the rows of each by difference, with their names."""
     panels = sorted((rows for _, rows in comparison.groupby("settings")), key=lambda rows: -rows["delta"].mean())
     names = labels(comparison, "task", (*_TELLING_APART, "model"))
     settings = [rows["settings"].iloc[0] for rows in panels]
@@ -124,13 +158,11 @@ def plot_improvement(report: Report) -> Figure | None:
     figure = Figure(figsize=(0.4 + width_of_names + width_of_bars, height))
     ratios = [len(rows) + 0.5 for rows in panels]
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
-    for axes, rows, title in zip(all_axes, panels, titles, strict=True):
-        rows = rows.sort_values("delta")
-        plot_bars(axes, names[rows.index], rows)
-        axes.margins(y=min(0.05, 0.5 / len(rows)))
+    for axes, title in zip(all_axes, titles, strict=True):
         axes.set_title(title, fontsize="medium", loc="left")
     figure.supxlabel(f"{_DELTA_LABEL} (95% interval, paired)", fontsize="medium")
-    return figure
+    in_order = [rows.sort_values("delta") for rows in panels]
+    return figure, [(axes, rows, names[rows.index]) for axes, rows in zip(all_axes, in_order, strict=True)]
 
 
 @report_plot("scatter", "Baseline against ACT")

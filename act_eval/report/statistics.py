@@ -256,6 +256,18 @@ def public_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> p
     return pd.DataFrame(named, columns=list(columns))
 
 
+def in_order_of(table: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of a table in the order of others, with their index.
+
+    Args:
+        table: has one row for each of `rows`.
+        rows: in the wanted order.
+        columns: what tells rows apart, in both; what is missing there is alike.
+    """
+    keys = rows[list(columns)]
+    return keys.merge(table.astype(keys.dtypes.to_dict()), on=list(columns), validate="one_to_one").set_index(rows.index)
+
+
 def differs(rows: pd.DataFrame) -> pd.Series:
     """Which differences are significant: where Holm's p is below 0.05, or, without one, where the interval excludes zero.
 

@@ -11,7 +11,7 @@ from act_eval.report.aggregation import METRICS_OF_LIKELIHOOD
 from act_eval.report.build import Report
 from act_eval.report.statistics import differs
 from act_eval.report.study_tables import print_study, study_notes, study_table
-from act_eval.tables import BOOKTABS_NOTE, TextTable, interval, number, one_line, p_value, with_spread
+from act_eval.tables import BOOKTABS_NOTE, TerminalTable, TextTable, interval, number, one_line, p_value, with_spread
 
 PAIRED_NOTE = (
     "Differences are paired by document; intervals are 95% percentile bootstrap over documents (10,000 resamples); p is "
@@ -37,18 +37,29 @@ WEIGHTED_NOTE = (
     "Where it says by size, tasks count by their number of documents, as lm-eval's group has it; the other averages "
     "give every task the same weight. Their intervals resample documents within each task."
 )
+LABEL_PRIORS_NOTE = (
+    "Label priors are corrected by batch calibration (Zhou et al., ICLR 2024), in the same way for baseline and ACT: from the "
+    "log-probability of each label, the logarithm of its mean probability over one half of the documents is subtracted in the "
+    "other half (halves at random, the same for all runs). A difference that vanishes was a shift of which label is preferred."
+)
+REPLIES_NOTE = (
+    "Replies are as the model wrote them, before lm-eval's filters: empty is the share without anything but white space, "
+    "characters the mean length without white space at both ends."
+)
 TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
 SHORT_NAMES_NOTE = "the model by the end of its path; whole in comparison.csv"
 SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
 _MEANS = (("baseline", "baseline", ".3f"), ("ACT", "act", ".3f"), ("delta", "delta", "+.3f"))  # header, column, form
+_PRIORS_IN_TERMINAL = ("task", "metric", "shots", "n", "labels", "baseline", "ACT", "delta", "95% interval", "McNemar p")
 _TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
-_LEFT_OUT = ("n", "p", "95% interval")  # by a narrow terminal, the first one first
-_NAMES = ("model", "settings", "task", "metric", "group", "subject")
+_LEFT_OUT = ("median baseline", "median ACT", "n", "p", "95% interval")  # by a narrow terminal, the first one first
+_NAMES = ("model", "settings", "task", "metric", "group", "subject", "label", "replies")
+_AFTER_CORRECTION = "After label priors are corrected"
 
 
 def report_tables(report: Report) -> list[TextTable]:
-    """Studies, models x tasks, then the comparison for each model and settings, averages, and subjects."""
+    """Studies, models x tasks, the comparison for each model and settings, averages, subjects, label priors, and replies."""
     tables = [*map(study_table, report.studies), overview(report)]
     for title, rows in _by_settings(report.comparison):
         tables.append(TextTable(title, comparison_texts(rows), _NAMES))
@@ -56,7 +67,17 @@ def report_tables(report: Report) -> list[TextTable]:
         tables.append(TextTable(f"Averages over tasks, {title}", group_texts(rows), _NAMES))
     for title, rows in _by_settings(report.subjects):
         tables.append(TextTable(f"Per subject, {title}", group_texts(rows), _NAMES))
+    for title, rows in _by_settings(report.label_priors):
+        texts = label_prior_texts(rows, _of_settings(report.label_prior_groups, rows))
+        tables.append(TextTable(f"{_AFTER_CORRECTION}, {title}", texts, _NAMES))
+    for title, rows in _by_settings(report.replies):
+        tables.append(TextTable(f"Replies, {title}", reply_texts(rows), _NAMES))
     return tables
+
+
+def label_tables(report: Report) -> list[TextTable]:
+    """How often each label is predicted and right, for each model and settings."""
+    return [TextTable(f"Labels, {title}", label_texts(rows), _NAMES) for title, rows in _by_settings(report.labels)]
 
 
 def report_notes(report: Report) -> list[str]:
@@ -75,6 +96,9 @@ def report_notes(report: Report) -> list[str]:
         notes.append(NOISE_NOTE)
     if len(report.groups):
         notes.append(WEIGHTED_NOTE if report.groups["weighted_by_size"].any() else GROUP_NOTE)
+    notes += [LABEL_PRIORS_NOTE] if len(report.label_priors) else []
+    notes += report.priors.notes
+    notes += [REPLIES_NOTE] if len(report.replies) else []
     return notes
 
 
@@ -121,6 +145,54 @@ def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
         texts |= {"metric": _metric(row), "shots": number(row["num_fewshot"], ".0f"), "n": number(row["n"], ".0f")}
         texts |= {header: number(row[column], form) for header, column, form in _MEANS}
         rows.append({**texts, "95% interval": interval(row["low"], row["high"])})
+    return pd.DataFrame(rows)
+
+
+def label_prior_texts(priors: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies after label priors are corrected as text, with the difference before; averages are the last rows."""
+    parts = [comparison_texts(priors).assign(labels=priors["labels"].map(lambda count: number(count, ".0f")).to_numpy())]
+    if len(averages):
+        names = group_names(averages).to_numpy()
+        parts.append(group_texts(averages).assign(group=names, labels="").rename(columns={"group": "task"}))
+    for part, rows in zip(parts, (priors, averages), strict=False):
+        for header, column, form in _MEANS:
+            part[f"{header} before"] = [number(value, form) for value in rows[f"{column}_before"]]
+    columns = ("task", "metric", "shots", "n", "labels", *(f"{header} before" for header, *_ in _MEANS))
+    columns += (*(header for header, *_ in _MEANS), "95% interval", "McNemar p", "Holm p")
+    return pd.concat([part.reindex(columns=list(columns), fill_value="") for part in parts], ignore_index=True)
+
+
+def label_texts(labels: pd.DataFrame) -> pd.DataFrame:
+    """How often each label is predicted and right as text; counts have a digit where they are means over seeds."""
+    rows = []
+    for _, row in labels.iterrows():
+        texts = {"task": row["task"], "metric": _metric(row), "shots": number(row["num_fewshot"], ".0f")}
+        texts |= {"label": one_line(row["label"]), "n": number(row["n"], ".0f")}
+        for when, suffix in (("before", ""), ("after", ", corrected")):
+            for side, name in (("baseline", "baseline"), ("act", "ACT")):
+                counts = [row[f"{side}_{count}_{when}"] for count in ("predicted", "right")]
+                texts[f"{name}: predicted (right){suffix}"] = "{} ({})".format(*map(count_text, counts))
+        rows.append(texts)
+    return pd.DataFrame(rows)
+
+
+def count_text(count: float) -> str:
+    """A count, with a digit where it is a mean that is not whole."""
+    return f"{count:.0f}" if float(count).is_integer() else f"{count:.1f}"
+
+
+def reply_texts(replies: pd.DataFrame) -> pd.DataFrame:
+    """How many replies are empty and how long replies are, as text: shares with three digits, characters with one."""
+    rows = []
+    for _, row in replies.iterrows():
+        digits = 3 if row["measure"] == "empty" else 1
+        texts = {"task": row["task"], "replies": row["measure"], "shots": number(row["num_fewshot"], ".0f")}
+        texts |= {"n": number(row["n"], ".0f")}
+        for header, column, form in _MEANS:
+            texts[header] = number(row[column], f"{'+' if form.startswith('+') else ''}.{digits}f")
+        texts["95% interval"] = interval(row["low"], row["high"], digits)
+        texts |= {f"median {header}": number(row[f"{column}_median"], f".{digits}f") for header, column, _ in _MEANS[:2]}
+        rows.append({**texts, "McNemar p": p_value(row["p"])})
     return pd.DataFrame(rows)
 
 
@@ -184,7 +256,7 @@ def markdown(report: Report) -> str:
     """All tables in Markdown, with a heading each, and what was not compared."""
     parts = [f"**{verdict.headline}** {' '.join(verdict.sentences)}\n" for verdict in report.verdicts]
     parts += [f"{' '.join(report.unfinished.sentences())}\n"] if report.unfinished else []
-    parts += [table.to_markdown() for table in report_tables(report)]
+    parts += [table.to_markdown() for table in (*report_tables(report), *label_tables(report))]
     parts += [f"{note}\n" for note in report_notes(report)]
     if report.notes:
         parts.append("Not compared:\n\n" + "".join(f"- {text}\n" for text in report.notes))
@@ -199,7 +271,7 @@ def latex(report: Report) -> str:
         BOOKTABS_NOTE,
         *(f"% {verdict}" for verdict in verdicts),
         *(f"% {one_line(text)}" for text in unfinished),
-        *(table.to_latex() for table in report_tables(report)),
+        *(table.to_latex() for table in (*report_tables(report), *label_tables(report))),
     ]
     parts += [f"% {note}" for note in report_notes(report)]
     parts += [f"% Not compared: {one_line(note)}" for note in report.notes]
@@ -207,9 +279,10 @@ def latex(report: Report) -> str:
 
 
 def print_tables(report: Report, console: Console) -> None:
-    """Show comparison and averages on a terminal; green is better and red worse, where the interval excludes zero.
+    """Show studies, comparison and averages on a terminal, then the same after label priors are corrected, and replies.
 
-    Of studies the verdict and one table are shown, and nothing more of the settings that they compare.
+    Green is better and red worse, where the interval excludes zero. Of studies the verdict and one table are shown, and nothing
+    more of the settings that they compare.
     """
     shortened = {short for name, short in report.short_names.items() if short != name}
     report = report.with_short_names()
@@ -218,23 +291,49 @@ def print_tables(report: Report, console: Console) -> None:
     for (model, settings), rows in report.comparison.groupby(["model", "settings"], sort=False):
         if any(findings.holds(str(model), str(settings)) for findings in report.studies):
             continue
-        averages = report.groups[(report.groups["model"] == model) & (report.groups["settings"] == settings)]
+        averages = _of_settings(report.groups, rows)
         texts = [comparison_texts(rows)]
         if len(averages):
             texts.append(group_texts(averages).assign(group=group_names(averages).to_numpy()).rename(columns={"group": "task"}))
         shown = pd.concat([part.reindex(columns=list(_TERMINAL), fill_value="") for part in texts], ignore_index=True)
-        shown = shown.map(lambda text: text.replace(" ± ", "\n± ")).rename(columns={"McNemar p": "p"})
         notes = [TERMINAL_NOTE, *([SEEDS_NOTE.format(seeds)] if (seeds := _seeds(rows)) else [])]
         notes += [SHORT_NAMES_NOTE] if model in shortened else []
-        table = TextTable(f"{model}: {settings}", shown, _NAMES).to_terminal(
-            leave_out=_LEFT_OUT,
-            elsewhere="comparison.csv",
-            notes=notes,
-            padding=(0, 0, 0, 0),
-            styles=[_style(row) for part in (rows, averages) for _, row in part.iterrows()],
-            ends_of_sections=[len(rows) - 1] if len(averages) else [],
-        )
-        console.print(table)
+        console.print(_for_terminal(f"{model}: {settings}", shown, rows, averages, "comparison.csv", notes))
+        priors, averages = (_of_settings(table, rows) for table in (report.label_priors, report.label_prior_groups))
+        if len(priors):
+            shown = label_prior_texts(priors, averages)[list(_PRIORS_IN_TERMINAL)]
+            console.print(_for_terminal("after label priors are corrected", shown, priors, averages, "label_priors.csv"))
+        replies = _of_settings(report.replies, rows)
+        if len(replies):
+            console.print(_for_terminal("replies", reply_texts(replies), elsewhere="replies.csv"))
+
+
+def _for_terminal(
+    title: str,
+    texts: pd.DataFrame,
+    rows: pd.DataFrame | None = None,
+    averages: pd.DataFrame | None = None,
+    elsewhere: str = "",
+    notes: Sequence[str] = (),
+) -> TerminalTable:
+    """A table of a report for a terminal, in colours where it shows `rows` and, below a line, `averages`."""
+    parts = [part for part in (rows, averages) if part is not None and len(part)]
+    return TextTable(
+        title, texts.map(lambda text: text.replace(" ± ", "\n± ")).rename(columns={"McNemar p": "p"}), _NAMES
+    ).to_terminal(
+        leave_out=_LEFT_OUT,
+        elsewhere=elsewhere,
+        notes=notes,
+        padding=(0, 0, 0, 0),
+        styles=[_style(row) for part in parts for _, row in part.iterrows()] or None,
+        ends_of_sections=[len(parts[0]) - 1] if len(parts) > 1 else [],
+    )
+
+
+def _of_settings(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that are of the same model and settings as others, which have one of each."""
+    model, settings = rows["model"].iloc[0], rows["settings"].iloc[0]
+    return table[(table["model"] == model) & (table["settings"] == settings)]
 
 
 def _style(row: pd.Series) -> str | None:

@@ -15,8 +15,10 @@ from act_eval.tables import csv_text
 
 
 def write_report(report: Report, output: Path, style: str | None = None) -> list[Path]:
-    """Write `comparison.md`, `.csv` and `.tex`, `groups.csv`, `subjects.csv` and `study.csv` where there are any, plots,
-    `report.json` and `report.html`.
+    """Write `comparison.md`, `.csv` and `.tex`, plots, `report.json` and `report.html`.
+
+    Where there are any, also `groups.csv`, `subjects.csv`, `study.csv`, `label_priors.csv`, `label_prior_groups.csv`,
+    `labels.csv` and `replies.csv`.
 
     Args:
         report: see `build.make_report`.
@@ -40,6 +42,10 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
         "groups.csv": csv_text(report.groups),
         "subjects.csv": csv_text(report.subjects),
         STUDY_CSV: csv_text(study_rows(report.studies)),
+        "label_priors.csv": csv_text(report.label_priors),
+        "label_prior_groups.csv": csv_text(report.label_prior_groups),
+        "labels.csv": csv_text(report.labels),
+        "replies.csv": csv_text(report.replies),
         "report.json": to_json(report),
         "report.html": page(report, figures),
     }

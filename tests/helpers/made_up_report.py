@@ -9,6 +9,7 @@ import pandas as pd
 
 from act_eval.report.build import Report
 from act_eval.report.flips import FLIP_COLUMNS, Flips
+from act_eval.report.label_priors import LabelPriors
 from act_eval.report.load import RUN_COLUMNS
 from act_eval.report.statistics import COMPARISON_COLUMNS, GROUP_COLUMNS, SUBJECT_COLUMNS
 
@@ -96,13 +97,16 @@ ALL_HEADS = "all (32 heads), beta 0.4, alpha 5"
 LONG_SETTINGS = "2:0+1+2+3+4+5+6+7... 4e3c7bfc (16 heads), beta 0.4, alpha 5, decode every-step, 50% of sinks"
 
 
-def made_up_report(models=("model",), settings=(ALL_HEADS,), tasks=("task",), group=None, of_tasks=None, subjects=()):
+def made_up_report(
+    models=("model",), settings=(ALL_HEADS,), tasks=("task",), group=None, of_tasks=None, subjects=(), priors=False
+):
     """A report with a row for each model, setting and task, some of which differ significantly.
 
     Args:
         models, settings, tasks, subjects: their names.
         group: the name of an average over the tasks, or None for none.
         of_tasks: how many tasks the group has; those that there are by default.
+        priors: whether the tasks have labels, whose priors are corrected.
     """
     generator = np.random.default_rng(0)
     same = {"num_fewshot": 0, "limit": np.nan, "filter": "none", "metric": "acc", "higher_is_better": True, "n": 500}
@@ -118,11 +122,14 @@ def made_up_report(models=("model",), settings=(ALL_HEADS,), tasks=("task",), gr
     comparison = [{**row, **of_documents, "p_holm": 0.01 if abs(row["delta"]) > 0.05 else 1.0} for row in rows(tasks, "task")]
     counts = {"tasks": len(tasks), "of_tasks": of_tasks or len(tasks), "weighted_by_size": False}
     groups = [{**row, **counts} for row in rows([group] if group else [], "group")]
+    comparison = pd.DataFrame(comparison, columns=list(COMPARISON_COLUMNS))
+    before = {f"{name}_before": comparison[name] + 0.02 for name in ("baseline", "act", "delta", "low", "high")}
     return Report(
         pd.DataFrame(columns=list(RUN_COLUMNS)),
-        pd.DataFrame(comparison, columns=list(COMPARISON_COLUMNS)),
+        comparison,
         pd.DataFrame(groups, columns=list(GROUP_COLUMNS)),
         pd.DataFrame(list(rows(subjects, "subject")), columns=list(SUBJECT_COLUMNS)),
         Flips(pd.DataFrame(columns=list(FLIP_COLUMNS)), 0),
         (),
+        priors=LabelPriors(tasks=comparison.assign(labels=4, **before)) if priors else LabelPriors(),
     )

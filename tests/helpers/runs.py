@@ -57,12 +57,14 @@ def write_run(
     task_config=None,
     recorded=None,
     score=None,
+    contents=None,
 ):
     """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all).
 
     `values` are what the samples hold, and `score` what lm-eval made of them, by default the mean of numbers.
     `older` files hold ACT's settings as `act_settings` says. `what_ran` is what act-hf records of model and versions; `config`,
-    `task_config` and `recorded` are further entries of the file's config, of the task's config and of the file itself.
+    `task_config` and `recorded` are further entries of the file's config, of the task's config and of the file itself;
+    `contents` those of each sample.
     """
     date = next(dates)
     score = float(np.mean(values)) if score is None else score
@@ -100,6 +102,7 @@ def write_run(
             "metrics": [metric, "text"],
             metric: value,
             "text": "not a number",
+            **(contents[index] if contents else {}),
         }
         for index, value in enumerate(values)
     ][:samples]

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.tier("unit")
 DEMO = Path(__file__).parents[2] / "results" / "demo"
 SHORT = [f"smollm2-135m-instruct-seed-{seed}/checkpoint-500" for seed in range(8)]
 REPORTS = {
-    "60 tasks": made_up_report(tasks=[*MMLU, "a", "b", "c"], group="mmlu", subjects=MMLU_SUBJECTS),
-    "8 models": made_up_report(LONG_PATHS, tasks=MMLU[:6], group="mmlu", subjects=MMLU_SUBJECTS[:20]),
+    "60 tasks": made_up_report(tasks=[*MMLU, "a", "b", "c"], group="mmlu", subjects=MMLU_SUBJECTS, priors=True),
+    "8 models": made_up_report(LONG_PATHS, tasks=MMLU[:6], group="mmlu", subjects=MMLU_SUBJECTS[:20], priors=True),
     "8 models, 60 tasks": made_up_report(LONG_PATHS, tasks=[*MMLU, "a", "b", "c"]),
-    "1 task": made_up_report(LONG_PATHS[:1], (ALL_HEADS, LONG_SETTINGS), [max(MMLU, key=len)]),
+    "1 task": made_up_report(LONG_PATHS[:1], (ALL_HEADS, LONG_SETTINGS), [max(MMLU, key=len)], priors=True),
     "8 settings": made_up_report(settings=[f"{LONG_SETTINGS}, {number}" for number in range(8)], tasks=MMLU[:5], group="g"),
 }
 

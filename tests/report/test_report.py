@@ -446,8 +446,17 @@ def test_report_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)
     report, paths = written(tmp_path / "runs", tmp_path / "report")
-    plots = [f"{name}.{kind}" for name in ("improvement", "scatter", "heat_map") for kind in ("png", "svg")]
-    texts = ["comparison.md", "comparison.csv", "comparison.tex", "report.json", "report.html"]
+    names = ("improvement", "label_priors", "scatter", "heat_map")
+    plots = [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
+    texts = [
+        "comparison.md",
+        "comparison.csv",
+        "comparison.tex",
+        "label_priors.csv",
+        "labels.csv",
+        "report.json",
+        "report.html",
+    ]
     assert list(paths) == [*texts, *plots]
     markdown = paths["comparison.md"].read_text()
     assert "| demo | acc | 0 | 100 | 0.600 | 0.750 | +0.150 |" in " ".join(markdown.split())

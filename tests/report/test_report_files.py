@@ -23,6 +23,7 @@ from statsmodels.stats.multitest import multipletests
 from act_eval.cli.app import main
 from act_eval.errors import SettingError
 from act_eval.report.build import ReportOptions, make_report
+from act_eval.report.label_priors import LabelPriors
 from act_eval.report.load import ReportError
 from act_eval.report.machine_readable import schema, to_json
 from act_eval.report.plots import PLOTS, make_plots, plot_number_of_heads, plot_subjects, report_plot, write_plots
@@ -223,7 +224,7 @@ class TestTables:
 
     def test_latex(self, report):
         text = latex(report)
-        assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 6
+        assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 11
         assert r"act\_mmlu & acc & 0 & 24 & 0.250 & 0.333 & $+$0.083 &" in text
         assert r"\textbf{" in text
         assert not [line for line in text.splitlines() if not line.startswith("%") and re.search(r"(?<!\\)[_%#]", line)]
@@ -317,7 +318,7 @@ class TestTextTable:
 @pytest.mark.tier("slow")
 class TestPlots:
     def test_all_of_them_as_png_and_svg(self, report, files):
-        names = ["improvement", "scatter", "heat_map", "number_of_heads", "subjects"]
+        names = ["improvement", "label_priors", "scatter", "heat_map", "number_of_heads", "subjects"]
         assert list(make_plots(report)) == names
         for name in names:
             image = matplotlib.image.imread(files[f"{name}.png"])
@@ -370,6 +371,15 @@ class TestPlots:
         assert sorted(width for widths in panels for width in widths) == sorted(deltas)
         assert all(widths == sorted(widths) for widths in panels)
 
+    def test_points_are_the_differences_before_and_after(self, report):
+        settings = {axes.get_title(loc="left"): axes for axes in make_plots(report)["label_priors"].axes}
+        for name, rows in report.label_priors.groupby("settings"):
+            axes = settings[name]
+            assert [text.get_text() for text in axes.get_yticklabels()] == rows.sort_values("delta")["task"].tolist()
+            for container, column in zip(axes.containers, ("delta_before", "delta"), strict=True):
+                points = container.lines[0].get_xdata()
+                assert points == pytest.approx(rows.sort_values("delta")[column].to_numpy(float) * 100)
+
     def test_line_of_heads(self, report):
         (axes,) = make_plots(report)["number_of_heads"].axes
         x, y = axes.lines[0].get_data()
@@ -383,7 +393,7 @@ class TestPlots:
         assert plot_number_of_heads(dataclasses.replace(report, comparison=one, groups=report.groups.iloc[:0])) is None
         worse = report.comparison.assign(baseline=12.0)
         empty = {"groups": report.groups.iloc[:0], "subjects": report.subjects.iloc[:0]}
-        assert make_plots(dataclasses.replace(report, comparison=worse, **empty)) == {}
+        assert make_plots(dataclasses.replace(report, comparison=worse, priors=LabelPriors(), **empty)) == {}
 
     def test_style(self, report, tmp_path):
         sheet = tmp_path / "own.mplstyle"
@@ -436,8 +446,11 @@ class TestJson:
 
     def test_schema_names_every_field(self, report):
         content, described = json.loads(to_json(report)), schema()["properties"]
-        for part in ("comparison", "groups", "subjects", "runs"):
+        for part in ("comparison", "groups", "subjects", "runs", "labels", "replies"):
             assert set(content[part][0]) == set(described[part]["items"]["properties"]), part
+        for part, same in {"label_priors": "comparison", "label_prior_groups": "groups"}.items():
+            fields = (described[name]["items"]["properties"] for name in (part, same))
+            assert set(content[part][0]) == set().union(*fields), part
         assert set(content["flips"]["documents"][0]) == set(
             described["flips"]["properties"]["documents"]["items"]["properties"]
         )

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.made_up_report import LONG_PATHS, MMLU, MMLU_SUBJECTS, made_up_report
 
@@ -83,7 +84,7 @@ def page(browser, html, request):
 def test_fits_the_width(page):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     images = page.locator("figure img")
-    assert images.count() == 5
+    assert images.count() == 6
     assert images.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 200)")
 
 
@@ -175,6 +176,21 @@ def test_a_document_opens(page, report):
     answers = details.locator("dd").all_text_contents()
     assert answers[0] == flip["gold"]
     assert answers[1].startswith(f"{flip['answer_baseline']} (margin ")
+
+
+def test_bars_of_labels(page, report):
+    """A bar is as long as its share, on one scale in all columns, and its numbers are there without it."""
+    table = page.locator("table.labels").last
+    *_, (_, rows) = report.labels.groupby(["settings", "task"], sort=False)
+    assert table.locator("caption").text_content() == rows["task"].iloc[0]
+    assert table.locator("tbody th").all_text_contents() == rows["label"].tolist()
+    counts = rows[["n", "baseline_predicted_before", "act_predicted_before", "baseline_predicted_after", "act_predicted_after"]]
+    texts = table.locator("td").all_text_contents()
+    assert [float(text.split(" (")[0]) for text in texts] == counts.to_numpy(float).ravel().tolist()
+    widths = table.locator(".bar").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
+    of_a_document = [width / count for width, count in zip(widths, counts.to_numpy(float).ravel(), strict=True) if count]
+    assert min(of_a_document) > 1
+    assert of_a_document == pytest.approx([np.mean(of_a_document)] * len(of_a_document), rel=0.05)
 
 
 def test_settings_of_each_run(page, report):
