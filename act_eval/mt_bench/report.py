@@ -16,13 +16,13 @@ from act_eval.report.statistics import differs
 from act_eval.tables import BOOKTABS_NOTE, TextTable, csv_text, interval, p_value
 
 SINGLE_NOTE = (
-    "Grades from 1 to 10. Differences are paired by question; intervals are 95% percentile bootstrap over questions (10,000 "
-    "resamples). In rows of both turns each question counts once, with its mean over the turns."
+    "Grades from 1 to 10. Differences are paired by question; intervals are 95%, a Bayesian bootstrap over questions with room "
+    "for unseen changes. In rows of both turns each question counts once, with its mean over the turns."
 )
 PAIR_NOTE = (
     "ACT wins or loses where the judge says so in both orders; all else is a tie. Net is the share of wins minus that of "
-    "losses, with its 95% percentile bootstrap interval over questions; p is the exact sign test, "
-    "not corrected for the number of rows."
+    "losses, with its 95% interval over questions: of the posterior of wins and losses, or, where the turns of a question "
+    "differ, a Bayesian bootstrap; p is the exact sign test, not corrected for the number of rows."
 )
 
 _NAMES = ("category",)

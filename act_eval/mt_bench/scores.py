@@ -14,12 +14,13 @@ from act_eval.errors import InputError
 from act_eval.mt_bench.folder import Answer, ComparisonFolder
 from act_eval.mt_bench.grading import Kind, make_request
 from act_eval.mt_bench.questions import TURNS, Question
-from act_eval.report.statistics import bootstrap_interval, exact_mcnemar, paired_statistics, public_table
+from act_eval.report.statistics import paired_statistics, public_table
 
 ALL, BOTH = "all", "both"
-SINGLE_COLUMNS = ("model", "settings", "category", "turn", "n", "baseline", "act", "delta", "low", "high")
-PAIR_COLUMNS = ("model", "settings", "category", "turn", "n", "win", "tie", "loss", "delta", "low", "high", "p")
+SINGLE_COLUMNS = ("model", "settings", "category", "turn", "n", "baseline", "act", "delta", "low", "high", "interval")
+PAIR_COLUMNS = ("model", "settings", "category", "turn", "n", "win", "tie", "loss", "delta", "low", "high", "interval", "p")
 
+_LARGEST_CHANGE = 9.0  # of a grade
 _SIDES = ["baseline", "calibrated"]
 _REPLY = ["model", "settings", "category", "question_id", "turn"]
 
@@ -67,7 +68,7 @@ def make_scores(folder: ComparisonFolder, judge: str | None = None) -> Scores:
 def single_scores(grades: pd.DataFrame) -> pd.DataFrame:
     """Compute `Scores.single`, the mean grades.
 
-    In a row of both turns each question counts once, with its mean over the turns, so that the interval resamples questions.
+    In a row of both turns each question counts once, with its mean over the turns, so that the interval is over questions.
 
     Args:
         grades: a row for each reply, with columns model, settings, category, question_id, turn, baseline and calibrated (float,
@@ -76,7 +77,8 @@ def single_scores(grades: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for names, replies in _replies_by_row(grades.dropna()):
         questions = replies.groupby("question_id")[_SIDES].mean()
-        rows.append({**names, **paired_statistics(questions["baseline"].to_numpy(), questions["calibrated"].to_numpy())})
+        baseline, calibrated = (questions[side].to_numpy() for side in _SIDES)
+        rows.append({**names, **paired_statistics(baseline, calibrated, _LARGEST_CHANGE)})
     return public_table(rows, SINGLE_COLUMNS)
 
 
@@ -89,11 +91,12 @@ def pair_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for names, replies in _replies_by_row(verdicts.dropna()):
-        questions = replies.groupby("question_id")["calibrated"].mean().to_numpy()
         counts = {name: int((replies["calibrated"] == value).sum()) for name, value in (("win", 1), ("tie", 0), ("loss", -1))}
-        low, high = bootstrap_interval(questions)
-        p = np.nan if names["turn"] == BOTH else exact_mcnemar(counts["loss"], counts["win"])
-        rows.append({**names, "n": len(questions), **counts, "delta": questions.mean(), "low": low, "high": high, "p": p})
+        outcomes = replies.assign(won=replies["calibrated"] == 1, lost=replies["calibrated"] == -1)
+        questions = outcomes.groupby("question_id")[["lost", "won"]].mean()
+        statistics = paired_statistics(questions["lost"].to_numpy(), questions["won"].to_numpy())
+        p = np.nan if names["turn"] == BOTH else statistics["p"]
+        rows.append({**names, **statistics, **counts, "p": p})
     return public_table(rows, PAIR_COLUMNS)
 
 

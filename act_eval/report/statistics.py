@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,27 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from act_eval.report.aggregation import MEAN, aggregate
+from act_eval.report.aggregation import MEAN
+from act_eval.report.intervals import (
+    SEED,
+    SIDES,
+    DrawnDifferences,
+    PairedDocuments,
+    average_deltas,
+    interval_of,
+    kind_of_average,
+    unseen_of_tasks,
+)
 from act_eval.report.pairing import Pairing
+from act_eval.report.power import (
+    ONE_POINT,
+    TaskDocuments,
+    detectable_average,
+    detectable_difference,
+    expected_discordance,
+    needed_documents,
+    needed_documents_of_average,
+)
 from act_eval.task_groups import TaskGroup
 
 COMPARISON_COLUMNS = (
@@ -37,6 +55,7 @@ COMPARISON_COLUMNS = (
     "delta_sd",
     "low",
     "high",
+    "interval",
     "standard_error",
     "clusters",
     "clustered_standard_error",
@@ -46,6 +65,8 @@ COMPARISON_COLUMNS = (
     "neither",
     "p",
     "p_holm",
+    "detectable",
+    "n_for_one_point",
     "noise",
     "noise_changed",
 )
@@ -68,81 +89,22 @@ GROUP_COLUMNS = (
     "delta",
     "low",
     "high",
+    "interval",
+    "detectable",
+    "n_for_one_point",
 )
 _OF_SUBJECTS = ("model", "settings", "num_heads", "num_fewshot", "limit", "filter", "metric", "subject")
-SUBJECT_COLUMNS = (*_OF_SUBJECTS, "higher_is_better", "n", "baseline", "act", "delta", "low", "high")
-BOOTSTRAP_RESAMPLES = 10_000
-SEED = 0
+SUBJECT_COLUMNS = (*_OF_SUBJECTS, "higher_is_better", "n", "baseline", "act", "delta", "low", "high", "interval")
 
 ALL_TASKS = "all tasks"
 SIGNIFICANCE_LEVEL = 0.05
 
 # What these columns are called in tables of results, which are files that others read:
 _PUBLIC_NAMES = {"calibrated": "act", "calibrated_sd": "act_sd", "only_calibrated": "only_act"}
-_SIDES = ["baseline", "calibrated"]
 _ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
 _ROW_OF_AVERAGES = [column for column in _ROW if column != "task"]
 _ROW_OF_NOISE = [column for column in _ROW if column not in ("settings", "num_heads")]
 _FAMILY = ["model", "settings"]
-_FEW_VALUES = 50
-
-
-@dataclass(frozen=True)
-class PairedDocuments:
-    """What a metric's score is made of, document by document, in baseline and calibrated run.
-
-    Attributes:
-        baseline, calibrated: float `[documents]`, in the same order.
-        weights: of the documents, float `[documents]`.
-        aggregation: what makes a score of them, see `aggregation.aggregate`.
-    """
-
-    baseline: np.ndarray
-    calibrated: np.ndarray
-    weights: np.ndarray
-    aggregation: str = MEAN
-
-    @classmethod
-    def of(cls, values: pd.DataFrame, document: Sequence[str] = ("doc_id",)) -> PairedDocuments:
-        """Those of rows of `Pairing.values` of one metric, averaged over seeds; columns `document` tell documents apart."""
-        means = values.groupby(list(document), dropna=False)[[*_SIDES, "weight"]].mean()
-        baseline, calibrated, weights = (means[column].to_numpy(float) for column in (*_SIDES, "weight"))
-        return cls(baseline, calibrated, weights, str(values["aggregation"].iloc[0]))
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The scores `baseline` and `calibrated`."""
-        return {side: float(aggregate(getattr(self, side), self.weights, self.aggregation)) for side in _SIDES}
-
-    @property
-    def delta(self) -> float:
-        """The calibrated run's score minus the baseline's."""
-        if self.aggregation == MEAN:
-            return float((self.calibrated - self.baseline).mean())
-        return self.scores["calibrated"] - self.scores["baseline"]
-
-    def resampled_deltas(self, seed: int | Sequence[int]) -> np.ndarray:
-        """The delta of 10,000 samples of documents drawn with replacement, the same for both runs, float `[resamples]`."""
-        if self.aggregation == MEAN:
-            return bootstrap_means(self.calibrated - self.baseline, seed)
-        if len(self.weights) == 1:
-            return np.full(BOOTSTRAP_RESAMPLES, self.delta)
-
-        def delta(baseline: np.ndarray, calibrated: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
-            scores = (aggregate(side, weights, self.aggregation, axis) for side in (baseline, calibrated))
-            return -np.subtract(*scores)
-
-        resampled = stats.bootstrap(
-            (self.baseline, self.calibrated, self.weights),
-            delta,
-            paired=True,
-            vectorized=True,
-            n_resamples=BOOTSTRAP_RESAMPLES,
-            method="percentile",
-            batch=100,
-            rng=np.random.default_rng(seed),
-        )
-        return resampled.bootstrap_distribution
 
 
 def compare(pairing: Pairing) -> pd.DataFrame:
@@ -156,22 +118,25 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     Returns:
         A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by
         these: scores as lm-eval computes them (means, perplexities, bits per byte), the difference `delta` with its
-        paired bootstrap 95% interval `low` to `high`, and for metrics that are 0 or 1 per document the 2 x 2 counts and
-        the exact McNemar `p`, with `p_holm` corrected over the rows of the same model and settings. `standard_error` is
-        that of the difference (of other scores than means, the standard deviation of their resampled differences);
-        `clustered_standard_error` is robust to documents of one cluster (MMLU's subjects, SQuAD's articles, `clusters`
-        of them) depending on each other. `seeds` is the number of seeds averaged; `baseline_sd`, `act_sd` and
-        `delta_sd` are the standard deviations over seeds (sample; missing for one seed). `noise` is the absolute
-        difference of two baseline runs, where there are two, and `noise_changed` the number of documents whose score
-        differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is False, a
-        run has no samples, or they hold no number for each document, and all but scores and difference is missing.
+        paired 95% interval `low` to `high`, of the kind `interval` (see `intervals`), and for metrics that are 0 or 1 per
+        document the 2 x 2 counts and the exact McNemar `p`, with `p_holm` corrected over the rows of the same model and
+        settings. `detectable` is the smallest difference that so many documents would show with a probability of 80%, and
+        `n_for_one_point` how many documents a difference of 0.01 needs for that (see `power`), where the score is a mean of
+        values between 0 and 1. `standard_error` is that of the difference (of other scores than means, the standard
+        deviation of the draws of what it may be); `clustered_standard_error` is robust to documents of one cluster (MMLU's
+        subjects, SQuAD's articles, `clusters` of them) depending on each other. `seeds` is the number of seeds averaged;
+        `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations over seeds (sample; missing for one seed).
+        `noise` is the absolute difference of two baseline runs, where there are two, and `noise_changed` the number of
+        documents whose score differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is
+        False, a run has no samples, or they hold no number for each document, and all but scores and difference is missing.
     """
     rows = []
     for key, values in pairing.values.groupby(_ROW, dropna=False, observed=True):
-        statistics = {**seed_spread(values), **statistics_of(PairedDocuments.of(values)), **standard_errors(values)}
+        drawn = PairedDocuments.of(values).draw()
+        statistics = {**seed_spread(values), **_statistics(drawn), **standard_errors(values), **_power([drawn], np.ones(1))}
         rows.append({**dict(zip(_ROW, key, strict=True)), "paired": True, **statistics})
     for key, scores in pairing.unpaired.groupby(_ROW, dropna=False, observed=True):
-        means = scores[_SIDES].mean()
+        means = scores[list(SIDES)].mean()
         means["delta"] = means["calibrated"] - means["baseline"]
         rows.append({**dict(zip(_ROW, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
     table = public_table(rows, COMPARISON_COLUMNS).sort_values(_ROW, ignore_index=True)
@@ -205,13 +170,13 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, TaskGroup]) -> pd.Data
     Returns:
         A row per model, settings, group, few-shot count, limit, filter and metric (`GROUP_COLUMNS`): how many of the group's
         `tasks` there are (of `of_tasks`), whether they are `weighted_by_size`, `n` documents in all, means over tasks, and the
-        95% interval of the difference, a percentile bootstrap over documents within each task. Unpaired tasks are not
+        95% interval of the difference, from draws within each task, and power, as `compare` has it. Unpaired tasks are not
         counted, and there is no row for one task, nor for tasks that an earlier group has averaged.
     """
     rows = []
     for key, values in pairing.values.groupby(_ROW_OF_AVERAGES, dropna=False, observed=True):
         tasks = {task: PairedDocuments.of(of_task) for task, of_task in values.groupby("task")}
-        resampled = {task: documents.resampled_deltas((SEED, number)) for number, (task, documents) in enumerate(tasks.items())}
+        draws = {task: documents.draw((SEED, number)) for number, (task, documents) in enumerate(tasks.items())}
         averaged: list[set[str]] = []
         for group, members in groups.items():
             there = [task for task in members.tasks if task in tasks]
@@ -220,11 +185,14 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, TaskGroup]) -> pd.Data
                 sizes = [len(tasks[task].weights) for task in there]
                 by_size = key[-1] in members.weighted_by_size
                 weights = np.array(sizes if by_size else [1] * len(there)) / (sum(sizes) if by_size else len(there))
-                means = {side: float(weights @ [tasks[task].scores[side] for task in there]) for side in _SIDES}
-                low, high = _interval(weights @ np.array([resampled[task] for task in there]))
+                means = {side: float(weights @ [tasks[task].scores[side] for task in there]) for side in SIDES}
+                drawn = [draws[task] for task in there]
                 counts = {"tasks": len(there), "of_tasks": len(members.tasks), "weighted_by_size": by_size, "n": sum(sizes)}
                 delta = means["calibrated"] - means["baseline"]
-                numbers = {**counts, **means, "delta": delta, "low": low, "high": high}
+                low, high = interval_of(average_deltas(drawn, weights), delta)
+                kind = kind_of_average(tasks[task].interval_kind for task in there)
+                numbers = {**counts, **means, "delta": delta, "low": low, "high": high, "interval": kind}
+                numbers |= _power(drawn, weights)
                 lower = all((task, key[-1]) in pairing.lower_is_better for task in there)
                 names = {**dict(zip(_ROW_OF_AVERAGES, key, strict=True)), "group": group}
                 rows.append({**names, "higher_is_better": not lower, **numbers})
@@ -245,7 +213,7 @@ def by_subject(pairing: Pairing) -> pd.DataFrame:
     for key, of_subject in values.groupby(key_columns, dropna=False, observed=True):
         names = dict(zip(key_columns, key, strict=True))
         lower = all((task, names["metric"]) in pairing.lower_is_better for task in of_subject["task"].unique())
-        statistics = statistics_of(PairedDocuments.of(of_subject, ("task", "doc_id")))
+        statistics = _statistics(PairedDocuments.of(of_subject, ("task", "doc_id")).draw())
         rows.append({**names, "subject": names["cluster"], "higher_is_better": not lower, **statistics})
     return public_table(rows, SUBJECT_COLUMNS)
 
@@ -253,7 +221,8 @@ def by_subject(pairing: Pairing) -> pd.DataFrame:
 def public_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     """A table of results with its public columns, from rows that may lack some and have more."""
     named = [{_PUBLIC_NAMES.get(name, name): value for name, value in row.items()} for row in rows]
-    return pd.DataFrame(named, columns=list(columns))
+    table = pd.DataFrame(named, columns=list(columns))
+    return table.astype({"n_for_one_point": "Int64"}) if "n_for_one_point" in table else table
 
 
 def in_order_of(table: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -329,70 +298,72 @@ def _spread(means: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def paired_statistics(baseline: np.ndarray, calibrated: np.ndarray) -> dict[str, float]:
+def paired_statistics(
+    baseline: np.ndarray, calibrated: np.ndarray, largest_change: float | None = None
+) -> dict[str, float | str]:
     """Compare two values per document.
 
     Args:
         baseline, calibrated: float `[documents]`, in the same order.
+        largest_change: see `PairedDocuments`.
 
     Returns:
-        `n`, the means `baseline` and `calibrated`, `delta`, and its interval from `low` to `high`, the percentile bootstrap of
-        the mean difference over documents (10,000 resamples, fixed seed). Where all values are 0 or 1, also the counts `both`,
-        `only_baseline`, `only_calibrated` and `neither`, and the exact McNemar `p`.
+        `n`, the means `baseline` and `calibrated`, `delta`, and its 95% interval from `low` to `high`, of the kind `interval`
+        (see `intervals`; 10,000 draws, fixed seed). Where all values are 0 or 1, also the counts `both`, `only_baseline`,
+        `only_calibrated` and `neither`, and the exact McNemar `p`.
     """
-    return statistics_of(PairedDocuments(baseline, calibrated, np.ones(len(baseline))))
+    ones = np.ones(len(baseline))
+    return _statistics(PairedDocuments(baseline, calibrated, ones, largest_change=largest_change).draw())
 
 
-def statistics_of(documents: PairedDocuments) -> dict[str, float]:
+def _statistics(drawn: DrawnDifferences) -> dict[str, float | str]:
     """Compare the scores of documents.
 
     Returns:
         What `paired_statistics` returns, for the scores of both sides instead of their means; where these are no means, without
-        counts and p, and with the `standard_error` of `delta`, the standard deviation of the resampled ones.
+        counts and p, and with the `standard_error` of `delta`, the standard deviation of the draws.
     """
-    baseline, calibrated = documents.baseline, documents.calibrated
-    resampled = documents.resampled_deltas(SEED)
-    low, high = _interval(resampled)
-    result = {"n": len(baseline), **documents.scores, "delta": documents.delta, "low": low, "high": high}
+    documents, deltas = drawn.documents, drawn.deltas()
+    low, high = interval_of(deltas, documents.delta)
+    result: dict[str, float | str] = {"n": len(documents), **documents.scores, "delta": documents.delta}
+    result |= {"low": low, "high": high, "interval": documents.interval_kind}
     if documents.aggregation != MEAN:
-        return {**result, "standard_error": float(resampled.std(ddof=1)) if len(baseline) > 1 else float("nan")}
-    if not np.isin(np.concatenate([baseline, calibrated]), (0, 1)).all():
+        return {**result, "standard_error": float(deltas.std(ddof=1)) if len(documents) > 1 else float("nan")}
+    if not documents.are_outcomes:
         return result
-    only_baseline = int(((baseline == 1) & (calibrated == 0)).sum())
-    only_calibrated = int(((baseline == 0) & (calibrated == 1)).sum())
-    both = int(((baseline == 1) & (calibrated == 1)).sum())
-    return {
-        **result,
-        "both": both,
-        "only_baseline": only_baseline,
-        "only_calibrated": only_calibrated,
-        "neither": len(baseline) - both - only_baseline - only_calibrated,
-        "p": exact_mcnemar(only_baseline, only_calibrated),
+    baseline, calibrated = (side == 1 for side in (documents.baseline, documents.calibrated))
+    counts = {
+        "both": int((baseline & calibrated).sum()),
+        "only_baseline": int((baseline & ~calibrated).sum()),
+        "only_calibrated": int((~baseline & calibrated).sum()),
+        "neither": int((~baseline & ~calibrated).sum()),
     }
+    return {**result, **counts, "p": exact_mcnemar(counts["only_baseline"], counts["only_calibrated"])}
 
 
-def bootstrap_interval(difference: np.ndarray) -> tuple[float, float]:
-    """The 95% percentile bootstrap interval of a mean; the mean itself where all values are equal."""
-    return _interval(bootstrap_means(difference, SEED))
+def _power(tasks: Sequence[DrawnDifferences], weights: np.ndarray) -> dict[str, float]:
+    """`detectable` and `n_for_one_point` of a task, or of an average over tasks with these weights."""
+    unseen = unseen_of_tasks([len(task.documents) for task in tasks], weights)
+    asked = [_for_power(task, of_task) for task, of_task in zip(tasks, unseen, strict=True)]
+    if len(tasks) == 1 and tasks[0].documents.are_outcomes:
+        n, discordance = asked[0].n, asked[0].discordance
+        return {
+            "detectable": detectable_difference(n, discordance),
+            "n_for_one_point": needed_documents(ONE_POINT, discordance),
+        }
+    result = {"detectable": detectable_average(asked, weights)}
+    if all(task.documents.are_shares for task in tasks):
+        result["n_for_one_point"] = needed_documents_of_average(ONE_POINT, asked, weights)
+    return result
 
 
-def bootstrap_means(difference: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
-    """The means of 10,000 samples drawn with replacement, float `[resamples]`."""
-    rng, n = np.random.default_rng(seed), len(difference)
-    values, counts = np.unique(difference, return_counts=True)
-    if len(values) == 1:
-        return np.full(BOOTSTRAP_RESAMPLES, values[0])
-    if len(values) <= _FEW_VALUES:  # how often each value is drawn is multinomial, which is far quicker than drawing documents
-        return rng.multinomial(n, counts / n, size=BOOTSTRAP_RESAMPLES) @ values / n
-    resampled = stats.bootstrap(
-        (difference,), np.mean, n_resamples=BOOTSTRAP_RESAMPLES, method="percentile", batch=100, rng=rng
-    )
-    return resampled.bootstrap_distribution
-
-
-def _interval(means: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
+def _for_power(drawn: DrawnDifferences, unseen: float) -> TaskDocuments:
+    """What power depends on, of documents of which `unseen` were not seen each way."""
+    documents, n = drawn.documents, len(drawn.documents)
+    if documents.are_outcomes:
+        changed = int((documents.baseline != documents.calibrated).sum())
+        return TaskDocuments(n, discordance=expected_discordance(changed, n, unseen))
+    return TaskDocuments(n, variance=n * float(drawn.deltas(unseen).var()))
 
 
 def exact_mcnemar(only_baseline: int, only_act: int) -> float:

@@ -14,8 +14,15 @@ from act_eval.report.study_tables import print_study, study_notes, study_table
 from act_eval.tables import BOOKTABS_NOTE, TerminalTable, TextTable, interval, number, one_line, p_value, with_spread
 
 PAIRED_NOTE = (
-    "Differences are paired by document; intervals are 95% percentile bootstrap over documents (10,000 resamples); p is "
-    "the exact McNemar test, and Holm p the same corrected for the number of rows of its table."
+    "Differences are paired by document. Intervals are 95%: where each document is 0 or 1, of the posterior of how many are "
+    "gained and lost, elsewhere a Bayesian bootstrap over documents (the column interval of the CSV says which). Both leave "
+    "room for changes that were not seen. p is the exact McNemar test, which asks for more where few documents changed, and "
+    "Holm p the same corrected for the number of rows of its table."
+)
+POWER_NOTE = (
+    "Detectable is the smallest difference that so many documents, of which so many change, would show with a probability of "
+    "80%, by the exact McNemar test at 5%, not corrected, or, for averages and for metrics that are not 0 or 1, by a 95% "
+    "interval without zero."
 )
 OVERVIEW_NOTE = (
     "Best in bold; * differs from the baseline: Holm p below 0.05, or, for averages and for metrics that are not 0 or 1, a 95% "
@@ -25,17 +32,17 @@ CLUSTER_NOTE = (
     "SE is the standard error of delta; clustered SE allows documents of one subject or article to depend on each other."
 )
 SCORE_NOTE = (
-    "Perplexities and bits per byte are computed from all documents as lm-eval does, and anew for each bootstrap resample; "
+    "Perplexities and bits per byte are computed from all documents as lm-eval does, and anew for each draw of the bootstrap; "
     "less is better."
 )
 UNPAIRED_NOTE = "Where it says unpaired, scores are lm-eval's own, and their difference has no interval and no test."
 NOISE_NOTE = (
     "Noise is how much two runs of the baseline differ: the absolute difference, and how many documents have another score."
 )
-GROUP_NOTE = "Averages give every task the same weight; their intervals resample documents within each task."
+GROUP_NOTE = "Averages give every task the same weight; their intervals weigh documents anew within each task."
 WEIGHTED_NOTE = (
     "Where it says by size, tasks count by their number of documents, as lm-eval's group has it; the other averages "
-    "give every task the same weight. Their intervals resample documents within each task."
+    "give every task the same weight. Their intervals weigh documents anew within each task."
 )
 LABEL_PRIORS_NOTE = (
     "Label priors are corrected by batch calibration (Zhou et al., ICLR 2024), in the same way for baseline and ACT: from the "
@@ -46,14 +53,21 @@ REPLIES_NOTE = (
     "Replies are as the model wrote them, before lm-eval's filters: empty is the share without anything but white space, "
     "characters the mean length without white space at both ends."
 )
-TERMINAL_NOTE = "paired by document: bootstrap interval, exact McNemar p"
+TERMINAL_NOTE = "paired by document: interval with room for unseen changes, exact McNemar p"
 SHORT_NAMES_NOTE = "the model by the end of its path; whole in comparison.csv"
 SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
 _MEANS = (("baseline", "baseline", ".3f"), ("ACT", "act", ".3f"), ("delta", "delta", "+.3f"))  # header, column, form
 _PRIORS_IN_TERMINAL = ("task", "metric", "shots", "n", "labels", "baseline", "ACT", "delta", "95% interval", "McNemar p")
-_TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p")
-_LEFT_OUT = ("median baseline", "median ACT", "n", "p", "95% interval")  # by a narrow terminal, the first one first
+_TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p", "detectable")
+_LEFT_OUT = (
+    "detectable",
+    "median baseline",
+    "median ACT",
+    "n",
+    "p",
+    "95% interval",
+)  # by a narrow terminal, the first one first
 _NAMES = ("model", "settings", "task", "metric", "group", "subject", "label", "replies")
 _AFTER_CORRECTION = "After label priors are corrected"
 
@@ -83,7 +97,7 @@ def label_tables(report: Report) -> list[TextTable]:
 def report_notes(report: Report) -> list[str]:
     """What the columns of the tables mean, a sentence or two each."""
     of_studies = dict.fromkeys(note for findings in report.studies for note in study_notes(findings))
-    notes = [*of_studies, OVERVIEW_NOTE, PAIRED_NOTE]
+    notes = [*of_studies, OVERVIEW_NOTE, PAIRED_NOTE, POWER_NOTE]
     if report.comparison["metric"].isin(METRICS_OF_LIKELIHOOD).any():
         notes.append(SCORE_NOTE)
     if not report.comparison["paired"].all():
@@ -118,6 +132,7 @@ def comparison_texts(comparison: pd.DataFrame) -> pd.DataFrame:
                 "n": number(row["n"], ".0f"),
                 **{header: with_spread(row[column], row[f"{column}_sd"], form) for header, column, form in _MEANS},
                 "95% interval": interval(row["low"], row["high"]),
+                "detectable": number(row["detectable"], ".3f"),
                 "SE": number(row["standard_error"], ".3f"),
                 "clustered SE": number(row["clustered_standard_error"], ".3f"),
                 "only baseline right": number(row["only_baseline"], ".0f"),
@@ -144,7 +159,8 @@ def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
             texts["tasks"] = f"{row['tasks']}{of_tasks}{', by size' if row['weighted_by_size'] else ''}"
         texts |= {"metric": _metric(row), "shots": number(row["num_fewshot"], ".0f"), "n": number(row["n"], ".0f")}
         texts |= {header: number(row[column], form) for header, column, form in _MEANS}
-        rows.append({**texts, "95% interval": interval(row["low"], row["high"])})
+        texts["95% interval"] = interval(row["low"], row["high"])
+        rows.append(texts | ({"detectable": number(row["detectable"], ".3f")} if name == "group" else {}))
     return pd.DataFrame(rows)
 
 

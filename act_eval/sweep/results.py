@@ -30,6 +30,7 @@ _STATISTICS = [
     "delta",
     "low",
     "high",
+    "interval",
     "p",
     "p_holm",
 ]
@@ -96,4 +97,4 @@ def _same_as_baseline(statistics: pd.DataFrame) -> pd.DataFrame:
     """The rows of a point that changes nothing: the baseline's scores, and no difference."""
     rows = statistics.drop_duplicates(["task", "num_fewshot", "filter", "metric"])
     nothing = dict.fromkeys(("low", "high", "p", "p_holm"), float("nan"))
-    return rows.assign(settings="baseline", num_heads=0, act=rows["baseline"], delta=0.0, **nothing)
+    return rows.assign(settings="baseline", num_heads=0, act=rows["baseline"], delta=0.0, interval=None, **nothing)

@@ -17,7 +17,7 @@ from act_eval.report.load import ReportError, load
 from act_eval.report.older_files import current_form
 from act_eval.report.pairing import pair
 from act_eval.report.settings_text import describe_settings, is_baseline
-from act_eval.report.statistics import bootstrap_interval, compare, exact_mcnemar, paired_statistics
+from act_eval.report.statistics import compare, exact_mcnemar, paired_statistics
 from act_eval.report.write import write_report
 
 pytestmark = pytest.mark.tier("unit")
@@ -413,32 +413,16 @@ class TestStatistics:
 
     def test_hand_computed(self):
         flips = paired_statistics(np.zeros(6), np.ones(6))
-        assert (flips["delta"], flips["low"], flips["high"], flips["p"]) == (1, 1, 1, 2 / 64)
+        assert (flips["delta"], flips["high"], flips["p"]) == (1, 1, 2 / 64)
+        assert 0.3 < flips["low"] < 0.6
         single = paired_statistics(np.ones(1), np.zeros(1))
         assert (single["n"], single["delta"], single["p"]) == (1, -1, 1)
 
-    def test_few_values_are_bootstrapped_like_many(self, monkeypatch):
-        difference = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=300)
-        quick = bootstrap_interval(difference)
-        monkeypatch.setattr("act_eval.report.statistics._FEW_VALUES", 0)
-        assert quick == pytest.approx(bootstrap_interval(difference), abs=0.005)
-
     def test_nothing_changed(self):
         assert exact_mcnemar(0, 0) == 1
-        assert bootstrap_interval(np.zeros(10)) == (0, 0)
 
     def test_scores_that_are_no_outcomes_have_no_counts(self):
         assert "p" not in paired_statistics(np.array([0.5, 1.0]), np.array([0.2, 1.0]))
-
-    def test_interval_covers(self):
-        """Of 200 samples with a true difference of 0.1, about 95% of the intervals hold it."""
-        rng = np.random.default_rng(0)
-        covered = 0
-        for _ in range(200):
-            difference = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=150)
-            low, high = bootstrap_interval(difference)
-            covered += low <= 0.1 <= high
-        assert 0.9 <= covered / 200 <= 0.99
 
 
 @pytest.mark.tier("slow")
