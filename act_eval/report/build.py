@@ -161,7 +161,7 @@ def make_report(
     groups = _groups(results, tasks, options.group_by)
     priors = correct_label_priors(pairing, results.answers, groups)
     replies = compare_replies(pairing, results.answers)
-    findings = (study_findings(study, pairing, comparison) for study in results.studies)
+    findings = (study_findings(study, pairing, comparison, priors, replies) for study in results.studies)
     return Report(
         runs=results.runs,
         comparison=comparison,

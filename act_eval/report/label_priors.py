@@ -17,16 +17,16 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from act_eval.report.aggregation import MEAN
 from act_eval.report.answers import NO_GOLD, Answers
-from act_eval.report.pairing import Pairing
+from act_eval.report.intervals import PairedDocuments
+from act_eval.report.pairing import VALUE_COLUMNS, Pairing
 from act_eval.report.statistics import (
     COMPARISON_COLUMNS,
     GROUP_COLUMNS,
-    PairedDocuments,
     compare,
     in_order_of,
     macro_averages,
+    paired_statistics,
     public_table,
-    statistics_of,
 )
 from act_eval.task_groups import TaskGroup
 
@@ -63,12 +63,15 @@ class LabelPriors:
             `probability`, and so often it is `predicted` and, of these, `right`, before and after the correction. Counts are
             means over seeds.
         notes: which tasks have no label priors, and why, a sentence for each reason.
+        before, after: rows of `Pairing.values` of these tasks, without correction and with it.
     """
 
     tasks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(LABEL_PRIOR_COLUMNS)))
     groups: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(LABEL_PRIOR_GROUP_COLUMNS)))
     labels: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(LABEL_COLUMNS)))
     notes: tuple[str, ...] = ()
+    before: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(VALUE_COLUMNS)))
+    after: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(VALUE_COLUMNS)))
 
 
 class _NoPriorsError(Exception):
@@ -113,6 +116,8 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
         _with_numbers_before(macro_averages(all_after, groups), macro_averages(all_before, groups), _ROW_OF_AVERAGES),
         _means_over_seeds(labels),
         notes,
+        all_before.values,
+        all_after.values,
     )
 
 
@@ -256,7 +261,8 @@ def _before_and_labels(values: pd.DataFrame) -> pd.DataFrame:
     """Scores, their difference, and the number of labels, for each row of a comparison of `values`."""
     rows = []
     for key, of_row in values.groupby(_ROW, dropna=False, observed=True):
-        numbers = {"labels": of_row["labels"].iloc[0], **statistics_of(PairedDocuments.of(of_row))}
+        documents = PairedDocuments.of(of_row)
+        numbers = {"labels": of_row["labels"].iloc[0], **paired_statistics(documents.baseline, documents.calibrated)}
         rows.append({**dict(zip(_ROW, key, strict=True)), **numbers})
     return public_table(rows, (*_ROW, "labels", *_NUMBERS_BEFORE))
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from act_eval.report.aggregation import MEAN
 from act_eval.report.answers import REPLY_MEASURES, Answers
+from act_eval.report.intervals import PairedDocuments
 from act_eval.report.pairing import Pairing
-from act_eval.report.statistics import PairedDocuments, compare, in_order_of
+from act_eval.report.statistics import compare, in_order_of
 
 REPLY_COLUMNS = (
     "model",

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from act_eval.report.label_priors import LabelPriors
 from act_eval.report.load import LoadedStudy
 from act_eval.report.pairing import Pairing
 from act_eval.report.statistics import compare, differs, macro_averages
-from act_eval.report.verdict import Difference, Evidence, Verdict, Worse, judge
+from act_eval.report.verdict import CorrectedPriors, Difference, EmptyReplies, Evidence, Verdict, Worse, judge
 from act_eval.study_record import ALL, FOUND, SWITCHED_OFF, StudyRecord, is_random
 from act_eval.task_groups import TaskGroup
 
@@ -40,6 +41,12 @@ STUDY_COLUMNS = (
     "switched_off_delta",
     "switched_off_low",
     "switched_off_high",
+    "corrected_baseline",
+    "corrected_delta",
+    "corrected_low",
+    "corrected_high",
+    "detectable",
+    "n_for_one_point",
 )
 
 _CONTROLS = {ALL: "all_heads", SWITCHED_OFF: "switched_off"}
@@ -58,8 +65,10 @@ class StudyFindings:
         table: a row for each task, then for the average over them and over those that the search did not see
             (`STUDY_COLUMNS`): scores of baseline and heads found with their paired difference and its 95% interval, and
             differences of the controls from the baseline. That of the random heads is the mean over `random_sets` sets, with
-            the least and the most; `beyond_random` is that of the heads found from this mean. What was not run, or is not
-            finished, is missing.
+            the least and the most; `beyond_random` is that of the heads found from this mean. `corrected_` numbers are those of
+            baseline and heads found after label priors are corrected, on average over those tasks that have any. `detectable`
+            and `n_for_one_point` are as in `statistics.compare`, of the heads found, or of all heads where none was found. What
+            was not run, or is not finished, is missing.
         verdict: what it comes to; None where the primary comparison is not finished.
     """
 
@@ -74,13 +83,17 @@ class StudyFindings:
         return model == self.model and settings in self.settings
 
 
-def study_findings(study: LoadedStudy, pairing: Pairing, comparison: pd.DataFrame) -> StudyFindings | None:
+def study_findings(
+    study: LoadedStudy, pairing: Pairing, comparison: pd.DataFrame, priors: LabelPriors, replies: pd.DataFrame
+) -> StudyFindings | None:
     """Collect what a study found; None where nothing of it can be compared yet.
 
     Args:
         study: what it is about, and which settings stand for which variant.
         pairing: of all runs.
         comparison: of all runs, see `statistics.compare`.
+        priors: of all runs.
+        replies: of all runs, see `replies.compare_replies`.
     """
     record = study.record
     values = pairing.values[(pairing.values["model"] == study.model) & _counts(pairing.values, record)]
@@ -93,11 +106,15 @@ def study_findings(study: LoadedStudy, pairing: Pairing, comparison: pd.DataFram
     if random and FOUND in of_variants:
         beyond = _against_mean(of_variants[FOUND], [of_variants[name] for name in random])
         statistics["beyond_random"] = _statistics(beyond, pairing, record)
-    table = pd.DataFrame(_rows(record, statistics, random), columns=list(STUDY_COLUMNS))
+    corrected = _corrected(study, priors, pairing)
+    table = pd.DataFrame(_rows(record, statistics, random, corrected), columns=list(STUDY_COLUMNS))
     verdict = None
     if study.is_finished and record.search is not None:
-        found = comparison[(comparison["model"] == study.model) & (comparison["settings"] == study.settings.get(FOUND))]
-        verdict = judge(_evidence(record, table, found))
+        of_found = [
+            rows[(rows["model"] == study.model) & (rows["settings"] == study.settings.get(FOUND))]
+            for rows in (comparison, replies)
+        ]
+        verdict = judge(_evidence(record, table, *of_found))
     return StudyFindings(record, study.model, tuple(study.settings.values()), table, verdict)
 
 
@@ -125,6 +142,17 @@ def _statistics(values: pd.DataFrame, pairing: Pairing, record: StudyRecord) -> 
     return found
 
 
+def _corrected(study: LoadedStudy, priors: LabelPriors, pairing: Pairing) -> dict[str, Mapping[Any, Any]]:
+    """Scores and differences of the heads found after label priors are corrected: by task, and on average over such tasks."""
+    after = priors.after[_counts(priors.after, study.record)]
+    after = after[(after["model"] == study.model) & (after["settings"] == study.settings.get(FOUND))]
+    tasks = set(after["task"])
+    scores = {task: score for task, score in study.record.scores.items() if task in tasks}
+    if not scores:
+        return {}
+    return _statistics(after, pairing, replace(study.record, scores=scores))
+
+
 def _against_mean(found: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Values of the heads found, with the mean of other variants in place of the baseline."""
     together = pd.concat([found, *others], keys=range(len(others) + 1))
@@ -134,7 +162,10 @@ def _against_mean(found: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.Dat
 
 
 def _rows(
-    record: StudyRecord, statistics: Mapping[str, Mapping[str, Mapping[Any, Any]]], random: Mapping[str, Any]
+    record: StudyRecord,
+    statistics: Mapping[str, Mapping[str, Mapping[Any, Any]]],
+    random: Mapping[str, Any],
+    corrected: Mapping[str, Mapping[Any, Any]],
 ) -> Iterator[dict[str, Any]]:
     """The rows of `StudyFindings.table`."""
     for name in (*record.tasks, AVERAGE, *([AVERAGE_OF_UNSEEN] if record.searched and record.unseen else [])):
@@ -152,6 +183,10 @@ def _rows(
         if deltas:
             row |= {"random_sets": len(deltas), "random_delta": sum(deltas) / len(deltas)}
             row |= {"random_least": min(deltas), "random_most": max(deltas)}
+        if name in corrected and name != AVERAGE_OF_UNSEEN:
+            row |= {"corrected_baseline": corrected[name]["baseline"], **_difference(corrected[name], "corrected_")}
+        main = there.get(FOUND, there.get(ALL, {}))
+        row |= {column: main.get(column) for column in ("detectable", "n_for_one_point")}
         yield row
 
 
@@ -165,13 +200,14 @@ def _metric_of_all(record: StudyRecord) -> str:
     return metrics.pop() if len(metrics) == 1 else "each task's own"
 
 
-def _evidence(record: StudyRecord, table: pd.DataFrame, found: pd.DataFrame) -> Evidence:
+def _evidence(record: StudyRecord, table: pd.DataFrame, found: pd.DataFrame, replies: pd.DataFrame) -> Evidence:
     """What the verdict follows from.
 
     Args:
         record: of the study.
         table: see `StudyFindings`.
         found: the comparison of the heads found with the baseline, of all tasks and metrics.
+        replies: of the heads found and the baseline.
     """
     search = record.search or {}
     average = table[table["task"] == AVERAGE].iloc[0]
@@ -193,8 +229,29 @@ def _evidence(record: StudyRecord, table: pd.DataFrame, found: pd.DataFrame) -> 
         random_most=_number(average["random_most"]),
         beyond_random=_as_difference(average, "beyond_random_"),
         switched_off=_as_difference(average, "switched_off_"),
+        priors=_priors(record, table),
+        detectable=_number(average["detectable"]),
+        documents_for_a_point=None if pd.isna(average["n_for_one_point"]) else int(average["n_for_one_point"]),
         worse=tuple(_worse(found)),
+        empty_replies=tuple(_empty_replies(replies)),
     )
+
+
+def _priors(record: StudyRecord, table: pd.DataFrame) -> CorrectedPriors | None:
+    """What correcting label priors leaves of the difference; None where no task has any."""
+    tasks = table[table["task"].isin(record.tasks) & table["corrected_delta"].notna()]
+    average = table[table["task"] == AVERAGE].iloc[0]
+    difference = _as_difference(average, "corrected_")
+    if difference is None:
+        return None
+    return CorrectedPriors(len(tasks), float(tasks["baseline"].mean()), float(average["corrected_baseline"]), difference)
+
+
+def _empty_replies(replies: pd.DataFrame) -> Iterator[EmptyReplies]:
+    """The tasks of which significantly more replies are empty than with the baseline."""
+    for _, row in replies[(replies["measure"] == "empty") & (replies["low"] > 0)].iterrows():
+        number = int(row["n"])
+        yield EmptyReplies(str(row["task"]), number, round(number * row["baseline"]), round(number * row["act"]))
 
 
 def _worse(rows: pd.DataFrame) -> Iterator[Worse]:

@@ -12,9 +12,10 @@ from act_eval.report.study import AVERAGE, StudyFindings
 from act_eval.tables import TextTable, interval, number
 
 STUDY_NOTE = (
-    "In a study, ACT is ACT in the heads found, and delta its difference from the baseline. Beside it are the differences of "
-    "ACT in all heads, of ACT in as many random heads of the same layers (the mean over several sets, the least and the most), "
-    "and of the heads found switched off. The primary comparison is the average; it was fixed before anything was evaluated."
+    "In a study, ACT is ACT in the heads found, and delta its difference from the baseline; beside it is what is left of that "
+    "after label priors are corrected. The other differences from the baseline are those of ACT in all heads, of ACT in as many "
+    "random heads of the same layers (the mean over several sets, the least and the most), and of the heads found switched off. "
+    "The primary comparison is the average; it was fixed before anything was evaluated."
 )
 STUDY_CSV = "study.csv"
 TITLE = "Study"
@@ -38,6 +39,7 @@ def study_table(findings: StudyFindings) -> TextTable:
                 "ACT": number(row["found"], ".3f"),
                 "delta": number(row["delta"], "+.3f"),
                 "95% interval": interval(row["low"], row["high"]),
+                "priors corrected": number(row["corrected_delta"], "+.3f"),
                 "all heads": number(row["all_heads_delta"], "+.3f"),
                 "random heads": f"{number(row['random_delta'], '+.3f')}{sets}",
                 "switched off": number(row["switched_off_delta"], "+.3f"),
@@ -59,7 +61,7 @@ def print_study(findings: StudyFindings, console: Console) -> None:
         console.print()
     last = len(findings.record.tasks) - 1
     shown = study_table(findings).to_terminal(
-        leave_out=("n", "switched off", "all heads", "random heads"),
+        leave_out=("n", "switched off", "all heads", "priors corrected", "random heads"),
         elsewhere=STUDY_CSV,
         notes=list(study_notes(findings))[1:],
         ends_of_sections=[last],
