@@ -83,7 +83,8 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
 
     Baseline and ACT are each corrected with their own priors. For `acc`, probabilities are the softmax of the choices'
     log-probabilities; for `acc_norm`, of these per character, as lm-eval ranks them. Priors are cross-fitted: documents are
-    split into two halves at random, the same for all runs, and each half is corrected with the priors of the other.
+    split into two halves at random, the same for all runs, and each half is corrected with the priors of the other. Intervals
+    and tests take the priors as given.
 
     Args:
         pairing: what `pairing.pair` returned.

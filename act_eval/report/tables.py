@@ -47,7 +47,8 @@ WEIGHTED_NOTE = (
 LABEL_PRIORS_NOTE = (
     "Label priors are corrected by batch calibration (Zhou et al., ICLR 2024), in the same way for baseline and ACT: from the "
     "log-probability of each label, the logarithm of its mean probability over one half of the documents is subtracted in the "
-    "other half (halves at random, the same for all runs). A difference that vanishes was a shift of which label is preferred."
+    "other half (halves at random, the same for all runs). A difference that vanishes was a shift of which label is preferred. "
+    "Where some labels are more frequent than others, a preference that is right is taken away too."
 )
 REPLIES_NOTE = (
     "Replies are as the model wrote them, before lm-eval's filters: empty is the share without anything but white space, "
