@@ -247,7 +247,7 @@ class TestSelection:
         noise = np.random.default_rng(0).normal(size=20)
         right = lambda count: np.arange(20) < count  # noqa: E731
         correct = np.stack([right(10), right(18), right(18), right(12)])
-        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
+        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise]), EVERY) == 1
         assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
         assert choose_head_set(correct[::-1], np.stack([noise] * 4)) == 1
         assert choose_head_set(correct[:1], noise[None]) == 0

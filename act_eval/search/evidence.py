@@ -1,0 +1,123 @@
+"""Evidence that head sets raise the accuracy, from documents on which no head was chosen.
+
+Accuracy alone is slow evidence: few documents change from wrong to right, and the rest say nothing. The margin is quick, but a
+rise of it may be worth nothing, as where sure answers become surer. So a set is *supported* only by two tests, each at 5%:
+
+- its mean **margin** rises, and
+- its **smoothed accuracy** rises: the accuracy that the documents would have on average if their margins were moved a little,
+  where a document whose margin comes close to 0, or leaves it, counts in part, and one far from it not at all. A margin is
+  moved by a normal error with a fifth of the spread of the task's baseline margins. For `loglikelihood` tasks, which have no
+  other choices, it is the accuracy itself;
+
+and if the accuracy that was counted rises as well. The first keeps out what raises the accuracy by chance answers, the second
+what leaves the accuracy as it is.
+
+Both tests are paired by document and corrected for the number of sets: the sign of each document's changes is flipped at
+random, for all sets together, and a set's p is the share of flips in which any set does as well as it does (max-T; Westfall and
+Young, "Resampling-Based Multiple Testing", 1993). The p of a set is the greater of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import ndtr
+from scipy.stats import median_abs_deviation, norm
+
+from act_eval.search.scores import Scores
+
+LEVEL = 0.05
+_SMOOTHING = 0.2  # of the spread of a task's baseline margins
+_FLIPS = 9999
+_FLIPS_AT_ONCE = 500
+_ROUNDING = 1e-9
+
+
+def p_values(
+    tasks: np.ndarray, baseline: Scores, of_sets: Sequence[Scores], has_choices: np.ndarray, dropped: int = 0
+) -> np.ndarray:
+    """Test whether head sets do better than no heads.
+
+    Args:
+        tasks: str `[documents]`.
+        baseline: without calibration, `[documents]`.
+        of_sets: with each set of heads, `[documents]` each; at least one.
+        has_choices: bool `[documents]`, False for documents of `loglikelihood` tasks.
+        dropped: how many further sets were tried on some of the documents, and dropped for what was seen there. They count
+            as if each were tested by itself.
+
+    Returns:
+        float64 `[sets]`, the p of each set by both tests, one-sided, corrected for the number of sets. The same scores always
+        give the same.
+    """
+    margins = np.stack([scores.margin - baseline.margin for scores in of_sets])
+    before = smoothed_accuracy(tasks, baseline, baseline, has_choices)
+    smoothed = np.stack([smoothed_accuracy(tasks, baseline, scores, has_choices) - before for scores in of_sets])
+    return np.maximum(*(_corrected_p_values(changes, dropped) for changes in (margins, smoothed)))
+
+
+def smoothed_accuracy(
+    tasks: np.ndarray, baseline: Scores, scores: Scores, has_choices: np.ndarray, smoothing: float = _SMOOTHING
+) -> np.ndarray:
+    """Count each document in part, by how likely it would be right if its margin was moved a little.
+
+    Args:
+        tasks: str `[documents]`.
+        baseline: without calibration, which says how much margins are moved.
+        scores: of the same documents.
+        has_choices: bool `[documents]`; where it is False, accuracy is not smoothed.
+        smoothing: how much margins are moved, as a share of the spread of the task's baseline margins.
+
+    Returns:
+        float64 `[documents]`, in [0, 1].
+    """
+    accuracy = scores.correct.astype(float)
+    for task in np.unique(tasks[has_choices]):
+        of_task = (tasks == task) & has_choices
+        moved_by = smoothing * float(median_abs_deviation(baseline.margin[of_task], scale="normal"))
+        if np.isfinite(moved_by) and moved_by > 0:
+            accuracy[of_task] = ndtr(scores.margin[of_task] / moved_by)
+    return accuracy
+
+
+def gain_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """A 95% interval of a difference in accuracy, paired by document, for one set by itself.
+
+    Wald's interval with one document more in each of the two cells that changed, which covers also where few or none did
+    (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired Data",
+    Journal of Educational and Behavioral Statistics, 2012).
+
+    Args:
+        before, after: bool `[documents]`, which are right.
+    """
+    n = len(before)
+    gained, lost = (after & ~before).sum() + 1, (before & ~after).sum() + 1
+    difference = (gained - lost) / (n + 2)
+    error = np.sqrt(((gained + lost) / (n + 2) - difference**2) / (n + 2))
+    half = norm.ppf(0.975) * error
+    return max(-1.0, float(difference - half)), min(1.0, float(difference + half))
+
+
+def _corrected_p_values(changes: np.ndarray, dropped: int) -> np.ndarray:
+    """The p of each set, float64 `[sets]`, from changes of documents, `[sets, documents]`: is the mean above 0?"""
+    lengths = np.linalg.norm(changes, axis=-1)
+    with_changes = lengths > 0
+    p = np.ones(len(changes))
+    if not with_changes.any():
+        return p
+    directions = changes[with_changes] / lengths[with_changes, None]
+    observed = directions.sum(-1)
+    rng = np.random.default_rng(0)
+    any_as_good, itself_as_good = np.zeros(len(observed)), np.zeros((len(observed), len(observed)))
+    for start in range(0, _FLIPS, _FLIPS_AT_ONCE):
+        signs = rng.integers(0, 2, (min(_FLIPS_AT_ONCE, _FLIPS - start), changes.shape[-1])) * 2.0 - 1
+        flipped = signs @ directions.T
+        any_as_good += (flipped.max(-1)[:, None] >= observed - _ROUNDING).sum(0)
+        if dropped:
+            itself_as_good += (flipped[:, :, None] >= observed - _ROUNDING).sum(0)
+    corrected = (1 + any_as_good) / (1 + _FLIPS)
+    if dropped:
+        corrected += dropped * (1 + itself_as_good.max(0)) / (1 + _FLIPS)
+    p[with_changes] = np.minimum(corrected, 1.0)
+    return p
