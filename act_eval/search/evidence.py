@@ -52,33 +52,46 @@ def p_values(
         give the same.
     """
     margins = np.stack([scores.margin - baseline.margin for scores in of_sets])
-    before = smoothed_accuracy(tasks, baseline, baseline, has_choices)
-    smoothed = np.stack([smoothed_accuracy(tasks, baseline, scores, has_choices) - before for scores in of_sets])
+    moved_by = small_moves(tasks, baseline.margin, has_choices)
+    before = smoothed_accuracy(baseline, moved_by)
+    smoothed = np.stack([smoothed_accuracy(scores, moved_by) - before for scores in of_sets])
     return np.maximum(*(_corrected_p_values(changes, dropped) for changes in (margins, smoothed)))
 
 
-def smoothed_accuracy(
-    tasks: np.ndarray, baseline: Scores, scores: Scores, has_choices: np.ndarray, smoothing: float = _SMOOTHING
+def small_moves(
+    tasks: np.ndarray, margin: np.ndarray, has_choices: np.ndarray, share_of_spread: float = _SMOOTHING
 ) -> np.ndarray:
-    """Count each document in part, by how likely it would be right if its margin was moved a little.
+    """By how much margins are moved to smooth an accuracy.
 
     Args:
         tasks: str `[documents]`.
-        baseline: without calibration, which says how much margins are moved.
-        scores: of the same documents.
-        has_choices: bool `[documents]`; where it is False, accuracy is not smoothed.
-        smoothing: how much margins are moved, as a share of the spread of the task's baseline margins.
+        margin: float64 `[documents]`, without calibration.
+        has_choices: bool `[documents]`, False for documents of `loglikelihood` tasks.
+        share_of_spread: of the margins of a task (their median absolute deviation, as that of a normal distribution).
+
+    Returns:
+        float64 `[documents]`, a standard deviation in nats; 0 where there are no choices.
+    """
+    moved_by = np.zeros(len(tasks))
+    for task in np.unique(tasks[has_choices]):
+        of_task = (tasks == task) & has_choices
+        spread = float(median_abs_deviation(margin[of_task], scale="normal"))
+        moved_by[of_task] = share_of_spread * spread if np.isfinite(spread) else 0.0
+    return moved_by
+
+
+def smoothed_accuracy(scores: Scores, moved_by: np.ndarray) -> np.ndarray:
+    """Count each document in part, by how likely it would be right if its margin was moved a little.
+
+    Args:
+        scores: `[documents]`.
+        moved_by: float64 `[documents]`, see `small_moves`; where it is 0, a document is right or not.
 
     Returns:
         float64 `[documents]`, in [0, 1].
     """
-    accuracy = scores.correct.astype(float)
-    for task in np.unique(tasks[has_choices]):
-        of_task = (tasks == task) & has_choices
-        moved_by = smoothing * float(median_abs_deviation(baseline.margin[of_task], scale="normal"))
-        if np.isfinite(moved_by) and moved_by > 0:
-            accuracy[of_task] = ndtr(scores.margin[of_task] / moved_by)
-    return accuracy
+    moves = moved_by > 0
+    return np.where(moves, ndtr(scores.margin / np.where(moves, moved_by, 1.0)), scores.correct)
 
 
 def gain_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:

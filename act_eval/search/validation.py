@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from act_eval.search.documents import CalibrationDocument
-from act_eval.search.evidence import LEVEL, gain_interval, p_values, smoothed_accuracy
+from act_eval.search.evidence import LEVEL, gain_interval, p_values, small_moves, smoothed_accuracy
 from act_eval.search.heads import Head, profile_from_heads
 from act_eval.search.results import ValidatedGain
 from act_eval.search.scores import PairedScores, Scores
@@ -141,12 +141,8 @@ class _RoundsOfHeadSets:
 
 def _promising(documents: Sequence[CalibrationDocument], scores: Mapping[int, Scores], number: int) -> list[int]:
     """The sets that go on to the second round, by their number of heads, ascending: no heads, and the best others."""
-    tasks, has_choices = _tasks(documents), _has_choices(documents)
-    value = {
-        size: smoothed_accuracy(tasks, scores[0], of_set, has_choices, _SMOOTHING_OF_FIRST_ROUND).mean()
-        for size, of_set in scores.items()
-        if size
-    }
+    moved_by = small_moves(_tasks(documents), scores[0].margin, _has_choices(documents), _SMOOTHING_OF_FIRST_ROUND)
+    value = {size: smoothed_accuracy(of_set, moved_by).mean() for size, of_set in scores.items() if size}
     best = sorted(value, key=lambda size: (-value[size], size))
     return sorted([0, *best[: number - 1]])
 
