@@ -23,12 +23,18 @@ def scores(margin):
     return Scores(margin > 0, margin)
 
 
-def exact_p_values(changes):
+def stratified_t(tasks, changes):
+    """The sum over its standard error within tasks."""
+    variance = sum(len(of_task) * of_task.var(ddof=1) for of_task in (changes[tasks == task] for task in set(tasks)))
+    return changes.sum() / np.sqrt(variance)
+
+
+def exact_p_values(tasks, changes):
     """Max-T over all flips of signs, by brute force."""
     signs = np.array(list(product([-1, 1], repeat=changes.shape[1])))
-    z = np.array([row.sum() / np.sqrt((row**2).sum()) for row in changes])
-    flipped = np.array([[(sign * row).sum() / np.sqrt((row**2).sum()) for row in changes] for sign in signs])
-    return np.array([(flipped.max(1) >= value - 1e-9).mean() for value in z])
+    t = np.array([stratified_t(tasks, row) for row in changes])
+    flipped = np.array([[stratified_t(tasks, sign * row) for row in changes] for sign in signs])
+    return np.array([(flipped.max(1) >= value - 1e-9).mean() for value in t])
 
 
 class TestPValues:
@@ -46,7 +52,7 @@ class TestPValues:
             for number, of_set in enumerate(of_sets):
                 after = of_set.margin[of_task]
                 smoothed[number, of_task] = stats.norm.cdf(after / moved_by) - stats.norm.cdf(before / moved_by)
-        expected = np.maximum(exact_p_values(margins), exact_p_values(smoothed))
+        expected = np.maximum(exact_p_values(tasks, margins), exact_p_values(tasks, smoothed))
         assert expected.min() < 0.1 < expected.max()
         np.testing.assert_allclose(p_values(tasks, baseline, of_sets, has_choices), expected, atol=0.015)
 
@@ -70,6 +76,16 @@ class TestPValues:
         assert (few < more).all()
         alone = np.array([p_values(tasks, baseline, [of_set], has_choices)[0] for of_set in of_sets])
         assert (more <= 6 * alone.max() + 1e-3).all(), "no more than Bonferroni's correction"
+
+    def test_tasks_that_gain_and_tasks_that_lose_are_no_error_of_their_mean(self):
+        rng = np.random.default_rng(9)
+        margin, tasks = rng.normal(size=80), np.repeat(["a", "b"], 40)
+        change = rng.normal(np.repeat([1.4, -0.6], 40), 0.8)
+        found = [
+            p_values(of_tasks, scores(margin), [scores(margin + change)], np.ones(80, dtype=bool))[0]
+            for of_tasks in (tasks, np.full(80, "a"))
+        ]
+        assert found[0] < found[1]
 
     def test_nothing_changes(self):
         baseline = scores(np.linspace(-1, 1, 9))
@@ -162,6 +178,13 @@ def rare_and_large(rng, n):
 def test_no_effect_chooses_heads_in_at_most_five_percent_of_searches(monkeypatch, draw, mean):
     share, _ = Simulation(monkeypatch, 4).share_that_chooses(80, draw, mean=mean)
     assert share <= ALPHA
+
+
+def test_a_gain_in_one_task_and_a_loss_in_the_other_are_no_effect(monkeypatch):
+    def opposite(rng, n):
+        return np.where(np.arange(n) % 2, 1.0, -1.0) + rng.normal(size=n)
+
+    assert Simulation(monkeypatch, 10).share_that_chooses(100, opposite)[0] <= ALPHA
 
 
 def test_no_effect_in_two_rounds(monkeypatch):
