@@ -110,10 +110,11 @@ class HeadProfile:
         return replace(self, heads={layer: tuple(head for at, head in kept if at == layer) for layer, _ in kept})
 
     def _margin_changes(self) -> dict[str, float]:
-        """What a search measured for its heads alone, as far as the profile says so, by `layer:head`."""
+        """What a search measured, or estimated, for each of its heads, as far as the profile says so, by `layer:head`."""
         alone = self.provenance.get("heads_alone")
         measured = alone.items() if isinstance(alone, dict) else ()
-        changes = {name: scores.get("margin_change") for name, scores in measured if isinstance(scores, dict)}
+        of_dicts = {name: scores for name, scores in measured if isinstance(scores, dict)}
+        changes = {name: scores.get("margin_change", scores.get("estimate_together")) for name, scores in of_dicts.items()}
         return {name: change for name, change in changes.items() if isinstance(change, (int, float))}
 
     def check(self, num_layers: int, num_heads: int) -> None:

@@ -20,12 +20,15 @@ def search(
     output: Output,
     model: ModelSettings,
     layers: Layers = None,
-    mode: Annotated[str, typer.Option(help="exact, screened, or auto: exact up to 64 heads.")] = "auto",
+    mode: Annotated[
+        str, typer.Option(help="exact, screened, estimated (13 passes for any number of heads), or auto: exact up to 64 heads.")
+    ] = "auto",
     budget: Annotated[
         float, typer.Option(help="Of screened mode: exact scores cost at most this share of a full pass for each head.")
     ] = 0.12,
-    selection: Annotated[str, typer.Option(help="validated, improving or top-k.")] = "validated",
+    selection: Annotated[str, typer.Option(help="validated (no head without evidence), improving or top-k.")] = "validated",
     k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
+    objective: Annotated[str, typer.Option(help="margin, or corrected-margin: after label priors are subtracted.")] = "margin",
 ) -> None:
     """Find the heads whose calibration helps, on training documents. A search that was stopped goes on where it was.
 
@@ -36,6 +39,6 @@ def search(
     from act_eval.search.run import run_search
     from act_eval.search.settings import SearchSettings
 
-    settings = SearchSettings(model, prompts, layers, mode, budget, selection, k)  # type: ignore[arg-type]
+    settings = SearchSettings(model, prompts, layers, mode, budget, selection, k, objective)  # type: ignore[arg-type]
     result = run_search(settings, output, console)
     say([*result.summary(), f"wrote {result.profile.size} heads to {output / 'profile.json'}"])

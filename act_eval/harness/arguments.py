@@ -112,7 +112,10 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
         )
     profile = arguments.profile
     if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
-        raise InputError(f"the head profile {profile} names no head, so it is the baseline itself: choose another profile.")
+        raise InputError(
+            f"the head profile {profile} names no head, so it is the baseline itself: choose another profile, or search on "
+            "more documents if it is of a search that found evidence for none."
+        )
     return arguments, baseline_of(arguments)
 
 

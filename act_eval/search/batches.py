@@ -72,15 +72,18 @@ class DocumentBatch:
         """
         correct = np.empty((*log_probs.shape[:-1], len(self.documents)), dtype=bool)
         margin = np.empty(correct.shape)
+        choices = max(map(len, self.requests_of_document))
+        of_choices = np.full((*log_probs.shape[:-1], choices, len(self.documents)), np.nan)
         for number, (document, requests) in enumerate(zip(self.documents, self.requests_of_document, strict=True)):
             values = log_probs[..., requests]
+            of_choices[..., : len(requests), number] = values
             if not document.gold:
                 correct[..., number], margin[..., number] = greedy[..., requests[0]], values[..., 0]
                 continue
             gold = np.isin(np.arange(len(requests)), document.gold)
             correct[..., number] = gold[values.argmax(-1)]
             margin[..., number] = values[..., gold].max(-1) - values[..., ~gold].max(-1) if not gold.all() else 0.0
-        return Scores(correct, margin)
+        return Scores(correct, margin, of_choices)
 
 
 def batches_by_length(documents: Sequence[CalibrationDocument], batch_size: int) -> list[list[int]]:
@@ -103,3 +106,11 @@ def batches_by_length(documents: Sequence[CalibrationDocument], batch_size: int)
         batches[-1].append(number)
         room -= contexts
     return batches
+
+
+def padded_tokens(documents: Sequence[CalibrationDocument], batch_size: int) -> int:
+    """How many tokens one pass over some documents has, padding included."""
+    return sum(
+        DocumentBatch.from_documents([documents[number] for number in batch]).padded_tokens
+        for batch in batches_by_length(documents, batch_size)
+    )

@@ -2,7 +2,8 @@
 
 The estimate of a head is the gradient of a document's margin with respect to the head's output, times the change that
 calibration makes to that output: the slope of the margin on the way from the baseline to calibration. One forward and one
-backward pass give the changes and gradients of all heads.
+backward pass give the changes and gradients of all heads. Some heads may be calibrated meanwhile; the estimate of each head is
+then what it adds to these, and of each of these, what it adds to the others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from act_eval.harness.scoring import Scorer
 from act_eval.profiles import HeadProfile
 from act_eval.search.batches import DocumentBatch
 from act_eval.search.documents import CalibrationDocument
-from act_eval.search.passes import affected_contexts, contexts_of_call, refuse_non_finite, score_batch
+from act_eval.search.objective import margin_slopes
+from act_eval.search.passes import PASSES_OF_ESTIMATES, affected_contexts, contexts_of_call, refuse_non_finite, score_batch
 from act_eval.search.probe import Probe, probed_layers
 from act_eval.search.scores import Scores
 
@@ -33,14 +35,14 @@ class Estimates:
     """First-order estimates for a batch of documents.
 
     Attributes:
-        baseline: exact scores without calibration, `[documents]`.
+        scores: exact scores of the pass, `[documents]`: without calibration, but for the heads that are calibrated.
         margin_change: float64 `[probed layers, heads, documents]`, nats.
         affected: bool of the same shape: whether calibrating the head changes anything in the document.
         cost: layer passes.
         full_pass: layer passes of one pass over the batch.
     """
 
-    baseline: Scores
+    scores: Scores
     margin_change: np.ndarray
     affected: np.ndarray
     cost: int
@@ -48,7 +50,13 @@ class Estimates:
 
 
 def estimate_heads(
-    lm: ACTLM, scorer: Scorer, act: ACT, layers: Sequence[int], documents: Sequence[CalibrationDocument]
+    lm: ACTLM,
+    scorer: Scorer,
+    act: ACT,
+    layers: Sequence[int],
+    documents: Sequence[CalibrationDocument],
+    calibrated: HeadProfile | None = None,
+    slopes: Sequence[np.ndarray] | None = None,
 ) -> Estimates:
     """Estimate the change of each document's margin by each head of some layers.
 
@@ -58,18 +66,22 @@ def estimate_heads(
         act: the ACT settings; its profile is not used.
         layers: the layers whose heads are looked at.
         documents: that run in one batch.
+        calibrated: heads of the layers that are calibrated meanwhile; none by default.
+        slopes: for each document, float64 `[choices]`, the derivative of what is estimated by the log-probability of each of
+            its choices; by default that of its margin.
 
     Raises:
         NonFiniteLogitsError: the log-probability of a continuation is no number.
     """
     batch = DocumentBatch.from_documents(documents)
     num_layers, num_heads = model_shape(lm.config)
-    probe = Probe.from_act(act, HeadProfile.from_layers(layers, num_layers, num_heads))
+    probe = Probe.from_act(act, HeadProfile.from_layers(layers, num_layers, num_heads), calibrated)
     with _frozen(lm.model), lm.autocast(), torch.enable_grad(), probe(lm.model):
         scores = score_batch(scorer, batch)
         probed = probed_layers(lm.model)
         outputs = [output for layer in probed for output in layer.outputs]
-        gradients = iter(torch.autograd.grad(_total_margin(batch, scores.log_probs), outputs, allow_unused=True))
+        estimated = _total(batch, scores.log_probs, slopes)
+        gradients = iter(torch.autograd.grad(estimated, outputs, allow_unused=True))
     refuse_non_finite(lm, batch, scores.arrays[0])
     change = np.zeros((len(probed), num_heads, len(documents)))
     affected = np.zeros(change.shape, dtype=bool)
@@ -84,27 +96,22 @@ def estimate_heads(
     division = HeadDivision.of_model(pretrained_model(lm.model))
     change, affected = division.sum(change), division.sum(affected)
     full_pass = batch.padded_tokens * num_layers
-    return Estimates(batch.scores(*scores.arrays), change, affected, 3 * full_pass, full_pass)
+    return Estimates(batch.scores(*scores.arrays), change, affected, PASSES_OF_ESTIMATES * full_pass, full_pass)
 
 
-def _total_margin(batch: DocumentBatch, log_probs: Tensor) -> Tensor:
-    """The sum of all documents' margins, each with the choices that are the best right and the best other one now.
+def _total(batch: DocumentBatch, log_probs: Tensor, slopes: Sequence[np.ndarray] | None) -> Tensor:
+    """What is estimated, up to a constant: the sum of all documents' log-probabilities, each times its slope.
 
     Args:
         batch: the documents.
         log_probs: float64 `[requests]`, with gradients.
+        slopes: as in `estimate_heads`.
     """
-    margins = []
-    for document, requests in zip(batch.documents, batch.requests_of_document, strict=True):
-        values = log_probs[requests[0] : requests[-1] + 1]
-        if not document.gold:
-            margins.append(values[0])
-            continue
-        gold = torch.zeros_like(values, dtype=torch.bool)
-        gold[list(document.gold)] = True
-        if not bool(gold.all()):
-            margins.append(values[gold].max() - values[~gold].max())
-    return torch.stack(margins).sum() if margins else log_probs.sum() * 0
+    if slopes is None:
+        values = log_probs.detach().cpu().numpy()
+        of_documents = zip(batch.documents, batch.requests_of_document, strict=True)
+        slopes = [margin_slopes(document, values[requests]) for document, requests in of_documents]
+    return (log_probs * torch.from_numpy(np.concatenate(slopes)).to(log_probs)).sum()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from act_eval.attention.act import ACT
@@ -87,6 +88,11 @@ class HeadEvaluator:
         refuse_non_finite(self._lm, batch, log_probs)
         return batch.scores(log_probs, greedy), batch.padded_tokens * self.num_layers
 
-    def estimate(self, documents: Sequence[CalibrationDocument]) -> Estimates:
-        """Estimate to first order what each head of the layers changes in a batch of documents."""
-        return estimate_heads(self._lm, self._scorer, self._act, self._layers, documents)
+    def estimate(
+        self,
+        documents: Sequence[CalibrationDocument],
+        calibrated: HeadProfile | None = None,
+        slopes: Sequence[np.ndarray] | None = None,
+    ) -> Estimates:
+        """Estimate to first order what each head of the layers changes in a batch of documents; see `estimate_heads`."""
+        return estimate_heads(self._lm, self._scorer, self._act, self._layers, documents, calibrated, slopes)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from act_eval.search.heads import SearchSpace
-from act_eval.search.settings import SearchSettings
+from act_eval.search.settings import Mode, SearchSettings
 
 _EXACT_UP_TO = 64
+_MODE_BEYOND: Mode = "screened"
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,16 @@ class SearchIdentity:
     what_ran: Mapping[str, Any]
 
     @property
-    def mode(self) -> Literal["exact", "screened"]:
-        """The mode that was asked for; "auto" is exact for up to 64 heads."""
+    def mode(self) -> Mode:
+        """The mode that was asked for; for "auto", that by which a search is made: "exact" for up to 64 heads.
+
+        Beyond, selections that go by what each head does alone are screened.
+        """
         if self.settings.mode != "auto":
             return self.settings.mode
-        return "exact" if len(self.space.heads) <= _EXACT_UP_TO else "screened"
+        if len(self.space.heads) <= _EXACT_UP_TO:
+            return "exact"
+        return _MODE_BEYOND if self.settings.selection == "validated" else "screened"
 
     @property
     def content(self) -> dict[str, Any]:
@@ -48,6 +54,7 @@ class SearchIdentity:
             "documents": self.documents_hash,
             "layers": list(self.space.layers),
             "mode": self.mode,
+            "objective": settings.objective,
             "budget": settings.budget if self.mode == "screened" else None,
             "selection": settings.selection,
             "k": settings.k,

@@ -19,6 +19,9 @@ from act_eval.harness.scoring import Prefill, Scorer
 from act_eval.search.batches import DocumentBatch
 from act_eval.search.probe import ProbeLayer
 
+PASSES_OF_ESTIMATES = 3
+"""Of a pass forwards and one backwards, which counts twice."""
+
 
 @dataclass(frozen=True)
 class RequestScores:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from act_eval.search.batches import DocumentBatch, batches_by_length
+from act_eval.search.batches import padded_tokens
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.heads import SearchSpace
-from act_eval.search.selection import head_set_sizes
-from act_eval.search.settings import SearchSettings
+from act_eval.search.passes import PASSES_OF_ESTIMATES
+from act_eval.search.settings import Mode, SearchSettings
+from act_eval.search.validation_plan import ValidationPlan
+
+ESTIMATE_STAGES = 2
+MOST_PASSES = 13.0
+"""What a search by estimates costs at most, in full passes, for any number of heads."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class PlannedCosts:
         space: SearchSpace,
         to_search: Sequence[CalibrationDocument],
         to_validate: Sequence[CalibrationDocument],
-        is_screened: bool,
+        mode: Mode,
+        has_priors: bool,
     ) -> PlannedCosts:
         """Find what a search can cost at most.
 
@@ -50,21 +56,24 @@ class PlannedCosts:
             space: the heads that are searched.
             to_search: documents that heads are scored on.
             to_validate: documents that head sets are validated on.
-            is_screened: whether heads are estimated first.
+            mode: which is not "auto".
+            has_priors: whether label priors are subtracted, which takes a pass more before estimates.
         """
         batch_size, heads = settings.model.whole_batch_size(), len(space.heads)
-        full_pass, validation_pass = (
-            space.num_layers * padded_tokens(documents, batch_size) for documents in (to_search, to_validate)
-        )
+        full_pass = float(space.num_layers * padded_tokens(to_search, batch_size))
         every_head = sum(1 - layer / space.num_layers for layer, _ in space.heads)
+        estimate = PASSES_OF_ESTIMATES + has_priors
+        estimates = {"exact": 0.0, "screened": estimate, "estimated": ESTIMATE_STAGES * estimate}[mode]
+        exact = {"exact": every_head, "screened": min(every_head, max(1.0, settings.budget * heads)), "estimated": 0.0}[mode]
+        budget = (MOST_PASSES - estimates) * full_pass if mode == "estimated" else None
         return cls(
             len(to_search),
             heads,
             full_pass,
-            estimates=3.0 if is_screened else 0.0,
-            baseline=1.0,
-            exact=min(every_head, max(1.0, settings.budget * heads)) if is_screened else every_head,
-            validation=len(head_set_sizes(heads)) * validation_pass / full_pass,
+            estimates=estimates,
+            baseline=float(mode != "estimated"),
+            exact=exact,
+            validation=_most_validation(heads, to_validate, batch_size, space.num_layers, budget) / full_pass,
         )
 
     @property
@@ -82,9 +91,11 @@ class PlannedCosts:
         )
 
 
-def padded_tokens(documents: Sequence[CalibrationDocument], batch_size: int) -> int:
-    """How many tokens one pass over some documents has, padding included."""
-    return sum(
-        DocumentBatch.from_documents([documents[number] for number in batch]).padded_tokens
-        for batch in batches_by_length(documents, batch_size)
-    )
+def _most_validation(
+    heads: int, documents: Sequence[CalibrationDocument], batch_size: int, num_layers: int, budget: float | None
+) -> float:
+    """What validation costs at most, in layer passes, however many of the heads turn out to be candidates."""
+    if not documents:
+        return 0.0
+    numbers = {heads, *(2**power for power in range(heads.bit_length()))}
+    return max(ValidationPlan.of_candidates(number, documents, batch_size, num_layers, budget).cost for number in numbers)

@@ -1,7 +1,13 @@
-"""A probe: ACT that leaves a model's output as it is, and notes what it would change in each head."""
+"""A probe: ACT that notes what it would change in each head, and changes the output in none, or in some that are named.
+
+Gradients pass through a head that is calibrated as if it was not: that head's own slope is slightly off in what depends on it,
+but no attention map has to be kept for the way back.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -17,12 +23,15 @@ from act_eval.profiles import HeadProfile
 
 @dataclass
 class ProbeLayer(LayerCalibration):
-    """Lets the base backend's output through, and notes what calibration would change of it.
+    """Lets the base backend's output through, but for heads that are really calibrated, and notes what calibration changes.
 
     Attributes:
+        calibrated_heads: the heads whose output is changed, by their numbers in the model; they are probed as well.
         outputs: of the base backend, one for each call, `[batch, n, heads, head_dim]`.
-        changes: what calibration adds to them, of the same shapes; zero in heads that are not calibrated.
+        changes: what calibration adds to them, of the same shapes; zero in heads that are not probed.
     """
+
+    calibrated_heads: tuple[int, ...] = ()
 
     outputs: list[Tensor] = field(default_factory=list)
     changes: list[Tensor] = field(default_factory=list)
@@ -36,8 +45,14 @@ class ProbeLayer(LayerCalibration):
             if chosen.any:
                 self.replace_calibrated(chosen, calibrated, *args[:4], **kwargs)
             self.outputs.append(output)
-            self.changes.append(calibrated - output)
-        return output, weights
+            change = calibrated - output
+            self.changes.append(change)
+            own = [head - self.own_heads.start for head in self.calibrated_heads if head in self.own_heads]
+            if not own:
+                return output, weights
+            really = torch.zeros_like(change)
+            really[:, :, own] = change[:, :, own]
+        return output + really, None
 
     def changes_output(self, call: int) -> np.ndarray:
         """Whether calibration would change anything in each row and head of a call, bool `[batch, heads]`."""
@@ -54,16 +69,30 @@ class ProbeLayer(LayerCalibration):
         return everything
 
 
+@dataclass(frozen=True)
 class Probe(ACT):
-    """ACT that changes nothing and notes what it would change."""
+    """ACT that notes what it would change, and changes nothing but some heads.
 
+    Attributes:
+        calibrated: the heads that it changes, all of which are in its profile; none by default.
+    """
+
+    calibrated: HeadProfile = field(default_factory=lambda: HeadProfile({}), kw_only=True)
     layer_class: ClassVar[type[LayerCalibration]] = ProbeLayer
 
     @classmethod
-    def from_act(cls, act: ACT, profile: HeadProfile) -> Probe:
-        """Make a probe of what some ACT would change in the heads of a profile."""
+    def from_act(cls, act: ACT, profile: HeadProfile, calibrated: HeadProfile | None = None) -> Probe:
+        """Make a probe of what some ACT would change in the heads of a profile, while it really changes some of them."""
         arguments = {argument.name: getattr(act, argument.name) for argument in fields(act) if argument.init}
-        return cls(**{**arguments, "profile": profile})
+        return cls(**{**arguments, "profile": profile, "calibrated": calibrated or HeadProfile({})})
+
+    @contextmanager
+    def __call__(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Probe `model` until the block ends; see `ACT`."""
+        with super().__call__(model):
+            for layer in probed_layers(model):
+                layer.calibrated_heads = self.calibrated.heads.get(layer.layer, ())
+            yield model
 
 
 def probed_layers(model: nn.Module) -> list[ProbeLayer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,63 @@ class MeasuredHeads:
         costs: so far.
         estimates: for each head, the mean of its estimated margin changes in nats; None where nothing was estimated.
         with_sinks: for each head, the share of documents in which it has something to calibrate; None as well.
+        together: for each head, what it is worth beside the best by estimates, in nats, see `ranking`; None where heads were
+            not ranked so.
     """
 
     scores: Mapping[Head, PairedScores]
     costs: Costs
     estimates: Mapping[Head, float] | None = None
     with_sinks: Mapping[Head, float] | None = None
+    together: Mapping[Head, float] | None = None
+
+
+@dataclass(frozen=True)
+class ValidatedGain:
+    """What a set of heads gains on the documents of the validation, against no heads.
+
+    It is the gain of the set that did best of several, or nearly so: what the evaluation split will show is less on average.
+
+    Attributes:
+        heads: how many are in the set.
+        chosen: whether there is evidence for it. If not, no head was chosen, and this is the best set that was tried.
+        documents: of the validation.
+        accuracy_change: a share.
+        accuracy_low, accuracy_high: a 95% interval of it, of this set by itself.
+        margin_change: nats.
+        p_value: one-sided, corrected for the number of sets; see `evidence`.
+    """
+
+    heads: int
+    chosen: bool
+    documents: int
+    accuracy_change: float
+    accuracy_low: float
+    accuracy_high: float
+    margin_change: float
+    p_value: float
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> ValidatedGain:
+        """Take it from a row of the table of head sets."""
+        return cls(**{name: row[name] for name in (attribute.name for attribute in fields(cls))})
+
+    def summary(self) -> str:
+        """What to tell the user, in a line."""
+        gain = f"{100 * self.accuracy_change:+.1f} points"
+        p = f"p = {self.p_value:.2g}" if self.p_value >= 0.001 else "p < 0.001"
+        if self.chosen:
+            low, high = 100 * self.accuracy_low, 100 * self.accuracy_high
+            return (
+                f"{self.heads} heads were chosen: {gain} of accuracy (95%: {low:+.1f} to {high:+.1f}) over {self.documents} "
+                f"documents that had no part in finding them, {p}."
+            )
+        if self.accuracy_change <= 0:
+            return f"No head was chosen: no set that was tried raised the accuracy of {self.documents} documents."
+        return (
+            f"No head was chosen: the best set's gain of {gain} over {self.documents} documents has {p}; more documents, with "
+            "--limit, would tell."
+        )
 
 
 @dataclass(frozen=True)
@@ -63,38 +114,50 @@ class SearchResult:
     Attributes:
         profile: the heads.
         heads: a row for each head that was searched; see `head_table`.
-        head_sets: a row for each number of heads tried together, see `validate_head_sets`; empty unless validated.
+        head_sets: a row for each number of heads tried together, see `Validation`; empty unless validated.
         full_passes: what it cost, by part, in passes without calibration over the documents that heads were scored on.
+        gain: of the chosen heads, or of the best that were tried; None unless validated, or where there were no candidates.
+        candidates: heads that alone are good enough, the best first; validation tries the first of them together.
     """
 
     profile: HeadProfile
     heads: pd.DataFrame
     head_sets: pd.DataFrame
     full_passes: dict[str, float]
+    gain: ValidatedGain | None = None
+    candidates: Sequence[Head] = ()
 
     def summary(self) -> list[str]:
         """What to tell the user, in lines."""
         scored = self.heads[self.heads["documents"] > 0]
         parts = ", ".join(f"{name} {cost:.1f}" for name, cost in self.full_passes.items() if name != "total" and cost)
         cost = f"{self.full_passes['total']:.1f} full-pass equivalents ({parts})"
-        lines = [
-            f"{len(scored)} of {len(self.heads)} heads were scored, at a cost of {cost}; one full pass for each head would "
-            f"cost {len(self.heads)}."
-        ]
+        done = f"{len(scored)} of {len(self.heads)} heads were scored"
+        if "estimate_together" in self.heads:
+            done = f"{len(self.heads)} heads were estimated"
+        lines = [f"{done}, at a cost of {cost}; one full pass for each head would cost {len(self.heads)}."]
+        most = self.head_sets["documents"].max() if len(self.head_sets) else 0
         for row in self.head_sets.to_dict("records"):
             changes = f"accuracy {100 * row['accuracy_change']:+.2f} points, margin {row['margin_change']:+.4f} nats"
-            lines.append(f"{row['heads']} heads together: {changes}{' (chosen)' if row['chosen'] else ''}")
+            p = "" if np.isnan(row["p_value"]) else f", p = {row['p_value']:.2g}"
+            on = f" on the first {row['documents']} documents" if row["documents"] < most else ""
+            lines.append(f"{row['heads']} heads together{on}: {changes}{p}{' (chosen)' if row['chosen'] else ''}")
+        if self.gain is not None:
+            lines.append(self.gain.summary())
+        elif not self.profile.size:
+            lines.append("No head was chosen: calibrating one alone did not help on these documents.")
         if not self.profile.size:
-            lines.append("No head was chosen: calibration did not help on these documents, and the profile is empty.")
+            lines.append("The profile is empty: calibrating its heads is the baseline itself.")
         return lines
 
 
 def head_table(heads: Sequence[Head], measured: MeasuredHeads, tasks: np.ndarray) -> pd.DataFrame:
     """Make the table of heads, a row for each, by layer and head.
 
-    Columns: `layer`, `head`, `documents` that it was scored on; in screened mode `estimate` (of the margin change, nats) and
-    `with_sinks` (share of documents); and the columns of `PairedScores.changes`. Changes are NaN where a head was not scored,
-    and 0 where it has nothing to calibrate in any document.
+    Columns: `layer`, `head`, `documents` that it was scored on; unless in exact mode, `estimate` (of the margin change, nats)
+    and `with_sinks` (share of documents); in estimated mode `estimate_together` (what it is worth beside the best); and the
+    columns of `PairedScores.changes`. Changes are NaN where a head was not scored, and 0 where it has nothing to calibrate in
+    any document.
 
     Args:
         heads: all that are searched.
@@ -108,12 +171,15 @@ def head_table(heads: Sequence[Head], measured: MeasuredHeads, tasks: np.ndarray
         row: dict[str, Any] = {"layer": head[0], "head": head[1], "documents": 0}
         if measured.estimates is not None and measured.with_sinks is not None:
             row |= {"estimate": measured.estimates[head], "with_sinks": measured.with_sinks[head]}
+        if measured.together is not None:
+            row["estimate_together"] = measured.together[head]
         if head in measured.scores:
             row |= measured.scores[head].changes
         elif measured.with_sinks is not None and not measured.with_sinks[head]:
             row |= unchanged
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.reindex(columns=[*table.columns, *(name for name in unchanged if name not in table.columns)])
 
 
 def make_profile(
@@ -121,6 +187,7 @@ def make_profile(
     chosen: Sequence[Head],
     heads: pd.DataFrame,
     head_sets: pd.DataFrame,
+    gain: ValidatedGain | None,
     documents: Mapping[str, int],
     full_passes: Mapping[str, float],
 ) -> HeadProfile:
@@ -130,15 +197,18 @@ def make_profile(
         identity: of the search.
         chosen: the heads.
         heads: see `head_table`.
-        head_sets: see `validate_head_sets`; empty unless validated.
+        head_sets: see `Validation`; empty unless validated.
+        gain: of the chosen heads, or else of the best set that was tried; see `SearchResult`.
         documents: how many of them heads were scored on ("search") and head sets ("validation").
         full_passes: what the search cost, by part.
     """
     settings, space = identity.settings, identity.space
-    alone = heads.set_index(["layer", "head"])[["accuracy_change", "margin_change"]].round(6)
+    measured = ["estimate_together"] if identity.mode == "estimated" else ["accuracy_change", "margin_change"]
+    alone = heads.set_index(["layer", "head"])[measured].round(6)
     provenance: dict[str, Any] = {
         "source": "act-eval search",
         "mode": identity.mode,
+        "objective": settings.objective,
         "selection": settings.selection if settings.k is None else f"top-{settings.k}",
         "layers_searched": list(space.layers),
         "tasks": dict(identity.splits),
@@ -151,8 +221,9 @@ def make_profile(
         "versions": identity.what_ran["versions"],
     }
     if len(head_sets):
-        columns = ["heads", "chosen", "accuracy_change", "margin_change"]
+        columns = ["heads", "chosen", "documents", "accuracy_change", "margin_change"]
         provenance["heads_together"] = head_sets[columns].round(6).to_dict("records")
+        provenance["evidence"] = None if gain is None else _rounded(asdict(gain))
     name = settings.model.model_args.get("pretrained")
     return HeadProfile(
         profile_from_heads(chosen).heads,
@@ -168,3 +239,7 @@ def _recorded(prompts: PromptSettings) -> dict[str, Any]:
     """What a profile says of the prompts: the seed last, as profiles always had it."""
     recorded = prompts.recorded
     return {**{name: value for name, value in recorded.items() if name != "seed"}, "seed": recorded["seed"]}
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}

@@ -21,9 +21,11 @@ from act_eval.harness.what_ran import what_ran
 from act_eval.progress import print_line
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
 from act_eval.search.evaluate import HeadEvaluator
-from act_eval.search.heads import SearchSpace
+from act_eval.search.heads import Head, SearchSpace
 from act_eval.search.identity import SearchIdentity
-from act_eval.search.planned_costs import PlannedCosts
+from act_eval.search.objective import LabelPriors
+from act_eval.search.planned_costs import MOST_PASSES, PlannedCosts
+from act_eval.search.ranking import rank_heads
 from act_eval.search.results import Costs, MeasuredHeads, SearchResult, head_table, make_profile
 from act_eval.search.scores import PairedScores
 from act_eval.search.screening import screen_heads
@@ -34,6 +36,7 @@ from act_eval.search.store import UnitStore
 from act_eval.search.time_left import TimeLeft
 from act_eval.search.units import UnitRunner
 from act_eval.search.validation import validate_head_sets
+from act_eval.search.validation_plan import ValidationPlan
 from act_eval.search.write import write_result
 
 
@@ -67,31 +70,39 @@ def run_search(settings: SearchSettings, output: Path, console: Console | None =
     to_search, to_validate = _split_documents(documents, settings)
     evaluator = HeadEvaluator(lm, settings.act, space.layers, settings.model.whole_batch_size())
     identity = SearchIdentity(settings, space, splits, fingerprint(documents), same_for_all(what_ran(lm)))
+    priors = LabelPriors.of_search(settings.objective, documents)
     with processes.main_process_first():
-        store = UnitStore.open(output, identity.content, _needed_bytes(space, documents))
-    planned = PlannedCosts.of_search(settings, space, to_search, to_validate, is_screened=identity.mode == "screened")
+        store = UnitStore.open(output, identity.content, _needed_bytes(space, documents, priors))
+    planned = PlannedCosts.of_search(settings, space, to_search, to_validate, identity.mode, priors.corrects)
     console = speaking_console(console)
     kept = "" if store.is_empty else " What is there already is not computed again."
     print_line(console, f"{planned.summary()}{kept}")
     time_left = TimeLeft(planned, lm.world_size)
     batch_size = settings.model.whole_batch_size()
     units = UnitRunner(store, lm.rank, lm.world_size, batch_size, time_left, console)
-    stages = Stages(units, evaluator)
+    stages = Stages(units, evaluator, priors)
 
-    if identity.mode == "exact":
-        measured = _score_all_heads(stages, space, to_search)
-    else:
+    ranked: list[Head] | None = None
+    if identity.mode == "estimated":
+        ranked, measured = rank_heads(stages, space, to_search)
+    elif identity.mode == "screened":
         measured = screen_heads(stages, space, to_search, settings.budget)
+    else:
+        measured = _score_all_heads(stages, space, to_search)
     costs = measured.costs
     heads = head_table(space.heads, measured, np.array([document.task for document in to_search]))
-    chosen = ranked_candidates(heads, len(to_search), settings.selection, settings.k)
-    head_sets = pd.DataFrame()
+    candidates = ranked_candidates(heads, len(to_search), settings.selection, settings.k) if ranked is None else ranked
+    chosen = candidates[: settings.k]
+    head_sets, gain = pd.DataFrame(), None
     if settings.selection == "validated":
-        chosen, head_sets, cost = validate_head_sets(stages, chosen, to_validate)
-        costs = replace(costs, validation=cost)
+        budget = None if ranked is None else MOST_PASSES * costs.full_pass - costs.estimates
+        plan = ValidationPlan.of_candidates(len(chosen), to_validate, batch_size, space.num_layers, budget)
+        validation = validate_head_sets(stages, chosen, to_validate, plan)
+        chosen, head_sets, gain = validation.chosen, validation.head_sets, validation.gain
+        costs = replace(costs, validation=validation.cost)
     counts = {"search": len(to_search), "validation": len(to_validate)}
-    profile = make_profile(identity, chosen, heads, head_sets, counts, costs.in_full_passes)
-    result = SearchResult(profile, heads, head_sets, costs.in_full_passes)
+    profile = make_profile(identity, chosen, heads, head_sets, gain, counts, costs.in_full_passes)
+    result = SearchResult(profile, heads, head_sets, costs.in_full_passes, gain, candidates)
 
     if processes.is_main_process:
         write_result(result, space, output)
@@ -121,14 +132,20 @@ def _split_documents(
     return documents[:half], documents[half:]
 
 
-def _needed_bytes(space: SearchSpace, documents: Sequence[CalibrationDocument]) -> int:
-    """Roughly what the units of a search take on disk: 10 bytes for each head and document, with some dozens of head sets."""
-    return 10 * (len(space.heads) + 40) * len(documents) + 2**20
+def _needed_bytes(space: SearchSpace, documents: Sequence[CalibrationDocument], priors: LabelPriors) -> int:
+    """Roughly what the units of a search take on disk.
+
+    That is 10 bytes for each head and document, with some dozens of head sets, and 8 for each choice where they are kept.
+    """
+    per_document = 10 + (8 * priors.most_choices if priors.corrects else 0)
+    return per_document * (len(space.heads) + 40) * len(documents) + 2**20
 
 
 def _score_all_heads(stages: Stages, space: SearchSpace, documents: Sequence[CalibrationDocument]) -> MeasuredHeads:
     """Score all heads of a search space exactly, on all documents."""
     order, scores = stages.score_heads("exact", documents, space.heads, "scoring all heads")
-    tasks = np.array([documents[number].task for number in order])
-    paired = {head: PairedScores(tasks, scores.baseline, scores.calibrated[number]) for number, head in enumerate(space.heads)}
+    in_order = [documents[number] for number in order]
+    tasks = np.array([document.task for document in in_order])
+    baseline, calibrated = (stages.priors.correct(in_order, found) for found in (scores.baseline, scores.calibrated))
+    paired = {head: PairedScores(tasks, baseline, calibrated[number]) for number, head in enumerate(space.heads)}
     return MeasuredHeads(paired, Costs(scores.baseline_cost, exact=scores.cost))

@@ -18,20 +18,26 @@ class Scores:
             tasks, whether greedy decoding gives the continuation.
         margin: float64 `[..., documents]`, log-probability of the best right choice minus that of the best other, in nats;
             for `loglikelihood` tasks, the log-probability of the continuation.
+        log_probs: float64 `[..., choices, documents]`, log-probability of each choice, NaN where a document has fewer; None
+            where it was not kept.
     """
 
     correct: np.ndarray
     margin: np.ndarray
+    log_probs: np.ndarray | None = None
 
-    def __getitem__(self, place: int) -> Scores:
-        """The scores at one place of the first dimension."""
-        return Scores(self.correct[place], self.margin[place])
+    def __getitem__(self, place: int | slice) -> Scores:
+        """The scores at a place, or some places, of the first dimension."""
+        return Scores(self.correct[place], self.margin[place], None if self.log_probs is None else self.log_probs[place])
 
     @classmethod
     def concatenate(cls, parts: Sequence[Scores]) -> Scores:
         """Join the scores of several lists of documents into those of one list."""
+        log_probs = [part.log_probs for part in parts if part.log_probs is not None]
         return cls(
-            np.concatenate([part.correct for part in parts], axis=-1), np.concatenate([part.margin for part in parts], axis=-1)
+            np.concatenate([part.correct for part in parts], axis=-1),
+            np.concatenate([part.margin for part in parts], axis=-1),
+            np.concatenate(log_probs, axis=-1) if len(log_probs) == len(parts) else None,
         )
 
 

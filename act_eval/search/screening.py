@@ -51,9 +51,8 @@ def screen_heads(stages: Stages, space: SearchSpace, documents: Sequence[Calibra
     heads = space.heads
     estimated = stages.estimate_heads(documents)
     rounds = _run_rounds(stages, space, documents, estimated, budget)
-    tasks = np.array([document.task for document in documents])
     scores = {
-        heads[number]: _paired_scores(number, [found for found in rounds if number in found.heads], tasks)
+        heads[number]: _paired_scores(stages, number, [found for found in rounds if number in found.heads], documents)
         for number in (rounds[0].heads if rounds else ())
     }
     costs = Costs(estimated.full_pass, estimated.cost, sum(found.scores.cost for found in rounds))
@@ -92,7 +91,8 @@ def _run_rounds(
         is_last = number == len(ROUNDS) - 1
         end = len(documents) if is_last else start + round(share * len(documents))
         if rounds and competing:
-            competing = survivors(competing, _corrected_changes(competing, rounds, estimated), plan, number, spent)
+            changes = _corrected_changes(stages, competing, rounds, documents, estimated)
+            competing = survivors(competing, changes, plan, number, spent)
         if end > start and competing:
             order, scores = stages.score_heads(
                 f"exact{number}",
@@ -109,23 +109,30 @@ def _run_rounds(
     return rounds
 
 
-def _corrected_changes(heads: Sequence[int], rounds: Sequence[_Round], estimated: EstimatedHeads) -> np.ndarray:
+def _corrected_changes(
+    stages: Stages,
+    heads: Sequence[int],
+    rounds: Sequence[_Round],
+    documents: Sequence[CalibrationDocument],
+    estimated: EstimatedHeads,
+) -> np.ndarray:
     """Margin changes of heads on the documents so far, corrected for which documents were drawn, float64 `[heads, documents]`.
 
     The correction is the estimate: it tells documents apart far better than it is right. A change is the mean estimate over all
     documents, plus the error of the document's own estimate.
     """
-    exact = np.stack([np.concatenate([found.calibrated(head).margin for found in rounds]) for head in heads])
-    baseline = np.concatenate([found.scores.baseline.margin for found in rounds])
-    documents = np.concatenate([found.documents for found in rounds])
-    errors = exact - baseline - estimated.margin_changes[heads][:, documents]
-    return estimated.mean_changes[heads, None] + errors
+    paired = [_paired_scores(stages, head, rounds, documents) for head in heads]
+    exact = np.stack([scores.calibrated.margin - scores.baseline.margin for scores in paired])
+    so_far = np.concatenate([found.documents for found in rounds])
+    return estimated.mean_changes[heads, None] + exact - estimated.margin_changes[heads][:, so_far]
 
 
-def _paired_scores(head: int, rounds: Sequence[_Round], tasks: np.ndarray) -> PairedScores:
-    """Join what the rounds found for a head that was in all of them; `tasks` are those of all documents of the search."""
-    return PairedScores(
-        np.concatenate([tasks[found.documents] for found in rounds]),
-        Scores.concatenate([found.scores.baseline for found in rounds]),
-        Scores.concatenate([found.calibrated(head) for found in rounds]),
-    )
+def _paired_scores(
+    stages: Stages, head: int, rounds: Sequence[_Round], documents: Sequence[CalibrationDocument]
+) -> PairedScores:
+    """Join what the rounds found for a head that was in all of them; `documents` are all of the search."""
+    in_order = [documents[number] for found in rounds for number in found.documents]
+    baseline = Scores.concatenate([found.scores.baseline for found in rounds])
+    calibrated = Scores.concatenate([found.calibrated(head) for found in rounds])
+    corrected = (stages.priors.correct(in_order, scores) for scores in (baseline, calibrated))
+    return PairedScores(np.array([document.task for document in in_order]), *corrected)

@@ -115,8 +115,8 @@ def head_set_sizes(candidates: int) -> list[int]:
     return [*(size for size in sizes if size < candidates), candidates] if candidates else [0]
 
 
-def choose_head_set(correct: np.ndarray, margin: np.ndarray) -> int:
-    """Choose the smallest head set that cannot be told from the best one.
+def choose_head_set(correct: np.ndarray, margin: np.ndarray, supported: np.ndarray) -> int | None:
+    """Choose the smallest of the supported head sets that cannot be told from the best of them.
 
     The best has the highest accuracy, then margin. A smaller set is as good if neither its accuracy nor its margin lies
     below the best one's by more than one standard error, paired by document: what is not visible is not worth a head.
@@ -124,14 +124,18 @@ def choose_head_set(correct: np.ndarray, margin: np.ndarray) -> int:
     Args:
         correct: bool `[head sets, documents]`, from the smallest set on.
         margin: float64, of the same shape.
+        supported: bool `[head sets]`, whether there is evidence that a set does better than no heads, see `evidence`.
 
     Returns:
-        Its place among the head sets.
+        Its place among the head sets; None where none is supported.
     """
+    places = np.flatnonzero(supported).tolist()
+    if not places:
+        return None
     accuracy, mean_margin = correct.mean(-1), margin.mean(-1)
-    best = max(range(len(correct)), key=lambda place: (accuracy[place], mean_margin[place], -place))
+    best = max(places, key=lambda place: (accuracy[place], mean_margin[place], -place))
     scores = correct.astype(float), margin
-    return next(place for place in range(best + 1) if not any(_is_lower(score[place], score[best]) for score in scores))
+    return next(place for place in places if not any(_is_lower(score[place], score[best]) for score in scores))
 
 
 def _is_lower(score: np.ndarray, best: np.ndarray) -> bool:

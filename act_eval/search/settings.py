@@ -12,7 +12,8 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.layer_lists import check_layer_list
 from act_eval.profiles import HeadProfile
 
-Mode = Literal["auto", "exact", "screened"]
+Mode = Literal["auto", "exact", "screened", "estimated"]
+Objective = Literal["margin", "corrected-margin"]
 Selection = Literal["validated", "improving", "top-k"]
 
 
@@ -25,12 +26,15 @@ class SearchSettings:
         prompts: the tasks, of which documents of the training split are drawn, and how these become prompts.
         layers: layers to look at: "all", or numbers and ranges such as "2-30,33"; None for all but the first two and the last.
         mode: "exact" scores every head on every document; "screened" estimates all heads and scores the promising ones;
-            "auto" is exact up to 64 heads.
+            "estimated" goes by estimates alone, at a cost that does not depend on the number of heads; "auto" is exact up to 64
+            heads, and see `SearchIdentity.mode` beyond.
         budget: of screened mode: cost of its exact part as a share of that of a full pass for each head.
-        selection: "validated": the best heads together, as few as cannot be told from the best number on the second half of the
-            documents;
+        selection: "validated": of the head sets whose gain over no heads is supported by the second half of the documents, the
+            smallest that cannot be told from the best, and no head where there is no such set (see `evidence`);
             "improving": every head that alone raises the accuracy; "top-k": the `k` heads with the greatest margin change.
         k: for "top-k".
+        objective: what heads are to raise: the "margin", or the "corrected-margin", from which label priors are subtracted (see
+            `objective`). Accuracies of the search are then those after correction as well.
 
     Raises:
         InputError: a setting is out of range.
@@ -43,16 +47,22 @@ class SearchSettings:
     budget: float = 0.12
     selection: Selection = "validated"
     k: int | None = None
+    objective: Objective = "margin"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", self.prompts.with_whole_limit())
-        for name, allowed in (("mode", Mode), ("selection", Selection)):
+        for name, allowed in (("mode", Mode), ("selection", Selection), ("objective", Objective)):
             if getattr(self, name) not in get_args(allowed):
                 raise SettingError(name, f"{getattr(self, name)!r} is unknown: choose one of {', '.join(get_args(allowed))}.")
         if (self.selection == "top-k") != (self.k is not None):
             raise SettingError("k", "goes together with selection top-k: give both, or neither.")
         if self.k is not None and self.k < 1:
             raise SettingError("k", f"must be at least 1, not {self.k}.")
+        if self.mode == "estimated" and self.selection == "improving":
+            raise SettingError(
+                "selection",
+                "improving goes by exact accuracies, which mode estimated does not have: choose another of the two.",
+            )
         if not 0 < self.budget <= 1:
             raise SettingError("budget", f"is a share of the cost of all heads, above 0 and at most 1, not {self.budget}.")
         if self.selection == "validated" and self.prompts.limit == 1:

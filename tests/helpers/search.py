@@ -10,6 +10,8 @@ from act_eval.attention.act import ACT
 from act_eval.harness.arguments import ACTArguments
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.evaluate import HeadEvaluator
+from act_eval.search.objective import LabelPriors
+from act_eval.search.scores import Scores
 from helpers.models import random_ids
 
 
@@ -53,3 +55,24 @@ def naive_scores(lm, act, documents, profile):
 
 def evaluator(lm, act, layers=None, batch_size=8):
     return HeadEvaluator(lm, act, layers if layers is not None else range(lm.config.num_hidden_layers), batch_size)
+
+
+def plain_documents(count, tasks=("a", "b")):
+    """Documents of two choices, whose first is right."""
+    return [
+        CalibrationDocument(tasks[number % len(tasks)], (((3, 4, number + 5), (1,)), ((3, 4, number + 5), (2,))), (0,))
+        for number in range(count)
+    ]
+
+
+class SimulatedStages:
+    """Gives scores that are known already: by number of heads, `[documents]`, in the order of the documents."""
+
+    def __init__(self, scores):
+        self.priors, self._scores = LabelPriors(), scores
+
+    def score_head_set(self, documents, profile, round_name=""):
+        whole = self._scores[profile.size]
+        start = int(round_name[4:-1]) if round_name.startswith("rest") else 0
+        part = slice(start, start + len(documents))
+        return np.arange(len(documents)), Scores(whole.correct[part], whole.margin[part]), 1.0

@@ -185,8 +185,8 @@ class TestEstimates:
         act = ACT("none", threshold=0.04)
         estimates = evaluator(gqa_lm, act).estimate(documents)
         correct, margin = naive_scores(gqa_lm, act, documents, "none")
-        assert estimates.baseline.correct.tolist() == correct.tolist()
-        np.testing.assert_allclose(estimates.baseline.margin, margin, atol=1e-4)
+        assert estimates.scores.correct.tolist() == correct.tolist()
+        np.testing.assert_allclose(estimates.scores.margin, margin, atol=1e-4)
         assert estimates.cost == 3 * estimates.full_pass
 
 
@@ -244,18 +244,22 @@ class TestSelection:
         assert head_set_sizes(5) == [0, 1, 2, 4, 5]
 
     def test_the_smallest_head_set_that_is_as_good_as_the_best_is_chosen(self):
-        noise = np.random.default_rng(0).normal(size=20)
+        noise, every = np.random.default_rng(0).normal(size=20), np.ones(4, dtype=bool)
         right = lambda count: np.arange(20) < count  # noqa: E731
         correct = np.stack([right(10), right(18), right(18), right(12)])
-        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])) == 1
-        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1, noise])) == 2
-        assert choose_head_set(correct[::-1], np.stack([noise] * 4)) == 1
-        assert choose_head_set(correct[:1], noise[None]) == 0
+        slightly_different = np.stack([noise, noise, noise + 0.1 * noise[::-1], noise])
+        assert choose_head_set(correct, slightly_different, every) == 1
+        assert choose_head_set(correct, np.stack([noise, noise, noise + 0.1, noise]), every) == 2
+        assert choose_head_set(correct[::-1], np.stack([noise] * 4), every) == 1
+        assert choose_head_set(correct[:1], noise[None], every[:1]) == 0
 
-    def test_nothing_is_chosen_where_nothing_helps(self):
-        noise = np.random.default_rng(1).normal(size=20)
-        correct = np.tile(noise > 0, (3, 1))
-        assert choose_head_set(correct, np.stack([noise, noise - 1, noise + 0.01 * noise[::-1]])) == 0
+    def test_only_supported_head_sets_are_chosen(self):
+        noise = np.random.default_rng(0).normal(size=20)
+        correct = np.stack([np.arange(20) < count for count in (10, 18, 18, 12)])
+        margin = np.stack([noise] * 4)
+        assert choose_head_set(correct, margin, np.array([False, False, True, True])) == 2
+        assert choose_head_set(correct, margin, np.array([False, False, False, True])) == 3
+        assert choose_head_set(correct, margin, np.zeros(4, dtype=bool)) is None
 
 
 @pytest.mark.tier("slow")
@@ -492,6 +496,8 @@ class TestCommand:
         [
             (["--mode", "quick"], "--mode 'quick'"),
             (["--selection", "best"], "--selection 'best'"),
+            (["--objective", "accuracy"], "--objective 'accuracy'"),
+            (["--mode", "estimated", "--selection", "improving"], "--selection improving goes by exact accuracies"),
             (["--selection", "top-k"], "--k"),
             (["--k", "3"], "--k"),
             (["--limit", "0"], "--limit"),

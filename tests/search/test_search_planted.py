@@ -143,3 +143,24 @@ def test_exactly_the_harmful_heads_are_found(planted, tmp_path, mode, selection)
         assert not table.loc[without_sinks, ["accuracy_change", "margin_change"]].any(axis=None)
     written = pd.read_csv(tmp_path / "search" / "heads.csv")
     assert len(written) == LAYERS * HEADS
+
+
+@pytest.mark.parametrize("objective", ["margin", "corrected-margin"])
+def test_estimates_alone_find_exactly_the_harmful_heads(planted, tmp_path, objective):
+    """The choices of these documents differ, so that no label has a prior."""
+    result = search(planted, tmp_path / "search", mode="estimated", objective=objective)
+    assert found(result) == HARMFUL
+    assert set(result.candidates[:2]) == HARMFUL
+    assert result.full_passes["total"] <= 13
+    table = result.heads.set_index(["layer", "head"])
+    assert (table.loc[list(HARMFUL), "estimate_together"] > 0).all()
+    assert (table.loc[list(HELPFUL), "estimate_together"] < 0).all()
+    assert result.gain.chosen
+    assert result.gain.accuracy_low > 0
+    assert result.gain.p_value < 0.01
+    screened = search(planted, tmp_path / "screened", mode="screened")
+    assert result.gain.accuracy_change >= screened.gain.accuracy_change
+    assert result.profile.provenance["mode"] == "estimated"
+    assert result.profile.provenance["objective"] == objective
+    assert result.profile.provenance["evidence"]["chosen"]
+    assert HeadProfile.from_json((tmp_path / "search" / "profile.json").read_text(), "it").share(0.5).size == 1
