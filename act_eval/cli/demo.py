@@ -14,19 +14,18 @@ from act_eval.cli.terminal import quiet
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 _TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
-_SEARCH_LIMIT = 100
+_DOCUMENTS, _SEARCHED_DOCUMENTS, _HEADS = 200, 100, 4
 
 
 @goes_on
 def demo(
     output: Output = Path("act-eval-demo"),
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Documents per task; all test documents, and 100 to search on.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents per task; 200, and 100 to search on, by default.")] = None,
 ) -> None:
     """Study the embedded demo model, from the search to the verdict: offline, on a CPU, in a few minutes.
 
-    The same as act-eval study --tasks demo_sentiment,demo_topic,demo_choice --layers all --model-args act_alpha=5 --device cpu.
+    The same as act-eval study --tasks demo_sentiment,demo_topic,demo_choice --limit 200 --layers all --selection top-k --k 4
+    --model-args act_alpha=5 --device cpu.
     """
     quiet()
 
@@ -34,8 +33,10 @@ def demo(
 
     settings = StudySettings(
         ModelSettings({"act_alpha": 5}, device="cpu", batch_size=50),
-        PromptSettings(_TASKS, limit=limit),
-        search_limit=max(2, limit or _SEARCH_LIMIT),
+        PromptSettings(_TASKS, limit=limit or _DOCUMENTS),
+        search_limit=limit or _SEARCHED_DOCUMENTS,
         layers="all",
+        selection="top-k",
+        k=_HEADS,
     )
     study_and_report(settings, output)

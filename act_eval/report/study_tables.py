@@ -13,9 +13,9 @@ from act_eval.tables import TextTable, interval, number
 
 STUDY_NOTE = (
     "In a study, ACT is ACT in the heads found, and delta its difference from the baseline; beside it is what is left of that "
-    "after label priors are corrected. The other differences from the baseline are those of ACT in all heads, of ACT in as many "
-    "random heads of the same layers (the mean over several sets, the least and the most), and of the heads found switched off. "
-    "The primary comparison is the average; it was fixed before anything was evaluated."
+    "after label priors are corrected. The other differences from the baseline are those of ACT in all heads, of ACT in random "
+    "heads, as many in each layer (mean over several sets, least and most), and of the heads found switched off. The primary "
+    "comparison is the average; it was fixed before anything was evaluated."
 )
 STUDY_CSV = "study.csv"
 TITLE = "Study"
@@ -38,7 +38,7 @@ def study_table(findings: StudyFindings) -> TextTable:
                 "baseline": number(row["baseline"], ".3f"),
                 "ACT": number(row["found"], ".3f"),
                 "delta": number(row["delta"], "+.3f"),
-                "95% interval": interval(row["low"], row["high"]),
+                "95% interval": "" if pd.isna(row["delta"]) else interval(row["low"], row["high"]),
                 "priors corrected": number(row["corrected_delta"], "+.3f"),
                 "all heads": number(row["all_heads_delta"], "+.3f"),
                 "random heads": f"{number(row['random_delta'], '+.3f')}{sets}",
