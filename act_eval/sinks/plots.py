@@ -30,7 +30,6 @@ from act_eval.plotting import (
     plot,
     small_print,
     text_width,
-    wrapped,
 )
 from act_eval.sinks import tables
 from act_eval.sinks.map_grid import MapGrid, columns_on_a_page
@@ -151,7 +150,7 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """
     table = tables.received(statistics)
     rows, columns = _grid(list(statistics), 3)
-    figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.8 + 1.7 * rows))
+    figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.8 + 1.9 * rows))
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     styles: list[dict[str, Any]] = [
         {"color": SERIES[place][0], "linestyle": line, "linewidth": 1.3} for place, line in enumerate(_LINES)
@@ -175,9 +174,8 @@ def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     figure.supxlabel("mean attention that a key receives (log scale)", fontsize="medium")
     figure.supylabel("keys of this kind, %", fontsize="medium")
     kinds = [Line2D([], [], label=kind, **style) for kind, style in zip(KINDS, styles, strict=True)]
-    title = wrapped("above each panel: the share of all attention that this kind of key receives", figure.get_figwidth(), 7)
     at: dict[str, Any] = {"loc": "outside upper center", "frameon": False, "ncols": len(KINDS), "columnspacing": 1}
-    figure.legend(handles=kinds, title=title, title_fontsize=7, **at)
+    figure.legend(handles=kinds, title="above each panel: shares of all attention", title_fontsize=7, **at)
     return figure
 
 
