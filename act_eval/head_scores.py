@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 
 from act_eval.errors import InputError
 from act_eval.files import write_texts
-from act_eval.plotting import PAGE_WIDTH, plot
+from act_eval.plotting import PAGE_WIDTH, add_colour_bar, draw_head_map, height_of_head_map, plot
 
 HEADS_FILE = "heads.csv"
+_UNSCORED: dict[str, Any] = {"hatch": "////", "edgecolor": "#bbbbbb"}
+_AROUND_THE_MAPS = 1.1  # titles, labels and legend, in inches
 _COLUMNS = ("layer", "head", "accuracy_change", "margin_change")
 
 
@@ -72,19 +76,21 @@ def plot_head_scores(table: pd.DataFrame, num_layers: int, num_heads: int) -> Fi
         num_layers, num_heads: of the model.
     """
     panels = (("accuracy_change", 100, "accuracy, percentage points"), ("margin_change", 1, "margin, nats"))
-    height = min(9.0, 1.3 + 5.6 * num_layers / max(num_heads, 8) / 2)
-    figure = Figure(figsize=(PAGE_WIDTH, max(2.4, height)))
-    for axes, (column, factor, label) in zip(figure.subplots(1, 2), panels, strict=True):
+    height = height_of_head_map(num_layers)
+    figure = Figure(figsize=(PAGE_WIDTH, height + _AROUND_THE_MAPS), layout=ConstrainedLayoutEngine(wspace=0.05))
+    all_axes = figure.subplots(1, len(panels), sharey=True)
+    unscored = False
+    for axes, (column, factor, label) in zip(all_axes, panels, strict=True):
         values = np.full((num_layers, num_heads), np.nan)
         values[table["layer"], table["head"]] = table[column] * factor
+        unscored |= bool(np.isnan(values).any())
         limit = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 0
-        axes.patch.set(hatch="////", facecolor="white", edgecolor="#bbbbbb")
-        image = axes.imshow(values, cmap="RdBu", vmin=-(limit or 1), vmax=limit or 1, aspect="auto", interpolation="nearest")
-        axes.set(xlabel="head", ylabel="layer", xticks=_ticks(num_heads), yticks=_ticks(num_layers))
-        axes.set_title(f"ACT on one head - baseline:\n{label}", fontsize=9)
-        figure.colorbar(image, ax=axes, shrink=0.85)
+        axes.patch.set(facecolor="white", **_UNSCORED)
+        image = draw_head_map(axes, values, range(num_layers), cmap="RdBu", vmin=-(limit or 1), vmax=limit or 1)
+        axes.set_title(f"ACT on one head - baseline:\n{label}", fontsize="medium")
+        add_colour_bar(figure, image, height, ax=axes)
+    all_axes[0].set_ylabel("layer")
+    if unscored:
+        entry = Patch(facecolor="white", label="not scored", **_UNSCORED)
+        figure.legend(handles=[entry], loc="outside lower left", frameon=False, fontsize="small")
     return figure
-
-
-def _ticks(count: int) -> Sequence[int]:
-    return range(0, count, max(1, -(-count // 8)))

@@ -16,16 +16,21 @@ from typing import Any, Generic, ParamSpec
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
 
 from act_eval.errors import SettingError
 from act_eval.files import atomic_file, write_texts
 
-COLUMN_WIDTH, PAGE_WIDTH = 3.3, 6.8  # of a two-column paper, in inches
+COLUMN_WIDTH, PAGE_WIDTH, PAGE_HEIGHT = 3.3, 6.8, 9.0  # of a two-column paper, in inches
 COLOUR_BETTER = "#0072B2"
 COLOUR_WORSE = "#D55E00"
 GREY = "#333333"
@@ -49,6 +54,9 @@ STYLE = {
 }
 _SMALL_PRINT = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7}
 _LEGEND_HANDLE = 0.55  # what stands before a name of a legend, and between two columns, in inches
+_COLOUR_BAR = 0.09  # its thickness, and the length of its points, in inches
+_LOWEST_HEAD_MAP, _HIGHEST_HEAD_MAP, _HEIGHT_OF_A_LAYER = 1.5, 7.0, 0.15  # in inches
+_HEAD_MAP_TICKS = MaxNLocator(8, steps=[1, 2, 4, 5, 8, 10], integer=True)
 _DPI, _MOST_PIXELS = 200, 65_000  # along each side; matplotlib draws no larger pictures
 _CLIP_PATH = re.compile(rb'(?<=url\(#)p[0-9a-f]{10}(?=\))|(?<=<clipPath id=")p[0-9a-f]{10}(?=")')
 # A decorator, below `plot`, for functions that draw small texts. It does not hold while a figure is written, when matplotlib
@@ -211,6 +219,41 @@ def number_of_lines(texts: Iterable[str]) -> int:
 def legend_columns(names: Sequence[str], width: float, size: float | str = "small") -> int:
     """How many names of a legend stand side by side in that width, in inches."""
     return max(1, min(len(names), int(width / (text_width(names, size) + _LEGEND_HANDLE))))
+
+
+def add_colour_bar(figure: Figure, image: ScalarMappable, length: float, **options: Any) -> Colorbar:
+    """Add a colour bar that is as thick, and as pointed where it is open, as all others.
+
+    Args:
+        figure, image: what the bar is in, and what it explains.
+        length: of the bar, in inches; about that of the axes that it stands beside, which it is as long as.
+        options: of `Figure.colorbar`; `ax` or `cax` is one of them.
+    """
+    return figure.colorbar(image, aspect=length / _COLOUR_BAR, extendfrac=_COLOUR_BAR / length, **{"pad": 0.02, **options})
+
+
+def height_of_head_map(layers: int) -> float:
+    """How high a heat map of so many layers is, in inches; with all that is around it, it fits on a page."""
+    return min(_HIGHEST_HEAD_MAP, max(_LOWEST_HEAD_MAP, _HEIGHT_OF_A_LAYER * layers))
+
+
+def draw_head_map(axes: Axes, values: np.ndarray, layers: Sequence[int], **options: Any) -> AxesImage:
+    """Draw a heat map of all heads, layers down, heads across.
+
+    Args:
+        axes: where.
+        values: `[layers, heads]`; what is NaN stays empty.
+        layers: their numbers.
+        options: of `Axes.imshow`.
+    """
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", **options)
+    rows, columns = (
+        [int(tick) for tick in _HEAD_MAP_TICKS.tick_values(0, count - 1) if tick < count] for count in values.shape
+    )
+    axes.set_yticks(rows, [str(layers[row]) for row in rows])
+    axes.set(xlabel="head", xticks=columns)
+    axes.spines[:].set_visible(False)
+    return image
 
 
 def plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame, factor: float = 100) -> None:

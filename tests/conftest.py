@@ -1,10 +1,10 @@
-"""Fixtures: small models from files in this folder, and the optional data named by ACT_EVAL_TEST_DATA."""
+"""Fixtures: small models from files in this folder, and what ACT_EVAL_TEST_DATA and ACT_EVAL_REAL_MODELS name."""
 
 import os
 import shutil
 import signal
 import unittest.mock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -40,7 +40,9 @@ TIERS = {
     "process": "starts processes, and kills some",
     "browser": "looks at a page in Chromium",
     "slow": "takes many seconds",
+    "real": "runs a real language model; skipped where it is not there",
 }
+REAL_MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -89,6 +91,31 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("ACT_EVAL_TEST_DATA is not set: it names a folder with hub/ (dataset rows) and models/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def model_folder() -> Callable[[str], Path]:
+    """Gives the folder of a model by its name, or skips the test and says how to get it."""
+
+    def find(name: str) -> Path:
+        places = {"ACT_EVAL_REAL_MODELS": "", "ACT_EVAL_TEST_DATA": "models"}
+        folders = [Path(os.environ[variable]) / below for variable, below in places.items() if os.environ.get(variable)]
+        for folder in folders:
+            if (folder / name).is_dir():
+                return (folder / name).absolute()
+        where = " and ".join(map(str, folders)) or "any folder: neither ACT_EVAL_REAL_MODELS nor ACT_EVAL_TEST_DATA is set"
+        pytest.skip(
+            f"there is no {name} in {where}. Make it with `bash $ACT_EVAL_TEST_DATA/models/real.sh DIR` "
+            "and set ACT_EVAL_REAL_MODELS=DIR"
+        )
+
+    return find
+
+
+@pytest.fixture(scope="session", params=REAL_MODELS)
+def real_model(request: pytest.FixtureRequest, model_folder: Callable[[str], Path]) -> Path:
+    """The folder of a real model."""
+    return model_folder(request.param)
 
 
 @pytest.fixture(scope="session")

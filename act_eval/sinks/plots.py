@@ -13,6 +13,9 @@ from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from act_eval.plotting import (
@@ -20,12 +23,16 @@ from act_eval.plotting import (
     LINE_HEIGHT,
     PAGE_WIDTH,
     SERIES,
+    add_colour_bar,
+    draw_head_map,
+    height_of_head_map,
     legend_columns,
     plot,
     small_print,
     text_width,
 )
 from act_eval.sinks import tables
+from act_eval.sinks.map_grid import MapGrid, columns_on_a_page
 from act_eval.sinks.statistics import KINDS, SinkStatistics
 
 MOST_NAMES = len(SERIES)
@@ -51,20 +58,20 @@ def plot_attention_map(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """
     maps = {name: of_name.map_before.mean(0) for name, of_name in statistics.items()}
     sinks = {name: of_name.positions.mean((0, 1)) / of_name.documents for name, of_name in statistics.items()}
-    return _maps(maps, sinks)
+    return _maps(maps, sinks, fewest_columns=3)
 
 
 @plot("attention_map_layers", "Average attention map of each layer")
 @small_print
 def plot_attention_by_layer(statistics: SinkStatistics) -> Figure:
-    """The average attention map of each layer, over documents and heads; at most four a row.
+    """The average attention map of each layer, over documents and heads; all layers of a model on one page.
 
     Above each map stands where sinks are: sinks per document and head, for each bin of positions.
     """
     names = [f"layer {layer}" for layer in statistics.layers]
     sinks = statistics.positions.mean(1) / statistics.documents
     maps = statistics.map_before
-    return _maps(dict(zip(names, maps, strict=True)), dict(zip(names, sinks, strict=True)), columns=4)
+    return _maps(dict(zip(names, maps, strict=True)), dict(zip(names, sinks, strict=True)), fewest_columns=4)
 
 
 @plot("document_map", "Attention map of one document", data=tables.document)
@@ -84,7 +91,9 @@ def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure
     shares = statistics.positions.mean((0, 1))
     figure = Figure(figsize=(PAGE_WIDTH, PAGE_WIDTH))
     strip, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 7))
-    image = _draw_map(axes, statistics.map_before.mean(0), _log_scale([statistics.map_before.mean(0)], n), end=n)
+    values = statistics.map_before.mean(0)
+    options = {"extent": (0, n, n, 0), "aspect": "auto", "interpolation": "nearest"}
+    image = axes.imshow(values, cmap=_ATTENTION, norm=_log_scale([values], n), **options)
     strip.bar(np.arange(n) + 0.5, shares, width=1, color=SERIES[1][0])
     strip.set_ylabel("sink in,\n% of heads")
     strip.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
@@ -95,7 +104,7 @@ def plot_document(statistics: SinkStatistics, document: Sequence[str]) -> Figure
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set(parse_math=False, fontsize=6)
     axes.set(xlabel="key", ylabel="query")
-    figure.colorbar(image, ax=axes, label="attention weight (log scale)", extend="both", shrink=0.7, pad=0.01)
+    add_colour_bar(figure, image, 0.7 * PAGE_WIDTH, ax=axes, label="attention weight (log scale)", extend="both")
     return figure
 
 
@@ -108,21 +117,24 @@ def plot_before_and_after(statistics: SinkStatistics) -> Figure:
     """
     before, after = statistics.map_before.mean(0), statistics.map_after.mean(0)
     change = np.where((before > 0) | (after > 0), after - before, np.nan)
-    figure = Figure(figsize=(PAGE_WIDTH, 2.6))
+    figure = Figure(figsize=(PAGE_WIDTH, 3.0))
     panels = figure.subplots(1, 3, sharey=True)
     scale = _log_scale([before, after], statistics.bins)
     for axes, title, values in zip(panels, ("before ACT", "after ACT"), (before, after), strict=False):
         image = _draw_map(axes, values, scale)
         axes.set_title(title)
-    figure.colorbar(image, ax=panels[:2], location="bottom", shrink=0.6, label=_map_label(statistics.bins), extend="both")
+    below: dict[str, Any] = {"location": "bottom", "pad": 0.03}
+    length = (PAGE_WIDTH - 0.6) / 3
+    add_colour_bar(figure, image, 2 * length, ax=panels[:2], label=_map_label(statistics.bins), extend="both", **below)
     limit = float(np.nanmax(np.abs(change))) or 1.0
     image = _draw_map(panels[2], change, SymLogNorm(limit / 100, vmin=-limit, vmax=limit), _CHANGE)
     panels[2].set_title("after - before")
-    bar = figure.colorbar(image, ax=panels[2], location="bottom", label="change (log scale on both sides)")
+    bar = add_colour_bar(figure, image, length, ax=panels[2], label="change (log scale on both sides)", **below)
     ticks = [-limit, -limit / 100, 0, limit / 100, limit]
-    bar.set_ticks(ticks, labels=[f"{tick:.1g}" for tick in ticks])
+    bar.set_ticks(ticks, labels=[f"{tick:.1g}".replace("-", "\N{MINUS SIGN}") for tick in ticks])
     bar.minorticks_off()
     panels[0].set_ylabel("query position")
+    panels[1].set_xlabel("key position")  # of all three
     return figure
 
 
@@ -131,33 +143,39 @@ def plot_before_and_after(statistics: SinkStatistics) -> Figure:
 def plot_received(statistics: Mapping[str, SinkStatistics]) -> Figure:
     """How the mean attention of keys is distributed: the first token, other sinks, other tokens; a panel for each name.
 
-    The legend says what share of all attention each kind receives.
+    Above each panel stands what share of all attention each kind receives.
 
     Args:
         statistics: by name of task or task family.
     """
     table = tables.received(statistics)
     rows, columns = _grid(list(statistics), 3)
-    figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.3 + 2.2 * rows))
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 0.8 + 1.9 * rows))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    styles: list[dict[str, Any]] = [
+        {"color": SERIES[place][0], "linestyle": line, "linewidth": 1.3} for place, line in enumerate(_LINES)
+    ]
     for axes, (name, of_name) in zip(panels.flat, table.groupby("name", sort=False), strict=False):
-        for place, kind in enumerate(KINDS):
+        for kind, style in zip(KINDS, styles, strict=True):
             line = of_name[of_name["kind"] == kind]
             edges = [*line["low"], line["high"].iloc[-1]]
-            label = f"{kind}: {line['share'].iloc[0]:.0%}"
-            style = {"color": SERIES[place][0], "linestyle": _LINES[place], "linewidth": 1.3}
-            axes.stairs(line["share_of_keys"], edges, label=label, **style)
-        axes.set(xscale="log", title=name)
-        axes.legend(title="share of attention", title_fontsize=7, frameon=False, loc="upper left", handlelength=1.6)
+            axes.stairs(line["share_of_keys"], edges, label=f"{line['share'].iloc[0]:.0%}", **style)
+        axes.set(xscale="log")
+        axes.set_title(name, pad=15)
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "borderpad": 0.2, "borderaxespad": 0}
+        axes.legend(frameon=False, ncols=len(KINDS), handlelength=1.6, handletextpad=0.4, columnspacing=1, **above)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
     top = float(table["share_of_keys"].max())
     lower = table.groupby(["name", "kind"])["share_of_keys"].cumsum()
-    lowest = float(table["low"][lower > _HARDLY_ANY].min())
+    panels[0, 0].set(xlim=(float(table["low"][lower > _HARDLY_ANY].min()), 1), ylim=(0, 1.05 * top))
+    for axes in panels.flat[max(0, len(statistics) - columns) : len(statistics)]:
+        axes.tick_params(labelbottom=True)
     _drop_empty(panels, len(statistics))
-    for axes in figure.axes:
-        axes.set(xlim=(lowest, 1), ylim=(0, 1.55 * top))
-    figure.supxlabel("mean attention that a key receives (log scale)", fontsize=8)
-    figure.supylabel("keys of this kind, %", fontsize=8)
+    figure.supxlabel("mean attention that a key receives (log scale)", fontsize="medium")
+    figure.supylabel("keys of this kind, %", fontsize="medium")
+    kinds = [Line2D([], [], label=kind, **style) for kind, style in zip(KINDS, styles, strict=True)]
+    at: dict[str, Any] = {"loc": "outside upper center", "frameon": False, "ncols": len(KINDS), "columnspacing": 1}
+    figure.legend(handles=kinds, title="above each panel: shares of all attention", title_fontsize=7, **at)
     return figure
 
 
@@ -190,19 +208,17 @@ def plot_sinks_per_head(statistics: SinkStatistics) -> Figure:
     """How many sinks a document has in each head: a heat map, layers down, heads across."""
     values = statistics.sinks_per_document
     layers, heads = values.shape
-    figure = Figure(figsize=(COLUMN_WIDTH, min(6.5, max(1.9, 0.9 + 2.3 * layers / max(heads, 8)))))
+    height = height_of_head_map(layers)
+    figure = Figure(figsize=(COLUMN_WIDTH, height + 0.5))
     axes = figure.subplots()
     limit = float(values.max()) or 1.0
-    image = axes.imshow(values, cmap=_ATTENTION, vmin=0, vmax=limit, aspect="auto", interpolation="nearest")
+    image = draw_head_map(axes, values, statistics.layers, cmap=_ATTENTION, vmin=0, vmax=limit)
     if heads <= 8 and layers <= _LARGEST_NUMBERED_MAP:
         for (row, column), value in np.ndenumerate(values):
             colour = "white" if value > 0.6 * limit else "black"
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=6)
-    rows, columns = (range(0, count, -(-count // 8)) for count in (layers, heads))
-    axes.set_yticks(rows, [str(statistics.layers[row]) for row in rows])
-    axes.set(xlabel="head", ylabel="layer", xticks=columns)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label="sinks per document", pad=0.02)
+    axes.set_ylabel("layer")
+    add_colour_bar(figure, image, height, ax=axes, label="sinks per document")
     return figure
 
 
@@ -226,7 +242,7 @@ def plot_sink_tokens(statistics: SinkStatistics, text: Callable[[int], str], top
     for place, (share, rate) in enumerate(zip(table["share"], table["rate"], strict=True)):
         axes.annotate(f"{rate:.1%}", (share, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=6)
     axes.margins(x=0.16, y=0.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}")
     axes.set_xlabel("share of all sinks, %\n(at the bar: share of its occurrences)")
     return figure
 
@@ -245,36 +261,36 @@ ALL = (
 WITH_DATA = (plot_received, plot_sink_positions, plot_sinks_per_head, plot_sink_tokens, plot_document)
 
 
-def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], columns: int = 3) -> Figure:
+def _maps(maps: Mapping[str, np.ndarray], sinks: Mapping[str, np.ndarray], fewest_columns: int) -> Figure:
     """Maps with one colour scale, each below a strip of bars that says where sinks are."""
-    rows, columns = _grid(list(maps), columns)
-    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    figure = Figure(figsize=(width, 0.7 + rows * (0.55 + 0.85 * width / columns)))
-    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 5] * rows)
-    strips, grid = panels[::2], panels[1::2]
+    columns = columns_on_a_page(len(maps), text_width(maps, rcParams["axes.titlesize"]), fewest_columns)
+    grid = MapGrid.of(len(maps), columns)
     bins = next(iter(maps.values())).shape[-1]
     scale = _log_scale(list(maps.values()), bins)
     most = max(float(values.max()) for values in sinks.values()) or 1.0
-    for strip, axes, (name, values) in zip(strips.flat, grid.flat, maps.items(), strict=False):
-        strip.bar((np.arange(bins) + 0.5) / bins, sinks[name], width=1 / bins, color=SERIES[1][0])
-        strip.set(title=name, xlim=(0, 1), xticks=[], ylim=(0, most), yticks=[0, most], yticklabels=["0", f"{most:.2g}"])
+    for strip, axes, (name, values) in zip(grid.strips, grid.maps, maps.items(), strict=True):
+        strip.stairs(sinks[name], np.linspace(0, 1, bins + 1), fill=True, color=SERIES[1][0])
+        strip.set(xlim=(0, 1), xticks=[], ylim=(0, most), yticks=[most], yticklabels=[f"{most:.2g}"])
+        strip.set_title(name, pad=3)
         image = _draw_map(axes, values, scale)
-    for axes in (*strips[:, 1:].flat, *grid[:, 1:].flat):
-        axes.tick_params(labelleft=False)
-    for strip, axes in zip(strips[:, 0], grid[:, 0], strict=True):
-        strip.set_ylabel("sinks", fontsize=7)
-        axes.set_ylabel("query position")
-    for some in (strips, grid):
-        _drop_empty(some, len(maps))
-    figure.colorbar(image, ax=figure.axes, location="bottom", shrink=0.6, aspect=35, label=_map_label(bins), extend="both")
-    margin = _BELOW_A_COLOUR_BAR / figure.get_figheight()
-    figure.set_layout_engine("constrained", rect=(0, margin, 1, 1 - margin))
-    return figure
+    options = {"orientation": "horizontal", "extend": "both", "label": _map_label(bins)}
+    add_colour_bar(grid.figure, image, grid.width, cax=grid.bar, **options)
+    entry = Patch(color=SERIES[1][0], label="sinks per document and head")
+    at = {"loc": "upper left", "bbox_to_anchor": (grid.left, 1), "borderaxespad": 0.4, "borderpad": 0}
+    grid.figure.legend(handles=[entry], frameon=False, handlelength=1, **at)
+    return grid.figure
 
 
-def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, colours: str = _ATTENTION, end: float = 1) -> Any:
-    image = axes.imshow(values, cmap=colours, norm=scale, extent=(0, end, end, 0), aspect="auto", interpolation="nearest")
-    axes.set(xlabel="key position", xticks=(0, end / 2, end), yticks=(0, end / 2, end))
+def _draw_map(axes: Axes, values: np.ndarray, scale: Normalize, colours: str = _ATTENTION) -> AxesImage:
+    """A map by relative position."""
+    image = axes.imshow(values, cmap=colours, norm=scale, extent=(0, 1, 1, 0), aspect="auto", interpolation="nearest")
+    ticks = {0: "0", 0.5: "0.5", 1: "1"}
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    labels = axes.get_xticklabels()
+    if labels:  # the 1 of one map and the 0 of the next would read as 10
+        labels[0].set_horizontalalignment("left")
+        labels[-1].set_horizontalalignment("right")
     return image
 
 
@@ -300,8 +316,8 @@ def _peaks(values: np.ndarray, most: int) -> list[int]:
 def _grid(names: Sequence[str], most_columns: int) -> tuple[int, int]:
     """How many rows and columns panels with these names above them stand in, so that the names are whole."""
     room = int(PAGE_WIDTH / (text_width(names, rcParams["axes.titlesize"]) + _BESIDE_A_TITLE))
-    columns = max(1, min(len(names), most_columns, room))
-    return -(-len(names) // columns), columns
+    rows = -(-len(names) // max(1, min(most_columns, room)))
+    return rows, -(-len(names) // rows)
 
 
 def _drop_empty(panels: np.ndarray, used: int) -> None:

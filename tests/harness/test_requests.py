@@ -301,16 +301,13 @@ class TestSameAsHF:
         else:
             assert answer(lm, "generate_until", arguments) == expected
 
-    @pytest.mark.parametrize("model", ["stories260K", "smollm2-135m-instruct"])
+    @pytest.mark.parametrize("model", ["stories260K", pytest.param("smollm2-135m-instruct", marks=pytest.mark.tier("real"))])
     @given(context=texts, continuation=texts)
     @example(context="Answ", continuation="er")
     @example(context="\n", continuation="cat")
     @some
-    def test_pairs_with_other_tokenizers(self, test_data, model, context, continuation):
-        folder = test_data / "models" / model
-        if not folder.is_dir():
-            pytest.skip(f"there is no {model}")
-        self.check(*models(folder), "loglikelihood", (context, continuation))
+    def test_pairs_with_other_tokenizers(self, model_folder, model, context, continuation):
+        self.check(*models(model_folder(model)), "loglikelihood", (context, continuation))
 
     def test_what_else_is_asked_changes_nothing(self):
         """`hf` gives the second of two requests with the same tokens, split at different places, a number of other tokens."""
