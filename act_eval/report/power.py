@@ -22,7 +22,7 @@ POWER = 0.8
 LEVEL = 0.05
 ONE_POINT = 0.01
 
-_MOST_DOCUMENTS = 10**9
+_MOST_DOCUMENTS = 10**7
 _MCNEMAR = (0.0, 1.0)  # the sum of binomial probabilities from a number on, as a beta distribution
 
 
@@ -52,7 +52,7 @@ class TaskDocuments:
 def expected_discordance(changed: int, n: int, unseen: float = UNSEEN) -> float:
     """The share of documents whose answer changes, given how many of a sample do.
 
-    It is the mean of the posterior that intervals come from, so that it is above zero where none changed: 0.015 where none of
+    It is the mean of the posterior that intervals come from, so that it is above zero where none changed: 0.016 where none of
     100 did.
 
     Args:
@@ -98,7 +98,7 @@ def needed_documents(difference: float, discordance: float, power: float = POWER
         discordance, power, level: see `detectable_difference`.
 
     Raises:
-        ValueError: the difference is 0, or needs more than a billion documents.
+        ValueError: the difference is 0, or needs more than ten million documents.
     """
     return _fewest(lambda n: mcnemar_power(difference, n, discordance, level), difference, power)
 
@@ -149,11 +149,11 @@ def detectable_average(
         level: 1 minus that of the interval.
 
     Returns:
-        The difference, in the unit of the scores, above 0; NaN where all documents are 0 or 1 and so few show no difference at
-        all.
+        The difference, in the unit of the scores, above 0; NaN where there is none: so few documents, of which some are 0 or 1,
+        show no difference at all, or no other document ever differs.
     """
     variances = [task.variance for task in tasks if task.variance is not None]
-    largest = max([1.0, *(10 * math.sqrt(variance) for variance in variances)])
+    largest = 10 * math.sqrt(max(variances)) if len(variances) == len(tasks) else 1.0
     return _smallest(lambda difference: average_power(difference, tasks, weights, level), power, largest)
 
 
@@ -172,7 +172,7 @@ def needed_documents_of_average(
         weights, power, level: see `detectable_average`.
 
     Raises:
-        ValueError: the difference is 0, or needs more than a billion documents.
+        ValueError: the difference is 0, or needs more than ten million documents.
     """
     total = sum(task.n for task in tasks)
 
@@ -216,7 +216,7 @@ def _most_by_chance(changed: np.ndarray, level: float, parameters: tuple[float, 
 
 def _smallest(power_of: Callable[[float], float], power: float, largest: float = 1.0) -> float:
     """The difference from which on the power is reached; NaN where it never is."""
-    if power_of(largest) < power:
+    if not largest or power_of(largest) < power:
         return math.nan
     return float(optimize.brentq(lambda difference: power_of(difference) - power, largest * 1e-9, largest, xtol=1e-7 * largest))
 

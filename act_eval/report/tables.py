@@ -120,8 +120,9 @@ def report_notes(report: Report) -> list[str]:
 def comparison_texts(comparison: pd.DataFrame) -> pd.DataFrame:
     """The comparison as text, one row per task and metric; accuracies are shares of 1.
 
-    Columns that say nothing are left out: SE and clustered SE, without clusters; noise, without two baseline runs. Where
-    several seeds were averaged, ± and the standard deviation over seeds follow the mean.
+    Columns that say nothing are left out: SE and clustered SE, without clusters; noise, without two baseline runs; what is
+    detectable, without paired documents. Where several seeds were averaged, ± and the standard deviation over seeds follow the
+    mean.
     """
     rows = []
     for _, row in comparison.iterrows():
@@ -145,13 +146,14 @@ def comparison_texts(comparison: pd.DataFrame) -> pd.DataFrame:
         )
     texts = pd.DataFrame(rows)
     empty = [] if comparison["clusters"].notna().any() else ["SE", "clustered SE"]
-    empty += [] if comparison["noise"].notna().any() else ["noise"]
+    empty += [name for name in ("noise", "detectable") if comparison[name].isna().all()]
     return texts.drop(columns=empty)
 
 
 def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
     """Averages over tasks, or the comparison per subject, as text."""
     name = "group" if "group" in groups else "subject"
+    has_power = name == "group" and groups["detectable"].notna().any()
     rows = []
     for _, row in groups.iterrows():
         texts = {name: row[name]}
@@ -161,7 +163,7 @@ def group_texts(groups: pd.DataFrame) -> pd.DataFrame:
         texts |= {"metric": _metric(row), "shots": number(row["num_fewshot"], ".0f"), "n": number(row["n"], ".0f")}
         texts |= {header: number(row[column], form) for header, column, form in _MEANS}
         texts["95% interval"] = interval(row["low"], row["high"])
-        rows.append(texts | ({"detectable": number(row["detectable"], ".3f")} if name == "group" else {}))
+        rows.append(texts | ({"detectable": number(row["detectable"], ".3f")} if has_power else {}))
     return pd.DataFrame(rows)
 
 
@@ -313,6 +315,7 @@ def print_tables(report: Report, console: Console) -> None:
         if len(averages):
             texts.append(group_texts(averages).assign(group=group_names(averages).to_numpy()).rename(columns={"group": "task"}))
         shown = pd.concat([part.reindex(columns=list(_TERMINAL), fill_value="") for part in texts], ignore_index=True)
+        shown = shown.loc[:, (shown != "").any()]
         notes = [TERMINAL_NOTE, *([SEEDS_NOTE.format(seeds)] if (seeds := _seeds(rows)) else [])]
         notes += [SHORT_NAMES_NOTE] if model in shortened else []
         console.print(_for_terminal(f"{model}: {settings}", shown, rows, averages, "comparison.csv", notes))

@@ -93,8 +93,8 @@ class TestPosterior:
         for n in (20, 100, 2000):
             row = paired_statistics(*outcomes(0, 0, n))
             assert row["delta"] == 0
-            assert 2 / n < -row["low"] < 3.1 / n
-            assert 2 / n < row["high"] < 3.1 / n
+            assert 2 / n < -row["low"] < 3.2 / n
+            assert 2 / n < row["high"] < 3.2 / n
 
     @settings(max_examples=30)
     @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60))

@@ -54,11 +54,9 @@ class TestMcNemar:
         changed = max(discordance, difference)
         shares = [(changed + difference) / 2, (changed - difference) / 2, 1 - changed]
         samples = np.random.default_rng(0).multinomial(n, shares, size=5000)
-        p = {
-            (gained, lost): stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-            for gained, lost, _ in samples
-        }
-        found = np.mean([p[gained, lost] < 0.05 and gained > lost for gained, lost, _ in samples])
+        cells, often = np.unique(samples[:, :2], axis=0, return_counts=True)
+        p = [mcnemar([[0, lost], [gained, 0]], exact=True).pvalue if gained > lost else 1.0 for gained, lost in cells]
+        found = often[np.array(p) < 0.05].sum() / 5000
         assert found == pytest.approx(0.8, abs=3 * math.sqrt(0.8 * 0.2 / 5000))
 
     @pytest.mark.parametrize(("difference", "discordance"), [(0.01, 0.015), (0.01, 0.1), (0.02, 0.01), (0.05, 0.5)])
@@ -88,8 +86,8 @@ class TestMcNemar:
         assert mcnemar_power(0.0, 100, 0.1) <= 0.025
         with pytest.raises(ValueError, match="difference of 0"):
             needed_documents(0.0, 0.1)
-        with pytest.raises(ValueError, match="more than 1,000,000,000 documents"):
-            needed_documents(1e-6, 0.5)
+        with pytest.raises(ValueError, match="more than 10,000,000 documents"):
+            needed_documents(1e-5, 0.5)
 
     def test_discordance_is_the_mean_of_its_posterior(self):
         assert expected_discordance(0, 50) == pytest.approx(stats.beta(2 * UNSEEN, 50).mean())
@@ -139,7 +137,7 @@ class TestAverages:
         """statsmodels: standard deviation 0.3 of 200 differences, and of an average with a second task."""
         difference = detectable_average([TaskDocuments(200, variance=0.09)])
         assert normal_sample_size_one_tail(difference, 0.8, 0.025, 0.3) == pytest.approx(200)
-        assert needed_documents_of_average(difference, [TaskDocuments(50, variance=0.09)]) == 200
+        assert needed_documents_of_average(difference, [TaskDocuments(50, variance=0.09)]) == pytest.approx(200, abs=1)
         both = [TaskDocuments(200, variance=0.09), TaskDocuments(100, variance=0.04)]
         spread = math.sqrt(0.25 * (0.09 / 200 + 0.04 / 100))
         assert normal_sample_size_one_tail(detectable_average(both), 0.8, 0.025, spread) == pytest.approx(1)
@@ -181,11 +179,11 @@ class TestReport:
         rows = report.comparison.set_index("task")
         assert rows["interval"].to_dict() == {"demo": "posterior", "same": "posterior", "f1": "bootstrap"}
         for task, n, changed in (("demo", 100, 35), ("same", 50, 0)):
-            discordance = (changed + 1.5) / (n + 1.5)
+            discordance = (changed + 1.6) / (n + 1.6)
             assert rows.loc[task, "detectable"] == pytest.approx(detectable_difference(n, discordance))
             assert rows.loc[task, "n_for_one_point"] == needed_documents(0.01, discordance)
         (average,) = report.groups.to_dict("records")
-        unseen = 1.5 * np.array([1 / 100, 1 / 50]) / (1 / 100 + 1 / 50)
+        unseen = 1.6 * np.array([1 / 100, 1 / 50]) / (1 / 100 + 1 / 50)
         tasks = [TaskDocuments(100, (35 + unseen[0]) / (100 + unseen[0])), TaskDocuments(50, unseen[1] / (50 + unseen[1]))]
         assert average["detectable"] == pytest.approx(detectable_average(tasks))
         assert average["n_for_one_point"] == needed_documents_of_average(0.01, tasks)
