@@ -15,6 +15,7 @@ from act_eval.plotting import PAGE_WIDTH, plot
 
 HEADS_FILE = "heads.csv"
 _COLUMNS = ("layer", "head", "accuracy_change", "margin_change")
+_ESTIMATED = "estimate_together"  # a column of searches by estimates alone
 
 
 def read_head_scores(folder: Path) -> pd.DataFrame:
@@ -25,7 +26,7 @@ def read_head_scores(folder: Path) -> pd.DataFrame:
 
     Returns:
         A row for each head that was searched, with at least the columns `layer`, `head`, `accuracy_change` (a share) and
-        `margin_change` (nats), which are NaN for heads that were not scored.
+        `margin_change` (nats), which are NaN for heads that were not scored; those are nearly all in a search by estimates.
 
     Raises:
         InputError: the file cannot be read, or lacks a column.
@@ -65,13 +66,15 @@ def write_head_scores(table: pd.DataFrame, folder: Path, num_layers: int, num_he
 def plot_head_scores(table: pd.DataFrame, num_layers: int, num_heads: int) -> Figure:
     """Draw heat maps of what calibrating each head alone changes: accuracy and margin, layers down, heads across.
 
-    Heads that were not scored are hatched. The colour scale is symmetric and the same for worse and better.
+    Heads that were not scored are hatched; where heads were only estimated, the estimates are drawn in place of the margin.
+    The colour scale is symmetric and the same for worse and better.
 
     Args:
         table: see `read_head_scores`.
         num_layers, num_heads: of the model.
     """
-    panels = (("accuracy_change", 100, "accuracy, percentage points"), ("margin_change", 1, "margin, nats"))
+    of_margin = ("estimate", 1, "margin, nats, estimated") if _ESTIMATED in table else ("margin_change", 1, "margin, nats")
+    panels = (("accuracy_change", 100, "accuracy, percentage points"), of_margin)
     height = min(9.0, 1.3 + 5.6 * num_layers / max(num_heads, 8) / 2)
     figure = Figure(figsize=(PAGE_WIDTH, max(2.4, height)))
     for axes, (column, factor, label) in zip(figure.subplots(1, 2), panels, strict=True):
