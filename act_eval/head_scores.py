@@ -19,6 +19,7 @@ HEADS_FILE = "heads.csv"
 _UNSCORED: dict[str, Any] = {"hatch": "////", "edgecolor": "#bbbbbb"}
 _AROUND_THE_MAPS = 1.1  # titles, labels and legend, in inches
 _COLUMNS = ("layer", "head", "accuracy_change", "margin_change")
+_ESTIMATED = "estimate_together"  # a column of searches by estimates alone
 
 
 def read_head_scores(folder: Path) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def read_head_scores(folder: Path) -> pd.DataFrame:
 
     Returns:
         A row for each head that was searched, with at least the columns `layer`, `head`, `accuracy_change` (a share) and
-        `margin_change` (nats), which are NaN for heads that were not scored.
+        `margin_change` (nats), which are NaN for heads that were not scored; those are nearly all in a search by estimates.
 
     Raises:
         InputError: the file cannot be read, or lacks a column.
@@ -69,13 +70,15 @@ def write_head_scores(table: pd.DataFrame, folder: Path, num_layers: int, num_he
 def plot_head_scores(table: pd.DataFrame, num_layers: int, num_heads: int) -> Figure:
     """Draw heat maps of what calibrating each head alone changes: accuracy and margin, layers down, heads across.
 
-    Heads that were not scored are hatched. The colour scale is symmetric and the same for worse and better.
+    Heads that were not scored are hatched; where heads were only estimated, the estimates are drawn in place of the margin.
+    The colour scale is symmetric and the same for worse and better.
 
     Args:
         table: see `read_head_scores`.
         num_layers, num_heads: of the model.
     """
-    panels = (("accuracy_change", 100, "accuracy, percentage points"), ("margin_change", 1, "margin, nats"))
+    of_margin = ("estimate", 1, "margin, nats, estimated") if _ESTIMATED in table else ("margin_change", 1, "margin, nats")
+    panels = (("accuracy_change", 100, "accuracy, percentage points"), of_margin)
     height = height_of_head_map(num_layers)
     figure = Figure(figsize=(PAGE_WIDTH, height + _AROUND_THE_MAPS), layout=ConstrainedLayoutEngine(wspace=0.05))
     all_axes = figure.subplots(1, len(panels), sharey=True)

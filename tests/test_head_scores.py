@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from act_eval.errors import InputError
-from act_eval.head_scores import HEADS_FILE, fits_model, read_head_scores, write_head_scores
+from act_eval.head_scores import HEADS_FILE, fits_model, plot_head_scores, read_head_scores, write_head_scores
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -42,3 +42,13 @@ def test_other_files_are_refused(text, message, tmp_path):
         (tmp_path / HEADS_FILE).write_text(text)
     with pytest.raises(InputError, match=message):
         read_head_scores(tmp_path)
+
+
+def test_heads_that_were_estimated_alone_are_drawn_by_their_estimates(table):
+    estimated = table.assign(margin_change=np.nan, estimate=[0.1, -0.2, 0.3, 0.0], estimate_together=0.0)
+    for given, title, values in (
+        (table, "margin, nats", [[0.25, -1], [np.nan, 0.125]]),
+        (estimated, "margin, nats, estimated", [[0.1, -0.2], [0.3, 0.0]]),
+    ):
+        drawn = {axes.get_title().split("\n")[1]: axes.images[0] for axes in plot_head_scores(given, 2, 2).axes if axes.images}
+        np.testing.assert_array_equal(np.ma.filled(drawn[title].get_array(), np.nan), values)

@@ -13,6 +13,18 @@ _EXACT_UP_TO = 64
 _MODE_BEYOND: Mode = "screened"
 
 
+def mode_of(settings: SearchSettings, space: SearchSpace) -> Mode:
+    """The mode that was asked for; for "auto", that by which a search is made: "exact" for up to 64 heads.
+
+    Beyond, selections that go by what each head does alone are screened.
+    """
+    if settings.mode != "auto":
+        return settings.mode
+    if len(space.heads) <= _EXACT_UP_TO:
+        return "exact"
+    return _MODE_BEYOND if settings.selection == "validated" else "screened"
+
+
 @dataclass(frozen=True)
 class SearchIdentity:
     """What a search depends on.
@@ -33,15 +45,8 @@ class SearchIdentity:
 
     @property
     def mode(self) -> Mode:
-        """The mode that was asked for; for "auto", that by which a search is made: "exact" for up to 64 heads.
-
-        Beyond, selections that go by what each head does alone are screened.
-        """
-        if self.settings.mode != "auto":
-            return self.settings.mode
-        if len(self.space.heads) <= _EXACT_UP_TO:
-            return "exact"
-        return _MODE_BEYOND if self.settings.selection == "validated" else "screened"
+        """By which the search is made, see `mode_of`."""
+        return mode_of(self.settings, self.space)
 
     @property
     def content(self) -> dict[str, Any]:

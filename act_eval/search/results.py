@@ -94,10 +94,11 @@ class ValidatedGain:
         gain = f"{100 * self.accuracy_change:+.1f} points"
         p = f"p = {self.p_value:.2g}" if self.p_value >= 0.001 else "p < 0.001"
         if self.chosen:
-            low, high = 100 * self.accuracy_low, 100 * self.accuracy_high
+            heads = f"{self.heads} heads were" if self.heads > 1 else "1 head was"
+            interval = f"95%: {100 * self.accuracy_low:+.1f} to {100 * self.accuracy_high:+.1f}"
             return (
-                f"{self.heads} heads were chosen: {gain} of accuracy (95%: {low:+.1f} to {high:+.1f}) over {self.documents} "
-                f"documents that had no part in finding them, {p}."
+                f"{heads} chosen: {gain} of accuracy ({interval}) over {self.documents} documents that had no part in finding "
+                f"them, {p}."
             )
         if self.accuracy_change <= 0:
             return f"No head was chosen: no set that was tried raised the accuracy of {self.documents} documents."

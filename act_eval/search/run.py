@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +10,17 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from act_eval.errors import SettingError
 from act_eval.files import make_folder
-from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
-from act_eval.harness.documents import draw_training_documents
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import same_for_all, shared_processes, speaking_console
-from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
 from act_eval.progress import print_line
-from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
+from act_eval.search.documents import CalibrationDocument, fingerprint
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import Head, SearchSpace
 from act_eval.search.identity import SearchIdentity
-from act_eval.search.objective import LabelPriors
-from act_eval.search.planned_costs import MOST_PASSES, PlannedCosts
+from act_eval.search.plan import DrawnDocuments, PlannedSearch, plan_search
+from act_eval.search.planned_costs import MOST_PASSES
 from act_eval.search.ranking import rank_heads
 from act_eval.search.results import Costs, MeasuredHeads, SearchResult, head_table, make_profile
 from act_eval.search.scores import PairedScores
@@ -56,36 +52,28 @@ def run_search(settings: SearchSettings, output: Path, console: Console | None =
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used.
         NonFiniteLogitsError: logits of the model are not numbers.
     """
-    asked = load_asked_tasks(settings.prompts, settings.model)
-    tasks = asked.loaded.tasks
-    splits = {name: calibration_split(task) for name, task in tasks.items()}
-    with explained_dataset_errors():
-        drawn = {name: draw_training_documents(name, task, asked.prompts) for name, task in tasks.items()}
+    drawn = DrawnDocuments.of_search(settings)
     make_folder(output)
-    needs_chat_template = settings.prompts.apply_chat_template
-    lm = ACTLM(needs_chat_template=needs_chat_template, **settings.model.lm_arguments(act_profile="none"))
+    planned = plan_search(settings, drawn, ACTLM)
+    lm, space, to_search, to_validate = planned.lm, planned.space, planned.to_search, planned.to_validate
     processes = shared_processes()
-    space = SearchSpace.from_config(lm.config, settings.layers)
-    documents = _load_documents(lm, asked, drawn, settings)
-    to_search, to_validate = _split_documents(documents, settings)
     evaluator = HeadEvaluator(lm, settings.act, space.layers, settings.model.whole_batch_size())
-    identity = SearchIdentity(settings, space, splits, fingerprint(documents), same_for_all(what_ran(lm)))
-    priors = LabelPriors.of_search(settings.objective, documents)
+    ran = same_for_all(what_ran(lm))
+    identity = SearchIdentity(settings, space, drawn.splits, fingerprint(planned.documents), ran)
     with processes.main_process_first():
-        store = UnitStore.open(output, identity.content, _needed_bytes(space, documents, priors))
-    planned = PlannedCosts.of_search(settings, space, to_search, to_validate, identity.mode, priors.corrects)
+        store = UnitStore.open(output, identity.content, _needed_bytes(planned))
     console = speaking_console(console)
     kept = "" if store.is_empty else " What is there already is not computed again."
-    print_line(console, f"{planned.summary()}{kept}")
-    time_left = TimeLeft(planned, lm.world_size)
+    print_line(console, f"{planned.costs.summary()}{kept}")
+    time_left = TimeLeft(planned.costs, lm.world_size)
     batch_size = settings.model.whole_batch_size()
     units = UnitRunner(store, lm.rank, lm.world_size, batch_size, time_left, console)
-    stages = Stages(units, evaluator, priors)
+    stages = Stages(units, evaluator, planned.priors)
 
     ranked: list[Head] | None = None
-    if identity.mode == "estimated":
+    if planned.mode == "estimated":
         ranked, measured = rank_heads(stages, space, to_search)
-    elif identity.mode == "screened":
+    elif planned.mode == "screened":
         measured = screen_heads(stages, space, to_search, settings.budget)
     else:
         measured = _score_all_heads(stages, space, to_search)
@@ -110,35 +98,13 @@ def run_search(settings: SearchSettings, output: Path, console: Console | None =
     return result
 
 
-def _load_documents(
-    lm: ACTLM, asked: AskedTasks, drawn: Mapping[str, Sequence[int]], settings: SearchSettings
-) -> list[CalibrationDocument]:
-    """Render the documents of all tasks, in an order in which every stretch holds its share of each task."""
-    with explained_dataset_errors():
-        return interleave(render_documents(lm, asked.loaded.tasks, drawn, asked.prompts), settings.prompts.seed)
-
-
-def _split_documents(
-    documents: Sequence[CalibrationDocument], settings: SearchSettings
-) -> tuple[Sequence[CalibrationDocument], Sequence[CalibrationDocument]]:
-    """Split documents into those that single heads are scored on, and those that head sets are validated on, if they are."""
-    if settings.selection != "validated":
-        return documents, []
-    if len(documents) < 2:
-        raise SettingError(
-            "selection", "validated needs at least 2 documents: raise limit, choose more tasks, or choose another selection."
-        )
-    half = (len(documents) + 1) // 2
-    return documents[:half], documents[half:]
-
-
-def _needed_bytes(space: SearchSpace, documents: Sequence[CalibrationDocument], priors: LabelPriors) -> int:
+def _needed_bytes(planned: PlannedSearch[ACTLM]) -> int:
     """Roughly what the units of a search take on disk.
 
     That is 10 bytes for each head and document, with some dozens of head sets, and 8 for each choice where they are kept.
     """
-    per_document = 10 + (8 * priors.most_choices if priors.corrects else 0)
-    return per_document * (len(space.heads) + 40) * len(documents) + 2**20
+    per_document = 10 + (8 * planned.priors.most_choices if planned.priors.corrects else 0)
+    return per_document * (len(planned.space.heads) + 40) * len(planned.documents) + 2**20
 
 
 def _score_all_heads(stages: Stages, space: SearchSpace, documents: Sequence[CalibrationDocument]) -> MeasuredHeads:

@@ -65,6 +65,7 @@ def everything(folder, model_args):
         run_search(SearchSettings(model(model_args), PROMPTS, layers="1", mode="screened"), folder / "search").heads,
         bool(run_sinks(SinksSettings(with_heads, PROMPTS), folder / "sinks")),
         write_answers(settings, questions, 1, folder / "mt-bench"),
+        run_search(SearchSettings(model(model_args), PROMPTS, layers="0-1", mode="estimated"), folder / "estimated").heads,
     )
 
 
@@ -111,10 +112,11 @@ class TestTwoProcesses:
         for key, values in found.items():
             assert values == pytest.approx(expected[key], abs=1e-4), key
 
-    def test_search(self, one, two):
-        for heads in (process[2] for process in two[1]):
-            pd.testing.assert_frame_equal(heads, one[1][2], atol=1e-4)
-        written = [sorted(file.name for file in (run[0] / "search").rglob("*") if file.is_file()) for run in (one, two)]
+    @pytest.mark.parametrize(("place", "name"), [(2, "search"), (5, "estimated")])
+    def test_search(self, one, two, place, name):
+        for heads in (process[place] for process in two[1]):
+            pd.testing.assert_frame_equal(heads, one[1][place], atol=1e-4)
+        written = [sorted(file.name for file in (run[0] / name).rglob("*") if file.is_file()) for run in (one, two)]
         assert written[0] == written[1]
 
     def test_sinks(self, one, two):

@@ -31,6 +31,16 @@ def random_documents(count, seed=0, context_of_each_choice=False):
     return [*documents, CalibrationDocument("words", (documents[0].requests[1],), ())]
 
 
+def labelled_documents(count, seed=0):
+    """Documents of random tokens, with the same three choices, of one, two and three tokens."""
+    rng = random.Random(seed)
+    contexts = [tuple(random_ids(rng.randint(20, 45), seed=100 * seed + number)[0].tolist()) for number in range(count)]
+    labels = ((20,), (31, 40), (57, 61, 70))
+    return [
+        CalibrationDocument("labels", tuple((context, label) for label in labels), (rng.randrange(3),)) for context in contexts
+    ]
+
+
 def naive_scores(lm, act, documents, profile):
     """Correct and margin of each document from one whole evaluation through ACT, `[documents]` each."""
     lm.set_act(ACTArguments(profile, settings={name: getattr(act, name) for name in ACT.setting_names()}))

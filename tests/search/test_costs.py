@@ -3,15 +3,20 @@
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.search import units
+from act_eval.search.documents import CalibrationDocument
+from act_eval.search.heads import SearchSpace
 from act_eval.search.planned_costs import PlannedCosts
 from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
 from act_eval.search.time_left import TimeLeft
+from act_eval.search.validation_plan import ValidationPlan
 
 PLANNED = PlannedCosts(documents=8, heads=24, full_pass=100.0, estimates=3.0, baseline=1.0, exact=6.0, validation=4.0)
 
@@ -56,6 +61,43 @@ class TestTimeLeft:
         assert words in time_left.first_words()
 
 
+@pytest.mark.tier("unit")
+class TestSearchesByEstimates:
+    @pytest.mark.parametrize("has_priors", [False, True])
+    @settings(max_examples=25)
+    @given(
+        layers=st.integers(4, 200),
+        heads=st.integers(1, 256),
+        lengths=st.lists(st.integers(20, 300), min_size=16, max_size=60),
+        batch_size=st.sampled_from([1, 4, 32]),
+    )
+    def test_cost_13_passes_at_most_for_any_number_of_heads(self, has_priors, layers, heads, lengths, batch_size):
+        """Documents of both halves are alike."""
+        documents = [
+            CalibrationDocument("a", tuple((tuple(range(length)), (choice,)) for choice in range(2)), (0,))
+            for length in lengths
+        ]
+        searched = SearchSettings(ModelSettings({"act_alpha": 5}, batch_size=batch_size), PromptSettings(("demo_topic",)))
+        space = SearchSpace(tuple(range(layers)), layers, heads)
+        planned = PlannedCosts.of_search(searched, space, documents, documents, "estimated", has_priors)
+        assert planned.estimates == (8 if has_priors else 6)
+        assert planned.total <= 13
+        assert planned.exact == planned.baseline == 0
+        budget = (13 - planned.estimates) * planned.full_pass
+        for candidates in {0, 1, min(7, layers * heads), layers * heads}:
+            plan = ValidationPlan.of_candidates(candidates, documents, batch_size, layers, budget)
+            assert plan.cost <= planned.validation * planned.full_pass + 1e-6
+            assert plan.sizes[0] == 0
+            assert plan.sizes[-1] == candidates
+            assert len(plan.sizes) == 1 or plan.kept >= 2
+
+    def test_without_a_budget_all_sets_are_scored_on_all_documents(self):
+        documents = [CalibrationDocument("a", (((1, 2), (3,)), ((1, 2), (4,))), (0,))] * 10
+        plan = ValidationPlan.of_candidates(100, documents, 4, 3)
+        assert (plan.first, plan.kept, plan.sizes) == (10, 9, (0, 1, 2, 4, 8, 16, 32, 64, 100))
+        assert plan.cost == 9 * 10 * 2 * 3
+
+
 class Lines:
     """A console that keeps what is printed."""
 
@@ -96,7 +138,7 @@ def watched_search(output, mode, monkeypatch):
 
 
 @pytest.mark.tier("model")
-@pytest.mark.parametrize("mode", ["exact", "screened"])
+@pytest.mark.parametrize("mode", ["exact", "screened", "estimated"])
 def test_progress_and_lines(tmp_path, mode, monkeypatch):
     result, events = watched_search(tmp_path, mode, monkeypatch)
     stages = [event for event in events if isinstance(event, Watched)]
@@ -106,6 +148,8 @@ def test_progress_and_lines(tmp_path, mode, monkeypatch):
     at_most = float(lines[0].split()[5])
     assert sum(result.full_passes.values()) / 2 <= at_most  # the parts, and their total
     assert ("estimates 3.0" in lines[0]) == (mode == "screened")
+    assert ("estimates 6.0" in lines[0]) == (mode == "estimated")
+    assert mode != "estimated" or at_most <= 13
     assert lines[0].endswith("one for each head would cost 16.")
     assert events.index(lines[1]) == 2, "in the first stage"
     assert len(lines) == 2
@@ -115,7 +159,7 @@ def test_progress_and_lines(tmp_path, mode, monkeypatch):
     if mode == "exact":
         (exact,) = (stage for stage in stages if stage.text == "scoring all heads")
         assert len(exact.steps) >= 3, "it moves in the middle of its only batch: after the baseline, and with each layer"
-    if mode == "screened":
+    if mode != "exact":
         estimates, validation = stages[0], stages[-1]
         assert min(len(estimates.steps), len(validation.steps)) >= 4, "they move with each layer of a pass"
     _, again = watched_search(tmp_path, mode, monkeypatch)

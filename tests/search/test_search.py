@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.models import random_ids
-from helpers.search import evaluator, naive_scores, random_documents
+from helpers.search import evaluator, labelled_documents, naive_scores, random_documents
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -32,7 +32,9 @@ from act_eval.profiles import HeadProfile
 from act_eval.search import run, units
 from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
-from act_eval.search.heads import SearchSpace
+from act_eval.search.heads import SearchSpace, profile_from_heads
+from act_eval.search.identity import _MODE_BEYOND, SearchIdentity
+from act_eval.search.objective import LabelPriors
 from act_eval.search.resume_at_layer import DecoderLayers
 from act_eval.search.run import run_search
 from act_eval.search.selection import ROUNDS, HalvingPlan, choose_head_set, head_set_sizes, plan_halving, survivors
@@ -180,6 +182,42 @@ class TestEstimates:
         assert affected.any()
         assert decode == "row" or not affected.all()
 
+    def test_beside_calibrated_heads_are_what_each_adds_to_the_others(self, gqa_model):
+        """Small steps again; the reference is whole evaluations of the set with each head more, or less."""
+        model = copy.deepcopy(gqa_model).double()
+        tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+        lm = ACTLM(pretrained=model, tokenizer=tokenizer, act_profile="none", softmax_dtype=torch.float64)
+        act, documents = ACT("none", beta=0.98, threshold=0.04), random_documents(3, 6)
+        worker, calibrated = evaluator(lm, act), {(1, 0), (1, 5), (3, 2), (4, 6)}
+        found = worker.estimate(documents, profile_from_heads(sorted(calibrated)))
+        together, _ = worker.score_profile(documents, profile_from_heads(sorted(calibrated)))
+        np.testing.assert_allclose(found.scores.margin, together.margin)
+        expected, estimated = [], []
+        for head in [*sorted(calibrated), (0, 3), (1, 1), (2, 7), (3, 3), (4, 0), (5, 5)]:
+            with_head, _ = worker.score_profile(documents, profile_from_heads(sorted(calibrated | {head})))
+            without, _ = worker.score_profile(documents, profile_from_heads(sorted(calibrated - {head})))
+            expected.append(with_head.margin - without.margin)
+            estimated.append(found.margin_change[head])
+        np.testing.assert_allclose(estimated, expected, rtol=0.05, atol=0.02 * np.abs(expected).max())
+        assert np.abs(expected).max() > 1e-5
+
+    def test_of_corrected_margins_add_up_to_the_change_of_their_sum(self, gqa_model):
+        """Documents with the same three choices, whose prior each of them changes."""
+        model = copy.deepcopy(gqa_model).double()
+        tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+        lm = ACTLM(pretrained=model, tokenizer=tokenizer, act_profile="none", softmax_dtype=torch.float64)
+        documents, heads = labelled_documents(5, 8), all_heads(lm)
+        worker = evaluator(lm, ACT("none", beta=0.99, threshold=0.04))
+        priors = LabelPriors.of_search("corrected-margin", documents)
+        exact = worker.score_heads(documents, heads)
+        before, after = (priors.correct(documents, found) for found in (exact.baseline, exact.calibrated))
+        change = (after.margin - before.margin).sum(-1)
+        slopes = priors.slopes(documents, exact.baseline.log_probs)
+        estimated = worker.estimate(documents, slopes=slopes).margin_change.reshape(len(heads), -1).sum(-1)
+        np.testing.assert_allclose(estimated, change, rtol=0.05, atol=0.01 * np.abs(change).max())
+        plain = (exact.calibrated.margin - exact.baseline.margin).sum(-1)
+        assert np.abs(change - plain).max() > 0.2 * np.abs(plain).max(), "priors matter here"
+
     def test_baseline_scores_and_cost(self, gqa_lm):
         documents = random_documents(4, 7)
         act = ACT("none", threshold=0.04)
@@ -200,6 +238,24 @@ class TestSearchSpace:
         with pytest.raises(InputError, match="layers must be given, such as all: the model has 3 layers"):
             SearchSpace.from_config(config, None)
         assert SearchSpace.from_config(config, "all").layers == (0, 1, 2)
+
+
+class TestMode:
+    @pytest.mark.parametrize(
+        ("mode", "selection", "heads", "found"),
+        [
+            ("auto", "validated", 64, "exact"),
+            ("auto", "improving", 65, "screened"),
+            ("auto", "validated", 65, _MODE_BEYOND),
+            ("exact", "validated", 65, "exact"),
+            ("estimated", "validated", 2, "estimated"),
+        ],
+    )
+    def test_auto_goes_by_the_number_of_heads_and_the_selection(self, mode, selection, heads, found):
+        settings = SearchSettings(
+            ModelSettings({"act_alpha": 5}, batch_size=2), PromptSettings(("a",)), None, mode, 0.1, selection
+        )
+        assert SearchIdentity(settings, SearchSpace((0,), 1, heads), {}, "", {}).mode == found
 
 
 class TestSelection:
@@ -377,6 +433,7 @@ class TestStore:
 SEARCH = ["--tasks", "demo_sentiment,demo_topic", "--limit", "8", "--batch-size", "8", "--device", "cpu", "--layers", "1-3"]
 MODEL_ARGS = ["--model-args", "act_alpha=5,dtype=float32"]
 SCREENED = ("--mode", "screened", "--budget", "0.05")
+ESTIMATED = ("--mode", "estimated", "--objective", "corrected-margin")
 WRITTEN = ("profile.json", "heads.csv", "heads.png", "heads.svg")
 
 
@@ -516,6 +573,42 @@ class TestCommand:
         with pytest.raises(InputError, match=words):
             search(tmp_path, *arguments)
 
+    def test_by_estimates_of_corrected_margins(self, tmp_path, monkeypatch):
+        """Two of the tasks have labels; choices of the third are its documents' own."""
+        tasks = ("--tasks", ",".join(DEMO_TASKS), "--limit", "12")
+        said = search(tmp_path, *ESTIMATED, *tasks)
+        assert "24 heads were estimated" in said
+        assert re.search(r"No head was chosen|heads were chosen", said)
+        table = pd.read_csv(tmp_path / "heads.csv")
+        assert table[["estimate", "estimate_together", "with_sinks"]].notna().all(axis=None)
+        assert {"accuracy_change", "margin_change"} <= set(table.columns)
+        sets = pd.read_csv(tmp_path / "heads_together.csv")
+        assert {"heads", "chosen", "p_value", "accuracy_low", "accuracy_high", "plain_accuracy_change"} <= set(sets.columns)
+        assert sets["chosen"].sum() == 1
+        profile = HeadProfile.load(tmp_path / "profile.json")
+        assert profile.provenance["mode"] == "estimated"
+        assert profile.provenance["objective"] == "corrected-margin"
+        assert profile.provenance["evidence"]["documents"] == 18
+        assert profile.provenance["full_passes"]["total"] <= 13
+        with np.load(next(tmp_path.glob("units/*union0-*.npz"))) as arrays:
+            assert arrays["log_probs"].shape[0] == 4
+        finished = {name: (tmp_path / name).read_bytes() for name in (*WRITTEN, "heads_together.csv")}
+        for name in finished:
+            (tmp_path / name).unlink()
+        for method in ("score_heads", "estimate", "score_profile"):
+            monkeypatch.setattr(HeadEvaluator, method, None)
+        search(tmp_path, *ESTIMATED, *tasks)
+        assert finished == {name: (tmp_path / name).read_bytes() for name in finished}
+
+    def test_an_empty_profile_is_the_baseline_and_cannot_be_compared(self, tmp_path):
+        (tmp_path / "profile.json").write_text(HeadProfile({}, provenance={"source": "act-eval search"}).to_json())
+        lm = ACTLM(act_profile=str(tmp_path / "profile.json"), device="cpu")
+        assert lm.profile.size == 0
+        arguments = ["--tasks", "demo_topic", "--limit", "2", "--model-args", f"act_profile={tmp_path / 'profile.json'}"]
+        result = CliRunner().invoke(cli.app, ["compare", *arguments, "-o", str(tmp_path / "compare")])
+        assert isinstance(result.exception, InputError)
+        assert "search on more documents if it is of a search that found evidence for none" in str(result.exception)
+
     @pytest.mark.parametrize("limit", ["2", "3"])
     def test_few_documents(self, tmp_path, limit):
         search(tmp_path, "--mode", "screened", "--budget", "0.5", "--limit", limit)
@@ -567,12 +660,13 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
 
 
 @pytest.mark.tier("process")
-def test_two_processes_give_the_same(tmp_path):
+@pytest.mark.parametrize("mode", [SCREENED, ESTIMATED], ids=["screened", "estimated"])
+def test_two_processes_give_the_same(tmp_path, mode):
     """Both as users start them."""
     prefixes = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, prefix in prefixes.items():
-        command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *SCREENED]
+        command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *mode]
         result = subprocess.run([*command, "-o", tmp_path / name], capture_output=True, text=True, env=environment)
         assert result.returncode == 0, result.stderr
     assert_same_files(tmp_path / "one", tmp_path / "two")

@@ -1,13 +1,12 @@
 """The search on a model whose harmful heads are known, because they were built in: it finds exactly those."""
 
-import json
 import random
 
 import pandas as pd
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from helpers.planted import plant_head, save_tokenizer, write_task
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from act_eval.attention.act import ACT
 from act_eval.attention.cache import CACHE_ATTRIBUTE
@@ -18,7 +17,7 @@ from act_eval.search.settings import SearchSettings
 
 pytestmark = pytest.mark.tier("slow")
 
-LAYERS, HEADS, HEAD_DIM, HIDDEN, VOCABULARY = 4, 8, 8, 64, 128
+LAYERS, HEADS, HIDDEN, VOCABULARY = 4, 8, 64, 128
 SINK_TOKEN, RIGHT_TOKENS, WRONG_TOKENS = 3, range(4, 34), range(34, 64)
 HARMFUL = {(1, 2), (3, 5)}
 HELPFUL = {(0, 4), (2, 2)}
@@ -51,42 +50,13 @@ def planted(tmp_path_factory):
         head_weight[:, : WRONG + 1] = 0
         head_weight[list(RIGHT_TOKENS), CONSTANT] = 1
         head_weight[list(WRONG_TOKENS), WRONG] = 1
-        unrotated = HEAD_DIM // 2 - 1  # the slowest of the rotary frequencies
-        for layer, head in HARMFUL | HELPFUL | NEUTRAL:
-            attention, start = model.model.layers[layer].self_attn, head * HEAD_DIM
-            attention.q_proj.weight[start + unrotated, CONSTANT] = 0.6
-            attention.k_proj.weight[start + unrotated, IS_SINK] = 1
-            attention.v_proj.weight[start : start + HEAD_DIM] = 0
-            attention.v_proj.weight[start, IS_SINK] = 1
-            attention.o_proj.weight[:, start : start + HEAD_DIM] = 0
-            sign = ((layer, head) in HARMFUL) - 0.5 * ((layer, head) in HELPFUL)
-            attention.o_proj.weight[WRONG, start] = 0.8 * sign
+    for layer, head in HARMFUL | HELPFUL | NEUTRAL:
+        sign = ((layer, head) in HARMFUL) - 0.5 * ((layer, head) in HELPFUL)
+        plant_head(model, (layer, head), CONSTANT, IS_SINK, IS_SINK, WRONG, 0.8 * sign)
     model.save_pretrained(folder / "model")
-    vocabulary = {"<pad>": 0, "<unk>": 1, "<eos>": 2, **{f"w{index}": index for index in range(3, VOCABULARY)}}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>").save_pretrained(folder / "model")
-
+    save_tokenizer(folder / "model", VOCABULARY)
     rng = random.Random(0)
-    files = {}
-    for split, count in (("train", 80), ("test", 20)):
-        rows = [json.dumps(document(rng)) for _ in range(count)]
-        files[split] = str(folder / f"{split}.jsonl")
-        (folder / f"{split}.jsonl").write_text("\n".join(rows))
-    (folder / "tasks").mkdir()
-    task = {
-        "task": "planted",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
-        "output_type": "multiple_choice",
-        "training_split": "train",
-        "test_split": "test",
-        "doc_to_text": "{{text}}",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "label",
-        "metric_list": [{"metric": "acc"}],
-    }
-    (folder / "tasks" / "planted.yaml").write_text(json.dumps(task))
+    write_task(folder, "planted", lambda: document(rng), {"train": 80, "test": 20})
     return folder
 
 

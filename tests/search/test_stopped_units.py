@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.search import evaluator, random_documents
+from helpers.search import evaluator, labelled_documents, random_documents
 from rich.console import Console
 from transformers import AutoTokenizer
 
@@ -11,6 +11,7 @@ from act_eval.attention.act import ACT
 from act_eval.demo import MODEL_PATH
 from act_eval.harness.lm import ACTLM
 from act_eval.profiles import HeadProfile
+from act_eval.search.objective import LabelPriors
 from act_eval.search.planned_costs import PlannedCosts
 from act_eval.search.stages import Stages
 from act_eval.search.store import UnitStore
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.tier("slow")
 ACT_SETTINGS = ACT("none", beta=0.1, threshold=0.04)
 HEADS = [(1, 0), (1, 5), (4, 0), (4, 6)]
 DOCUMENTS = random_documents(2, 2)
+LABELLED = labelled_documents(2, 3)
 BATCH_SIZE = 3
 # One of the two passes of a piece, which had not come to its end; and the two of the pass without calibration that the exact
 # scores of a batch go on from, which run again.
@@ -52,17 +54,30 @@ def gqa_lm(gqa_model):
     return ACTLM(pretrained=gqa_model, tokenizer=AutoTokenizer.from_pretrained(MODEL_PATH), act_profile="none", device="cpu")
 
 
-def work(lm, folder, rows=100, last=None):
+def exact_scores(stages):
+    """What a search in screened mode asks of a model."""
+    stages.estimate_heads(DOCUMENTS)
+    stages.score_heads("exact0", DOCUMENTS, HEADS, "scoring heads")
+    stages.score_head_set(DOCUMENTS, HeadProfile({1: (0, 5), 3: (6,)}))
+
+
+def estimates(stages):
+    """What a search by estimates asks of a model, with label priors."""
+    stages.estimate_heads(LABELLED)
+    stages.estimate_heads(LABELLED, HeadProfile({1: (0, 5)}))
+    for part, name in ((LABELLED[:1], "first1-"), (LABELLED[1:], "rest1-")):
+        stages.score_head_set(part, HeadProfile({1: (0,)}), name)
+
+
+def work(lm, folder, rows=100, last=None, asked=exact_scores):
     """All that a search asks of a model, up to a forward pass; returns how many there were."""
     memory = Memory(lm.model, rows, last)
     try:
         store = UnitStore.open(folder, {}, 0)
         time_left = TimeLeft(PlannedCosts(3, 4, 100.0, 3.0, 1.0, 4.0, 4.0))
         units = UnitRunner(store, 0, 1, BATCH_SIZE, time_left, Console(quiet=True))
-        stages = Stages(units, evaluator(lm, ACT_SETTINGS, batch_size=BATCH_SIZE))
-        stages.estimate_heads(DOCUMENTS)
-        stages.score_heads("exact0", DOCUMENTS, HEADS, "scoring heads")
-        stages.score_head_set(DOCUMENTS, HeadProfile({1: (0, 5), 3: (6,)}))
+        priors = LabelPriors.of_search("corrected-margin", LABELLED) if asked is estimates else LabelPriors()
+        asked(Stages(units, evaluator(lm, ACT_SETTINGS, batch_size=BATCH_SIZE), priors))
     except StoppedError:
         pass
     finally:
@@ -87,6 +102,18 @@ def test_stopped_at_every_forward_pass(gqa_lm, tmp_path, rows):
         lost.append(last + work(gqa_lm, folder, rows) - passes)
         assert contents(folder) == whole, last
     assert 0 <= min(lost) <= max(lost) <= LOST_AT_MOST
+
+
+def test_estimates_and_label_priors_stopped_at_every_forward_pass(gqa_lm, tmp_path):
+    passes = work(gqa_lm, tmp_path / "whole", asked=estimates)
+    whole = contents(tmp_path / "whole")
+    stages = {name.removeprefix("units/").rpartition("-")[0] for name in whole if name.endswith(".npz")}
+    assert len(stages) == 6, "estimates and label priors of both stages, and two rounds of validation"
+    for last in range(passes):
+        folder = tmp_path / str(last)
+        assert work(gqa_lm, folder, last=last, asked=estimates) == last
+        assert last + work(gqa_lm, folder, asked=estimates) - passes <= LOST_AT_MOST
+        assert contents(folder) == whole, last
 
 
 def test_stopped_again_and_again(gqa_lm, tmp_path):

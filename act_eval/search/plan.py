@@ -1,0 +1,111 @@
+"""What a search is made on: its documents, its heads and its mode, and what it will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from act_eval.errors import SettingError
+from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
+from act_eval.harness.documents import draw_training_documents
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.tasks import explained_dataset_errors
+from act_eval.search.documents import CalibrationDocument, calibration_split, interleave, render_documents
+from act_eval.search.heads import SearchSpace
+from act_eval.search.identity import mode_of
+from act_eval.search.objective import LabelPriors
+from act_eval.search.planned_costs import PlannedCosts
+from act_eval.search.settings import Mode, SearchSettings
+
+Model = TypeVar("Model", bound=ACTLM)
+
+
+@dataclass(frozen=True)
+class DrawnDocuments:
+    """Training documents that were drawn from tasks.
+
+    Attributes:
+        asked: the tasks.
+        splits: by task, which split the documents are of.
+        numbers: by task, which documents, by their number in the split.
+    """
+
+    asked: AskedTasks
+    splits: Mapping[str, str]
+    numbers: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def of_search(cls, settings: SearchSettings) -> DrawnDocuments:
+        """Draw what a search asks for.
+
+        Raises:
+            InputError: a task cannot be searched on, or its dataset cannot be had.
+        """
+        asked = load_asked_tasks(settings.prompts, settings.model)
+        tasks = asked.loaded.tasks
+        splits = {name: calibration_split(task) for name, task in tasks.items()}
+        with explained_dataset_errors():
+            numbers = {name: draw_training_documents(name, task, asked.prompts) for name, task in tasks.items()}
+        return cls(asked, splits, numbers)
+
+
+@dataclass(frozen=True)
+class PlannedSearch(Generic[Model]):
+    """All that is known of a search before the model is asked.
+
+    Attributes:
+        lm: the model.
+        space: the heads that are searched.
+        mode: which is not "auto".
+        documents: all of them.
+        to_search, to_validate: those that single heads are scored on, and those that head sets are validated on, if they are.
+        priors: what is subtracted from log-probabilities.
+        costs: at most.
+    """
+
+    lm: Model
+    space: SearchSpace
+    mode: Mode
+    documents: Sequence[CalibrationDocument]
+    to_search: Sequence[CalibrationDocument]
+    to_validate: Sequence[CalibrationDocument]
+    priors: LabelPriors
+    costs: PlannedCosts
+
+
+def plan_search(settings: SearchSettings, drawn: DrawnDocuments, kind: type[Model]) -> PlannedSearch[Model]:
+    """Make the model and render the documents, in an order in which every stretch of them holds its share of each task.
+
+    Args:
+        settings: of the search.
+        drawn: for it.
+        kind: what the model is, such as one without weights.
+
+    Raises:
+        InputError: a setting or a task is wrong, or a document cannot be scored.
+    """
+    lm = kind(needs_chat_template=settings.prompts.apply_chat_template, **settings.model.lm_arguments(act_profile="none"))
+    space = SearchSpace.from_config(lm.config, settings.layers)
+    mode = mode_of(settings, space)
+    with explained_dataset_errors():
+        rendered = render_documents(lm, drawn.asked.loaded.tasks, drawn.numbers, drawn.asked.prompts)
+    documents = interleave(rendered, settings.prompts.seed)
+    to_search, to_validate = _split(documents, settings)
+    priors = LabelPriors.of_search(settings.objective, documents)
+    costs = PlannedCosts.of_search(settings, space, to_search, to_validate, mode, priors.corrects)
+    return PlannedSearch(lm, space, mode, documents, to_search, to_validate, priors, costs)
+
+
+def _split(
+    documents: Sequence[CalibrationDocument], settings: SearchSettings
+) -> tuple[Sequence[CalibrationDocument], Sequence[CalibrationDocument]]:
+    """Split documents into those that single heads are scored on, and those that head sets are validated on, if they are."""
+    if settings.selection != "validated":
+        return documents, []
+    if len(documents) < 2:
+        raise SettingError(
+            "selection", "validated needs at least 2 documents: raise limit, choose more tasks, or choose another selection."
+        )
+    half = (len(documents) + 1) // 2
+    return documents[:half], documents[half:]
