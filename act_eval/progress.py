@@ -109,10 +109,20 @@ class StageProgress:
         total: how much that is.
         unit: of what, in the plural.
         clock: measures time.
+        whole: says how far the work is that the stage is a part of; None where it is all of it.
     """
 
-    def __init__(self, display: ProgressDisplay, text: str, total: float, unit: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        display: ProgressDisplay,
+        text: str,
+        total: float,
+        unit: str,
+        clock: Clock,
+        whole: Callable[[], Row] | None = None,
+    ) -> None:
         self._display, self._text, self._total, self._unit, self._clock = display, text, total, unit, clock
+        self._whole = whole
         self._start = clock()
         self._advanced = self._skipped = 0.0
         self._show()
@@ -132,16 +142,22 @@ class StageProgress:
         left = max(self._total - done, 0.0)
         seconds = left * (self._clock() - self._start) / self._advanced if self._advanced else None
         share = min(done / self._total, 1.0) if self._total else 1.0
-        self._display.show(Row(self._text, share, f"{done:,.0f} of {self._total:,.0f} {self._unit}, {time_left(seconds)}"))
+        row = Row(self._text, share, f"{done:,.0f} of {self._total:,.0f} {self._unit}, {time_left(seconds)}")
+        self._display.show(*([] if self._whole is None else [self._whole()]), row)
 
 
 @contextmanager
 def stage_progress(
-    console: Console, text: str, total: float, unit: str, clock: Clock = time.monotonic
+    console: Console,
+    text: str,
+    total: float,
+    unit: str,
+    clock: Clock = time.monotonic,
+    whole: Callable[[], Row] | None = None,
 ) -> Iterator[StageProgress]:
     """Show how far a stage is while the block lasts; see `StageProgress`."""
     with ProgressDisplay(console, clock) as display:
-        yield StageProgress(display, text, total, unit, clock)
+        yield StageProgress(display, text, total, unit, clock, whole)
 
 
 def print_line(console: Console, line: str) -> None:

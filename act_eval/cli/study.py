@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act_eval.cli.failures import goes_on
-from act_eval.cli.options import Layers, Output, Seeds, names, whole_numbers, with_settings
+from act_eval.cli.foreseen import say_foreseen_study
+from act_eval.cli.options import DryRun, Layers, Output, Seeds, names, whole_numbers, with_settings
 from act_eval.cli.report import report_on
 from act_eval.cli.terminal import console
+from act_eval.errors import SettingError
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 if TYPE_CHECKING:
@@ -29,11 +31,19 @@ def study(
     search_tasks: Annotated[str, typer.Option(help="Tasks to search on; by default all that have training documents.")] = "",
     search_limit: Annotated[int, typer.Option(help="Training documents of each.")] = 100,
     layers: Layers = None,
-    mode: Annotated[str, typer.Option(help="Of the search, see act-eval search.")] = "auto",
+    mode: Annotated[str, typer.Option(help="Of the search: exact, screened, estimated, or auto.")] = "auto",
+    objective: Annotated[str, typer.Option(help="Of the search: margin, or corrected-margin.")] = "margin",
     selection: Annotated[str, typer.Option(help="Of the search: validated, improving or top-k.")] = "validated",
     k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
     random_draws: Annotated[int, typer.Option(help="Sets of random heads to compare with.")] = 3,
     seeds: Seeds = "1234",
+    dry_run: DryRun = False,
+    expect: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="With --dry-run: do the documents suffice to find such a difference?")
+    ] = None,
+    pilot: Annotated[
+        Path | None, typer.Option(help="With --expect: a comparison of a few documents, which says how many answers change.")
+    ] = None,
 ) -> None:
     """Search for heads, compare them with the baseline and with controls, and say what comes of it.
 
@@ -53,11 +63,16 @@ def study(
         search_limit=search_limit,
         layers=layers,
         mode=mode,  # type: ignore[arg-type]
+        objective=objective,  # type: ignore[arg-type]
         selection=selection,  # type: ignore[arg-type]
         k=k,
         random_draws=random_draws,
         seeds=whole_numbers("seeds", seeds),
     )
+    if dry_run:
+        return say_foreseen_study(settings, output, expect, pilot)
+    if expect is not None:
+        raise SettingError("expect", "goes with --dry-run, which says what documents would show: give both.")
     study_and_report(settings, output)
 
 

@@ -12,7 +12,7 @@ from act_eval.report.label_priors import LabelPriors
 from act_eval.report.load import LoadedStudy
 from act_eval.report.pairing import Pairing
 from act_eval.report.statistics import compare, differs, macro_averages
-from act_eval.report.verdict import CorrectedPriors, Difference, EmptyReplies, Evidence, Verdict, Worse, judge
+from act_eval.report.verdict import BestTried, CorrectedPriors, Difference, EmptyReplies, Evidence, Verdict, Worse, judge
 from act_eval.study_record import ALL, FOUND, SWITCHED_OFF, StudyRecord, is_random
 from act_eval.task_groups import TaskGroup
 
@@ -219,6 +219,7 @@ def _evidence(record: StudyRecord, table: pd.DataFrame, found: pd.DataFrame, rep
         tasks=len(record.tasks),
         documents=int(average["n"]),
         baseline=float(average["baseline"]),
+        best_tried=_best_tried(search.get("gain")),
         found=_as_difference(average),
         unseen=_as_difference(unseen.iloc[0]) if len(unseen) else None,
         unseen_tasks=len(record.unseen),
@@ -245,6 +246,13 @@ def _priors(record: StudyRecord, table: pd.DataFrame) -> CorrectedPriors | None:
     if difference is None:
         return None
     return CorrectedPriors(len(tasks), float(tasks["baseline"].mean()), float(average["corrected_baseline"]), difference)
+
+
+def _best_tried(gain: Mapping[str, Any] | None) -> BestTried | None:
+    """The best head set that was not chosen, from what the record says of the search's gain."""
+    if gain is None or gain["chosen"]:
+        return None
+    return BestTried(int(gain["heads"]), int(gain["documents"]), float(gain["accuracy_change"]), float(gain["p_value"]))
 
 
 def _empty_replies(replies: pd.DataFrame) -> Iterator[EmptyReplies]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -97,12 +98,30 @@ class EmptyReplies:
 
 
 @dataclass(frozen=True)
+class BestTried:
+    """The best of the head sets that a search tried, and did not choose for want of evidence.
+
+    Attributes:
+        heads: how many are in it.
+        documents: training documents that it was tried on.
+        change: of their accuracy, a share.
+        p_value: that the search gives it.
+    """
+
+    heads: int
+    documents: int
+    change: float
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a verdict follows from. What was not measured is None or empty.
 
     Attributes:
         heads: how many heads were found.
         heads_searched: of how many.
+        best_tried: what the search would have chosen, had there been evidence.
         tasks: how many tasks the primary comparison averages over.
         documents: how many documents these have.
         baseline: the baseline's average.
@@ -126,6 +145,7 @@ class Evidence:
     tasks: int
     documents: int
     baseline: float
+    best_tried: BestTried | None = None
     found: Difference | None = None
     unseen: Difference | None = None
     unseen_tasks: int = 0
@@ -196,7 +216,14 @@ def _primary(evidence: Evidence) -> Iterator[str]:
     average = "on average over" if evidence.tasks > 1 else "on"
     over = f"{average} {_counted(evidence.tasks, 'task')} ({evidence.documents:,} documents)"
     if evidence.found is None:
-        yield f"The search found no evidence that calibrating any of {evidence.heads_searched:,} heads helps, and chose none."
+        none = f"The search found no evidence that calibrating any of {evidence.heads_searched:,} heads helps, and chose none"
+        best = evidence.best_tried
+        if best is None:
+            yield f"{none}."
+        else:
+            change = f"{points(best.change)} points of accuracy on {_counted(best.documents, 'training document')}"
+            p = "" if math.isnan(best.p_value) else f" (p = {best.p_value:.2g})"
+            yield f"{none}: the best that it tried, {_counted(best.heads, 'head')}, gave {change}{p}."
         if evidence.every_head is not None:
             yield f"All heads together change the score by {evidence.every_head.text} {over}, from {evidence.baseline:.3f}."
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,12 @@ from act_eval.search.validation_plan import ValidationPlan
 from act_eval.search.write import write_result
 
 
-def run_search(settings: SearchSettings, output: Path, console: Console | None = None) -> SearchResult:
+def run_search(
+    settings: SearchSettings,
+    output: Path,
+    console: Console | None = None,
+    afterwards: Callable[[PlannedSearch[ACTLM]], float] | None = None,
+) -> SearchResult:
     """Search, or go on with a search, and write what it finds to a folder.
 
     That is `profile.json`, `heads.csv` with its heat map `heads.png` and `heads.svg`, and, where head sets are validated,
@@ -47,6 +52,7 @@ def run_search(settings: SearchSettings, output: Path, console: Console | None =
         output: folder; made when missing.
         console: where it is said what the search costs, before it starts, after its first batch how long it takes, and how far
             each stage is; stderr by default.
+        afterwards: says how many layer passes come after the search, and belong to the same work; none by default.
 
     Raises:
         InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used.
@@ -65,7 +71,7 @@ def run_search(settings: SearchSettings, output: Path, console: Console | None =
     console = speaking_console(console)
     kept = "" if store.is_empty else " What is there already is not computed again."
     print_line(console, f"{planned.costs.summary()}{kept}")
-    time_left = TimeLeft(planned.costs, lm.world_size)
+    time_left = TimeLeft(planned.costs, lm.world_size, afterwards=0.0 if afterwards is None else afterwards(planned))
     batch_size = settings.model.whole_batch_size()
     units = UnitRunner(store, lm.rank, lm.world_size, batch_size, time_left, console)
     stages = Stages(units, evaluator, planned.priors)

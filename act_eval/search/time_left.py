@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from act_eval.progress import Row, time_left
 from act_eval.search.planned_costs import PlannedCosts
 
 Part = Literal["estimates", "exact", "validation"]
@@ -18,15 +19,24 @@ class TimeLeft:
         planned: of the search.
         processes: that share the work.
         clock: seconds.
+        afterwards: layer passes of what comes after the search, and belongs to the same work.
     """
 
-    def __init__(self, planned: PlannedCosts, processes: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        planned: PlannedCosts,
+        processes: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        afterwards: float = 0.0,
+    ) -> None:
         from_the_end = {
             "validation": planned.validation,
             "exact": planned.validation + planned.baseline + planned.exact,
             "estimates": planned.total,
         }
-        self._from = {part: passes * planned.full_pass / processes for part, passes in from_the_end.items()}
+        self._from = {part: (passes * planned.full_pass + afterwards) / processes for part, passes in from_the_end.items()}
+        self._whole = (planned.total * planned.full_pass + afterwards) / processes
+        self._name, self._included = ("search, then evaluation", ", evaluation included") if afterwards else ("search", "")
         self._part: Part | None = None
         self._left = self._computed = 0.0
         self._clock = clock
@@ -56,6 +66,10 @@ class TimeLeft:
             return None
         return max(0.0, self._left) * (self._clock() - self._started) / self._computed
 
+    def row(self) -> Row:
+        """How far the whole of it is."""
+        return Row(self._name, min(1.0, 1 - max(0.0, self._left) / self._whole), time_left(self.seconds))
+
     def first_words(self) -> str | None:
         """What to tell the user after the first batch, in a line; None as long as nothing was computed, and after that."""
         if self._told or self.seconds is None:
@@ -63,4 +77,4 @@ class TimeLeft:
         self._told = True
         minutes = round(self.seconds / 60)
         left = f"at most about {minutes} minute{'s are' if minutes > 1 else ' is'}" if minutes else "less than a minute is"
-        return f"The first batch has run: {left} left."
+        return f"The first batch has run: {left} left{self._included}."

@@ -101,7 +101,8 @@ class UnitRunner:
         if not self._is_shared:
             done = same_for_all(done)
         self.time_left.enter(stage.part)
-        with stage_progress(self.console, stage.text, sum(costs[unit] for unit in mine), "layer passes") as progress:
+        total = sum(costs[unit] for unit in mine)
+        with stage_progress(self.console, stage.text, total, "layer passes", whole=self.time_left.row) as progress:
             for unit in mine:
                 shown = _UnitProgress(costs[unit], progress, self.time_left)
                 if unit not in done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from act_eval.errors import SettingError
 from act_eval.files import make_folder, write_texts
 from act_eval.harness.arguments import ACTArguments, baseline_of
 from act_eval.harness.asked_tasks import load_asked_tasks
-from act_eval.harness.settings import ModelSettings
-from act_eval.harness.tasks import TaskError
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.tasks import TaskError, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import in_json, without_placement
 from act_eval.profiles import HeadProfile
+from act_eval.search.batches import padded_tokens
 from act_eval.search.documents import calibration_split
+from act_eval.search.plan import PlannedSearch
 from act_eval.study.controls import random_profiles
 from act_eval.study.scores import primary_score
 from act_eval.study.settings import StudySettings
@@ -36,13 +38,50 @@ class Variants:
     Attributes:
         of_tasks: by name, what is calibrated in runs of the primary comparison's tasks.
         of_also: those of the tasks that are evaluated beside.
+        controls: profiles of random heads, by the files that they belong in.
     """
 
     of_tasks: Mapping[str, ACTArguments]
     of_also: Mapping[str, ACTArguments]
+    controls: Mapping[Path, HeadProfile] = field(default_factory=dict)
+
+    def write_controls(self) -> None:
+        """Put the controls in their files."""
+        for file, profile in self.controls.items():
+            make_folder(file.parent)
+            write_texts({file.name: profile.to_json()}, file.parent)
 
 
-def plan_record(settings: StudySettings) -> StudyRecord:
+@dataclass(frozen=True)
+class PlannedStudy:
+    """What is known of a study before anything is searched or evaluated.
+
+    Attributes:
+        record: what it is about.
+        documents: how many are evaluated, by task.
+    """
+
+    record: StudyRecord
+    documents: Mapping[str, int]
+
+    def evaluation_layer_passes(self, search: PlannedSearch[Any], variants: int) -> float:
+        """How many layer passes the evaluation takes, about: documents are taken to be as long as those that are searched on.
+
+        Args:
+            search: of the study, with its documents.
+            variants: how many variants of each task are evaluated; of tasks beside it is two.
+        """
+        tokens: dict[str, list[int]] = {}
+        for document in search.documents:
+            tokens.setdefault(document.task, []).append(padded_tokens([document], 1))
+        means = {task: sum(of_task) / len(of_task) for task, of_task in tokens.items()}
+        other = sum(means.values()) / len(means)
+        runs = {task: 2 if task in self.record.also else variants for task in self.documents}
+        read = (number * runs[task] * means.get(task, other) for task, number in self.documents.items())
+        return search.space.num_layers * sum(read)
+
+
+def plan_study(settings: StudySettings) -> PlannedStudy:
     """Say what a study is about, before anything is searched or evaluated.
 
     Raises:
@@ -54,11 +93,22 @@ def plan_record(settings: StudySettings) -> StudyRecord:
     if not tasks:
         raise SettingError("also", "holds all tasks: leave out of it those of the primary comparison.")
     scores = {name: primary_score(name, task) for name, task in tasks.items()}
-    return StudyRecord(_asked(settings), scores, _searched(settings, tasks), also)
+    record = StudyRecord(_asked(settings), scores, _searched(settings, tasks), also)
+    documents = {}
+    for name, task in asked.loaded.tasks.items():
+        with explained_dataset_errors():
+            documents[name] = len(evaluated_documents(task, prompts_of_run(settings, record, asked.prompts.of_task(name))))
+    return PlannedStudy(record, documents)
+
+
+def prompts_of_run(settings: StudySettings, record: StudyRecord, prompts: PromptSettings) -> PromptSettings:
+    """The settings of a task's runs: tasks beside may have a limit of their own."""
+    (task,) = prompts.tasks
+    return prompts if settings.also_limit is None or task not in record.also else replace(prompts, limit=settings.also_limit)
 
 
 def variants_of(settings: StudySettings, found: HeadProfile, output: Path) -> Variants:
-    """Say what is compared once heads are found, and write the controls' profiles.
+    """Say what is compared once heads are found.
 
     Where no head was found, all heads are compared with the baseline, and nothing is evaluated beside.
 
@@ -73,18 +123,16 @@ def variants_of(settings: StudySettings, found: HeadProfile, output: Path) -> Va
         return Variants({**baseline, ALL: every_head}, {})
     file = output / SEARCH_FOLDER / PROFILE_FILE
     heads_found = {FOUND: _calibrated(file, settings.model)}
-    controls = {} if _is_every_head(found) else {ALL: every_head}
-    draws = random_profiles(found, settings.random_draws, settings.seeds[0])
-    if draws:
-        folder = output / CONTROLS_FOLDER
-        make_folder(folder)
-        for number, profile in enumerate(draws, start=1):
-            (written,) = write_texts({f"random-{number}.json": profile.to_json()}, folder)
-            controls[random_variant(number)] = _calibrated(written, settings.model)
+    others = {} if _is_every_head(found) else {ALL: every_head}
+    controls = {}
+    for number, profile in enumerate(random_profiles(found, settings.random_draws, settings.seeds[0]), start=1):
+        of_draw = output / CONTROLS_FOLDER / f"random-{number}.json"
+        controls[of_draw] = profile
+        others[random_variant(number)] = _calibrated(of_draw, settings.model)
     base = every_head.settings.get("base")
     switched_off = {"method": "mask-head", **({} if base is None else {"base": base})}
-    controls[SWITCHED_OFF] = ACTArguments(str(file), settings=switched_off)
-    return Variants({**heads_found, **baseline, **controls}, {**heads_found, **baseline})
+    others[SWITCHED_OFF] = ACTArguments(str(file), settings=switched_off)
+    return Variants({**heads_found, **baseline, **others}, {**heads_found, **baseline}, controls)
 
 
 def plan_variants(settings: StudySettings, variants: Variants, record: StudyRecord) -> RunPlan:
@@ -95,8 +143,7 @@ def plan_variants(settings: StudySettings, variants: Variants, record: StudyReco
         if run.task not in record.also:
             runs += [run] if run.variant in variants.of_tasks else []
         elif run.variant in variants.of_also:
-            limit = run.prompts.limit if settings.also_limit is None else settings.also_limit
-            runs.append(replace(run, prompts=replace(run.prompts, limit=limit)))
+            runs.append(replace(run, prompts=prompts_of_run(settings, record, run.prompts)))
     return replace(plan, runs=tuple(runs))
 
 
@@ -137,8 +184,8 @@ def _searched(settings: StudySettings, tasks: Mapping[str, Task]) -> tuple[str, 
 
 def _asked(settings: StudySettings) -> dict[str, Any]:
     """All that a study was asked for that its numbers depend on, in values that JSON can hold."""
-    prompts, search = settings.prompts, settings.search(settings.prompts.tasks)
-    of_search = {name: getattr(settings, name) for name in ("search_tasks", "search_limit", "layers", "mode", "selection", "k")}
+    prompts, act = settings.prompts, settings.search(settings.prompts.tasks).act
+    of_search = ("search_tasks", "search_limit", "layers", "mode", "objective", "selection", "k")
     return in_json(
         {
             "tasks": prompts.tasks,
@@ -148,7 +195,7 @@ def _asked(settings: StudySettings) -> dict[str, Any]:
             **{name: value for name, value in prompts.recorded.items() if name != "seed"},
             "seeds": settings.seeds,
             "include_path": prompts.include_path,
-            "search": {**of_search, "act": search.act.settings},
+            "search": {**{name: getattr(settings, name) for name in of_search}, "act": act.settings},
             "random_draws": settings.random_draws,
         }
     )

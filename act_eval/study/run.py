@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,12 +13,15 @@ from act_eval.differences import differences, in_words
 from act_eval.errors import InputError
 from act_eval.files import make_folder
 from act_eval.harness.processes import shared_processes
+from act_eval.harness.what_ran import in_json
 from act_eval.progress import print_line
 from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
-from act_eval.study.plan import SEARCH_FOLDER, plan_record, plan_variants, variants_of
+from act_eval.study.plan import SEARCH_FOLDER, plan_study, plan_variants, variants_of
 from act_eval.study.settings import StudySettings
 from act_eval.study_record import STUDY_FILE, StudyRecord, read_study, write_study
+
+_WITHOUT_DRAWS = 4  # variants that are no draws: heads found, baseline, all heads, and heads switched off
 
 
 def run_study(settings: StudySettings, output: Path, console: Console) -> FinishedRuns | None:
@@ -40,31 +43,40 @@ def run_study(settings: StudySettings, output: Path, console: Console) -> Finish
         InputError: a setting or a task is wrong, or the folder holds another study; raised before a model's weights are loaded.
         RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
-    record = plan_record(settings)
+    planned = plan_study(settings)
+    record = planned.record
     make_folder(output)
     processes = shared_processes()
     with processes.main_process_first():
-        record = _gone_on_with(record, output)
+        record = gone_on_with(record, output)
         if processes.is_main_process:
             write_study(record, output)
     seen = f"{len(record.searched)} of {len(record.tasks)} tasks" if record.unseen else f"all {len(record.tasks)} tasks"
     if processes.is_main_process:
         print_line(console, f"Search for heads, on training documents of {seen}.")
-    result = run_search(settings.search(record.searched), output / SEARCH_FOLDER, console)
+    variants = _WITHOUT_DRAWS + settings.random_draws
+    result = run_search(
+        settings.search(record.searched),
+        output / SEARCH_FOLDER,
+        console,
+        lambda search: planned.evaluation_layer_passes(search, variants),
+    )
     record = replace(record, search=_outcome(result))
     if processes.is_main_process:
         for line in result.summary():
             print_line(console, line)
         write_study(record, output)
+    compared = variants_of(settings, result.profile, output)
     with processes.main_process_first():
-        variants = variants_of(settings, result.profile, output)
-    plan = plan_variants(settings, variants, record)
+        if processes.is_main_process:
+            compared.write_controls()
+    plan = plan_variants(settings, compared, record)
     if processes.is_main_process:
-        print_line(console, f"Evaluation: {len(plan.runs)} runs, of {', '.join(variants.of_tasks)}.")
+        print_line(console, f"Evaluation: {len(plan.runs)} runs, of {'; '.join(compared.of_tasks)}.")
     return run_missing(plan, output, console)
 
 
-def _gone_on_with(record: StudyRecord, output: Path) -> StudyRecord:
+def gone_on_with(record: StudyRecord, output: Path) -> StudyRecord:
     """The record of a folder's study, or this one where there is none. Raises InputError where the study is another one."""
     file = output / STUDY_FILE
     if not file.is_file():
@@ -90,5 +102,6 @@ def _outcome(result: SearchResult) -> dict[str, object]:
         "heads_searched": len(result.heads),
         "profile_hash": result.profile.content_hash,
         "full_passes": {name: round(cost, 3) for name, cost in result.full_passes.items()},
+        "gain": None if result.gain is None else in_json(asdict(result.gain)),
         "summary": result.summary(),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from act_eval.compare.plan import ComparisonSettings
 from act_eval.errors import SettingError
 from act_eval.harness.settings import ModelSettings, PromptSettings
-from act_eval.search.settings import Mode, SearchSettings, Selection
+from act_eval.search.settings import Mode, Objective, SearchSettings, Selection
 
 DEFAULT_SEARCH_LIMIT = 100
 
@@ -24,7 +24,7 @@ class StudySettings:
         also_limit: documents of each of those; as for the others by default.
         search_tasks: those of the tasks whose training documents are searched on; by default all that can be.
         search_limit: training documents of each.
-        layers, mode, selection, k: of the search, see `SearchSettings`.
+        layers, mode, objective, selection, k: of the search, see `SearchSettings`.
         random_draws: how many sets of random heads are compared as a control.
         seeds: of the few-shot sampler, each in runs of its own; the first one also draws training documents and random heads.
 
@@ -40,6 +40,7 @@ class StudySettings:
     search_limit: int = DEFAULT_SEARCH_LIMIT
     layers: str | None = None
     mode: Mode = "auto"
+    objective: Objective = "margin"
     selection: Selection = "validated"
     k: int | None = None
     random_draws: int = 3
@@ -65,6 +66,7 @@ class StudySettings:
             prompts,
             layers=self.layers,
             mode=self.mode,
+            objective=self.objective,
             selection=self.selection,
             k=self.k,
         )

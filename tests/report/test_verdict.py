@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from act_eval.report.verdict import CorrectedPriors, Difference, EmptyReplies, Evidence, Worse, judge, points
+from act_eval.report.verdict import BestTried, CorrectedPriors, Difference, EmptyReplies, Evidence, Worse, judge, points
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -122,6 +122,16 @@ def test_no_head_chosen():
         "A difference of 2.5 points would have been found with 80% probability; for 1 point it would take about 8,200 "
         "documents.",
     )
+
+
+def test_no_head_chosen_though_some_set_did_better():
+    best = BestTried(heads=16, documents=80, change=0.0125, p_value=0.314)
+    none = "The search found no evidence that calibrating any of 270 heads helps, and chose none: "
+    first = f"{none}the best that it tried, 16 heads, "
+    found_none = Evidence(0, 270, 7, 1256, 0.486, best_tried=best)
+    assert judge(found_none).sentences == (f"{first}gave +1.2 points of accuracy on 80 training documents (p = 0.31).",)
+    without_p = replace(found_none, best_tried=replace(best, p_value=float("nan")))
+    assert judge(without_p).sentences == (f"{first}gave +1.2 points of accuracy on 80 training documents.",)
 
 
 def test_tasks_that_the_search_did_not_see():

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
 from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.progress import Row
 from act_eval.search import units
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.heads import SearchSpace
@@ -48,6 +49,22 @@ class TestTimeLeft:
         time_left.count(10, computed=True)
         time_left.enter(part)
         assert time_left.seconds == pytest.approx(0.6 * (100 * passes / processes - 10))
+
+    def test_what_comes_afterwards_is_left_too(self):
+        seconds = [0.0]
+        time_left = TimeLeft(PLANNED, processes=2, clock=lambda: seconds[0], afterwards=600.0)
+        time_left.enter("exact")
+        time_left.start()
+        seconds[0] = 6.0
+        time_left.count(50, computed=True)
+        assert time_left.seconds == pytest.approx(6 / 50 * ((1100 + 600) / 2 - 50))
+        assert time_left.row() == Row("search, then evaluation", pytest.approx(1 - 800 / 1000), "about 2 min left")
+        assert time_left.first_words() == "The first batch has run: at most about 2 minutes are left, evaluation included."
+
+    def test_how_far_a_search_is(self):
+        time_left = TimeLeft(PLANNED, clock=lambda: 0.0)
+        time_left.enter("validation")
+        assert time_left.row() == Row("search", pytest.approx(10 / 14), "time left unknown")
 
     @pytest.mark.parametrize(
         ("seconds", "words"), [(20, "less than a minute is"), (60, "1 minute is"), (7200, "120 minutes are")]

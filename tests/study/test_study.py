@@ -20,7 +20,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.profiles import HeadProfile
 from act_eval.report.build import make_report
 from act_eval.report.machine_readable import schema, to_json
-from act_eval.study import StudySettings, run_study
+from act_eval.study import StudySettings, foresee_study, run_study
 from act_eval.study import run as run_module
 from act_eval.study_record import STUDY_FILE, read_study
 
@@ -267,3 +267,61 @@ def test_the_command(finished, tmp_path):
 
 def test_json_follows_its_schema(report):
     jsonschema.validate(json.loads(to_json(report)), schema())
+
+
+# --- dry runs
+
+
+def test_a_dry_run_says_what_the_study_then_does(tmp_path, finished, monkeypatch):
+    monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    foreseen = foresee_study(SETTINGS, tmp_path / "output")
+    assert not (tmp_path / "output").exists()
+    assert "6 documents" in foreseen.search
+    assert sorted(foreseen.variants) == VARIANTS
+    assert not foreseen.heads_are_found
+    sizes = {(run.run.variant, run.run.task): run.documents for run in foreseen.runs}
+    of_both = {(variant, task): 12 for variant in ("baseline", "all heads") for task in ("demo_topic", "demo_choice")}
+    assert sizes == of_both
+    assert {run.state for run in foreseen.runs} == {"to run"}
+
+
+def test_a_dry_run_of_a_finished_study(finished, monkeypatch):
+    before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+    monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    foreseen = foresee_study(SETTINGS, finished)
+    assert foreseen.heads_are_found
+    assert foreseen.search == ""
+    assert sorted(foreseen.variants) == VARIANTS
+    assert [run.state for run in foreseen.runs] == ["finished"] * 14
+    assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
+
+
+COMMAND = [
+    *("study", "--tasks", "demo_topic,demo_choice", "--limit", "12", "--also", "demo_sentiment", "--also-limit", "5"),
+    *("--search-tasks", "demo_choice", "--search-limit", "6", "--layers", "2", "--selection", "top-k", "--k", "2"),
+    *("--random-draws", "2", "--batch-size", "12", "--device", "cpu", "--model-args", "act_alpha=5,dtype=float32"),
+]
+
+
+def test_the_command_of_a_dry_run(finished):
+    """Its options make the same study; the finished comparison is its own pilot."""
+    asked = [*COMMAND, "--output", str(finished), "--dry-run", "--expect", "2", "--pilot", str(finished)]
+    result = CliRunner().invoke(cli.app, asked, env={"COLUMNS": "140"})
+    assert result.exit_code == 0, result.output
+    assert "The search is finished" in result.output
+    assert "14 of 14 runs are finished" in result.output
+    assert len(re.findall(r"With \d+% of answers changed, 24 documents show a difference of 2.0 points", result.output)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--expect", "2"], "--expect goes with --dry-run"),
+        (["--dry-run", "--expect", "0"], "--expect is a difference in percentage points"),
+        (["--dry-run", "--pilot", "somewhere"], "--pilot goes with --expect"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, options, message):
+    result = CliRunner().invoke(cli.app, [*COMMAND, "--output", str(tmp_path), *options])
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
