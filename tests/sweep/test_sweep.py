@@ -173,6 +173,7 @@ class TestRun:
             (same,) = rows[(rows["settings"] == row["settings"]) & (rows[name] == row["task"])].to_dict("records")
             for column in ("n", "baseline", "act", "delta", "low", "high"):
                 assert row[column] == pytest.approx(same[column], abs=1e-12), (row["settings"], column)
+            assert row["interval"] == same["interval"] == "posterior"
             beta = "" if pd.isna(row["beta"]) else f", beta {row['beta']:g}"
             name = "" if row["method"] == "act" else f", {row['method']}"
             assert row["settings"] == f"all (32 heads){name}{beta}, alpha 3"
