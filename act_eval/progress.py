@@ -74,6 +74,10 @@ class ProgressDisplay:
         if self._has_bars:
             self._bars.stop()
 
+    def print(self, line: str) -> None:
+        """Print a line above what is shown."""
+        print_line(self._console, line)
+
     @property
     def _has_bars(self) -> bool:
         return self._console.is_terminal and not self._console.quiet
@@ -118,7 +122,7 @@ class StageProgress:
         text: str,
         total: float,
         unit: str,
-        clock: Clock,
+        clock: Clock = time.monotonic,
         whole: Callable[[], Row] | None = None,
     ) -> None:
         self._display, self._text, self._total, self._unit, self._clock = display, text, total, unit, clock
@@ -153,11 +157,10 @@ def stage_progress(
     total: float,
     unit: str,
     clock: Clock = time.monotonic,
-    whole: Callable[[], Row] | None = None,
 ) -> Iterator[StageProgress]:
     """Show how far a stage is while the block lasts; see `StageProgress`."""
     with ProgressDisplay(console, clock) as display:
-        yield StageProgress(display, text, total, unit, clock, whole)
+        yield StageProgress(display, text, total, unit, clock)
 
 
 def print_line(console: Console, line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from act_eval.files import make_folder
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import same_for_all, shared_processes, speaking_console
 from act_eval.harness.what_ran import what_ran
-from act_eval.progress import print_line
+from act_eval.progress import ProgressDisplay, print_line
 from act_eval.search.documents import CalibrationDocument, fingerprint
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import Head, SearchSpace
@@ -22,7 +22,7 @@ from act_eval.search.identity import SearchIdentity
 from act_eval.search.plan import DrawnDocuments, PlannedSearch, plan_search
 from act_eval.search.planned_costs import MOST_PASSES
 from act_eval.search.ranking import rank_heads
-from act_eval.search.results import Costs, MeasuredHeads, SearchResult, head_table, make_profile
+from act_eval.search.results import Costs, MeasuredHeads, SearchResult, ValidatedGain, head_table, make_profile
 from act_eval.search.scores import PairedScores
 from act_eval.search.screening import screen_heads
 from act_eval.search.selection import ranked_candidates
@@ -61,21 +61,45 @@ def run_search(
     drawn = DrawnDocuments.of_search(settings)
     make_folder(output)
     planned = plan_search(settings, drawn, ACTLM)
-    lm, space, to_search, to_validate = planned.lm, planned.space, planned.to_search, planned.to_validate
+    lm = planned.lm
     processes = shared_processes()
-    evaluator = HeadEvaluator(lm, settings.act, space.layers, settings.model.whole_batch_size())
+    evaluator = HeadEvaluator(lm, settings.act, planned.space.layers, settings.model.whole_batch_size())
     ran = same_for_all(what_ran(lm))
-    identity = SearchIdentity(settings, space, drawn.splits, fingerprint(planned.documents), ran)
+    identity = SearchIdentity(settings, planned.space, drawn.splits, fingerprint(planned.documents), ran)
     with processes.main_process_first():
         store = UnitStore.open(output, identity.content, _needed_bytes(planned))
     console = speaking_console(console)
     kept = "" if store.is_empty else " What is there already is not computed again."
     print_line(console, f"{planned.costs.summary()}{kept}")
     time_left = TimeLeft(planned.costs, lm.world_size, afterwards=0.0 if afterwards is None else afterwards(planned))
-    batch_size = settings.model.whole_batch_size()
-    units = UnitRunner(store, lm.rank, lm.world_size, batch_size, time_left, console)
-    stages = Stages(units, evaluator, planned.priors)
+    with ProgressDisplay(console) as display:
+        units = UnitRunner(store, lm.rank, lm.world_size, settings.model.whole_batch_size(), time_left, display)
+        found = _find_heads(settings, planned, Stages(units, evaluator, planned.priors))
+    counts = {"search": len(planned.to_search), "validation": len(planned.to_validate)}
+    profile = make_profile(identity, found.chosen, found.heads, found.head_sets, found.gain, counts, found.full_passes)
+    result = SearchResult(profile, found.heads, found.head_sets, found.full_passes, found.gain, found.candidates)
 
+    if processes.is_main_process:
+        write_result(result, planned.space, output)
+    processes.wait_for_everyone()
+    return result
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a search finds, see `SearchResult`, and the heads that it chooses."""
+
+    chosen: Sequence[Head]
+    heads: pd.DataFrame
+    head_sets: pd.DataFrame
+    full_passes: dict[str, float]
+    gain: ValidatedGain | None
+    candidates: Sequence[Head]
+
+
+def _find_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stages: Stages) -> _Found:
+    """Score or estimate heads, and choose among them."""
+    space, to_search = planned.space, planned.to_search
     ranked: list[Head] | None = None
     if planned.mode == "estimated":
         ranked, measured = rank_heads(stages, space, to_search)
@@ -87,21 +111,14 @@ def run_search(
     heads = head_table(space.heads, measured, np.array([document.task for document in to_search]))
     candidates = ranked_candidates(heads, len(to_search), settings.selection, settings.k) if ranked is None else ranked
     chosen = candidates[: settings.k]
-    head_sets, gain = pd.DataFrame(), None
-    if settings.selection == "validated":
-        budget = None if ranked is None else MOST_PASSES * costs.full_pass - costs.estimates
-        plan = ValidationPlan.of_candidates(len(chosen), to_validate, batch_size, space.num_layers, budget)
-        validation = validate_head_sets(stages, chosen, to_validate, plan)
-        chosen, head_sets, gain = validation.chosen, validation.head_sets, validation.gain
-        costs = replace(costs, validation=validation.cost)
-    counts = {"search": len(to_search), "validation": len(to_validate)}
-    profile = make_profile(identity, chosen, heads, head_sets, gain, counts, costs.in_full_passes)
-    result = SearchResult(profile, heads, head_sets, costs.in_full_passes, gain, candidates)
-
-    if processes.is_main_process:
-        write_result(result, space, output)
-    processes.wait_for_everyone()
-    return result
+    if settings.selection != "validated":
+        return _Found(chosen, heads, pd.DataFrame(), costs.in_full_passes, None, candidates)
+    budget = None if ranked is None else MOST_PASSES * costs.full_pass - costs.estimates
+    batch_size = settings.model.whole_batch_size()
+    plan = ValidationPlan.of_candidates(len(chosen), planned.to_validate, batch_size, space.num_layers, budget)
+    validation = validate_head_sets(stages, chosen, planned.to_validate, plan)
+    costs = replace(costs, validation=validation.cost)
+    return _Found(validation.chosen, heads, validation.head_sets, costs.in_full_passes, validation.gain, candidates)
 
 
 def _needed_bytes(planned: PlannedSearch[ACTLM]) -> int:

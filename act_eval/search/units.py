@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from accelerate.utils import gather_object
-from rich.console import Console
 
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.processes import is_first_process, same_for_all
-from act_eval.progress import StageProgress, print_line, stage_progress
+from act_eval.progress import ProgressDisplay, StageProgress
 from act_eval.search.batches import DocumentBatch, batches_by_length
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.piece_file import Arrays
@@ -71,7 +70,7 @@ class UnitRunner:
         rank, world_size: this process's number among those that share the units, and how many these are.
         batch_size: contexts of a unit; a document that has more is a unit of its own.
         time_left: is told what is done.
-        console: where both are shown.
+        display: shows both.
     """
 
     store: UnitStore
@@ -79,7 +78,7 @@ class UnitRunner:
     world_size: int
     batch_size: int
     time_left: TimeLeft
-    console: Console
+    display: ProgressDisplay
 
     @property
     def _is_shared(self) -> bool:
@@ -102,16 +101,16 @@ class UnitRunner:
             done = same_for_all(done)
         self.time_left.enter(stage.part)
         total = sum(costs[unit] for unit in mine)
-        with stage_progress(self.console, stage.text, total, "layer passes", whole=self.time_left.row) as progress:
-            for unit in mine:
-                shown = _UnitProgress(costs[unit], progress, self.time_left)
-                if unit not in done:
-                    self.time_left.start()
-                    done[unit] = self._compute(stage, f"{stage.name}-{unit}", of_units[unit], compute, shown)
-                    shown.reach(1.0, computed=True)
-                    self._tell_time_left()
-                else:
-                    shown.reach(1.0, computed=False)
+        progress = StageProgress(self.display, stage.text, total, "layer passes", whole=self.time_left.row)
+        for unit in mine:
+            shown = _UnitProgress(costs[unit], progress, self.time_left)
+            if unit not in done:
+                self.time_left.start()
+                done[unit] = self._compute(stage, f"{stage.name}-{unit}", of_units[unit], compute, shown)
+                shown.reach(1.0, computed=True)
+                self._tell_time_left()
+            else:
+                shown.reach(1.0, computed=False)
         everything: dict[int, Arrays] = {}
         for share in gather_object([done]) if self._is_shared else [done]:
             everything |= share
@@ -165,7 +164,7 @@ class UnitRunner:
     def _tell_time_left(self) -> None:
         line = self.time_left.first_words()
         if line is not None:
-            print_line(self.console, line)
+            self.display.print(line)
 
 
 class _UnitProgress:

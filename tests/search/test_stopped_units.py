@@ -11,6 +11,7 @@ from act_eval.attention.act import ACT
 from act_eval.demo import MODEL_PATH
 from act_eval.harness.lm import ACTLM
 from act_eval.profiles import HeadProfile
+from act_eval.progress import ProgressDisplay
 from act_eval.search.objective import LabelPriors
 from act_eval.search.planned_costs import PlannedCosts
 from act_eval.search.stages import Stages
@@ -75,7 +76,7 @@ def work(lm, folder, rows=100, last=None, asked=exact_scores):
     try:
         store = UnitStore.open(folder, {}, 0)
         time_left = TimeLeft(PlannedCosts(3, 4, 100.0, 3.0, 1.0, 4.0, 4.0))
-        units = UnitRunner(store, 0, 1, BATCH_SIZE, time_left, Console(quiet=True))
+        units = UnitRunner(store, 0, 1, BATCH_SIZE, time_left, ProgressDisplay(Console(quiet=True)))
         priors = LabelPriors.of_search("corrected-margin", LABELLED) if asked is estimates else LabelPriors()
         asked(Stages(units, evaluator(lm, ACT_SETTINGS, batch_size=BATCH_SIZE), priors))
     except StoppedError:
