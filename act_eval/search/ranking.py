@@ -36,7 +36,6 @@ def rank_heads(
     heads = space.heads
     first = stages.estimate_heads(documents)
     value, cost = first.mean_changes, first.cost
-    calibrated: list[int] = []
     for _ in range(ESTIMATE_STAGES - 1):
         promising = _descending(value)
         calibrated = promising[: int(np.ceil(_CALIBRATED_SHARE * len(promising)))]
@@ -46,9 +45,7 @@ def rank_heads(
         cost += again.cost
         alone, value = value, again.mean_changes.copy()
         value[calibrated] = (alone[calibrated] + value[calibrated]) / 2
-    kept = _descending(value)
-    before_others = [number for number in kept if number in set(calibrated)]
-    ranked = [heads[number] for number in [*before_others, *(number for number in kept if number not in set(calibrated))]]
+    ranked = [heads[number] for number in _descending(value)]
     estimates, together, with_sinks = (
         dict(zip(heads, values.tolist(), strict=True)) for values in (first.mean_changes, value, first.affected_shares)
     )
