@@ -21,7 +21,8 @@ def search(
     model: ModelSettings,
     layers: Layers = None,
     mode: Annotated[
-        str, typer.Option(help="exact, screened, estimated (13 passes for any number of heads), or auto: exact up to 64 heads.")
+        str,
+        typer.Option(help="exact, screened, estimated (13 passes for any number of heads), or auto: exact up to 64 heads."),
     ] = "auto",
     budget: Annotated[
         float, typer.Option(help="Of screened mode: exact scores cost at most this share of a full pass for each head.")

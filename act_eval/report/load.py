@@ -166,7 +166,8 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         kept_groups += [read_groups(file) for file in files_below(folder, GROUPS_FILE)]
         plans |= {file.resolve(): read_planned_runs(file) for file in files_below(folder, PLANNED_RUNS_FILE)}
         files |= {file.resolve(): file for file in files_below(folder, "results_*.json")}
-        records |= {file.resolve(): read_study(file) for file in files_below(folder, STUDY_FILE)}
+        of_studies = (file.with_name(STUDY_FILE) for file in files_below(folder, PLANNED_RUNS_FILE))
+        records |= {file.resolve(): read_study(file) for file in of_studies if file.is_file()}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
     planned = list(itertools.chain(*plans.values()))
     asked: list[Mapping[str, Any]] = []

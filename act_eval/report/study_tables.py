@@ -24,13 +24,18 @@ _UNSEEN_MARK = " †"
 UNSEEN_NOTE = "† The search did not see these tasks."
 
 
-def study_table(findings: StudyFindings) -> TextTable:
-    """A row for each task, then the averages, which are bold; scores are shares of 1."""
+def study_table(findings: StudyFindings, with_ranges: bool = True) -> TextTable:
+    """A row for each task, then the averages, which are bold; scores are shares of 1.
+
+    Args:
+        findings: of a study.
+        with_ranges: whether the least and the most of several sets of random heads stand beside their mean.
+    """
     table = findings.table
     rows = []
     for _, row in table.iterrows():
         is_unseen = row["task"] in findings.record.unseen and bool(findings.record.searched)
-        sets = "" if pd.isna(row["random_sets"]) or row["random_sets"] < 2 else _range(row)
+        sets = _range(row) if with_ranges and pd.notna(row["random_sets"]) and row["random_sets"] > 1 else ""
         rows.append(
             {
                 "task": f"{row['task']}{_UNSEEN_MARK if is_unseen else ''}",
@@ -60,8 +65,8 @@ def print_study(findings: StudyFindings, console: Console) -> None:
             console.print(Text(sentence))
         console.print()
     last = len(findings.record.tasks) - 1
-    shown = study_table(findings).to_terminal(
-        leave_out=("n", "switched off", "all heads", "priors corrected", "random heads"),
+    shown = study_table(findings, with_ranges=False).to_terminal(
+        leave_out=("n", "priors corrected", "switched off", "all heads", "random heads"),
         elsewhere=STUDY_CSV,
         notes=list(study_notes(findings))[1:],
         ends_of_sections=[last],

@@ -10,19 +10,18 @@ from act_eval.search.heads import SearchSpace
 from act_eval.search.settings import Mode, SearchSettings
 
 _EXACT_UP_TO = 64
-_MODE_BEYOND: Mode = "screened"
 
 
 def mode_of(settings: SearchSettings, space: SearchSpace) -> Mode:
     """The mode that was asked for; for "auto", that by which a search is made: "exact" for up to 64 heads.
 
-    Beyond, selections that go by what each head does alone are screened.
+    Beyond, it goes by estimates; or it is screened, where the selection goes by what each head does alone.
     """
     if settings.mode != "auto":
         return settings.mode
     if len(space.heads) <= _EXACT_UP_TO:
         return "exact"
-    return _MODE_BEYOND if settings.selection == "validated" else "screened"
+    return "estimated" if settings.selection == "validated" else "screened"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class SearchSettings:
         layers: layers to look at: "all", or numbers and ranges such as "2-30,33"; None for all but the first two and the last.
         mode: "exact" scores every head on every document; "screened" estimates all heads and scores the promising ones;
             "estimated" goes by estimates alone, at a cost that does not depend on the number of heads; "auto" is exact up to 64
-            heads, and see `identity.mode_of` beyond.
+            heads, and estimated beyond, or screened where the selection is not "validated".
         budget: of screened mode: cost of its exact part as a share of that of a full pass for each head.
         selection: "validated": of the head sets whose gain over no heads is supported by the second half of the documents, the
             smallest that cannot be told from the best, and no head where there is no such set (see `evidence`);

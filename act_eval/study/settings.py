@@ -49,8 +49,13 @@ class StudySettings:
     def __post_init__(self) -> None:
         if self.random_draws < 0:
             raise SettingError("random_draws", f"must be at least 0, not {self.random_draws}.")
+        if self.search_limit < 1:
+            raise SettingError("search_limit", f"must be at least 1 document, not {self.search_limit}.")
         if self.also_limit is not None:
-            replace(self.prompts, limit=self.also_limit, samples=None).check_limit()
+            try:
+                replace(self.prompts, limit=self.also_limit, samples=None).check_limit()
+            except SettingError as error:
+                raise SettingError("also_limit", error.problem) from None
         self.comparison()
         self.search(self.prompts.tasks)
 

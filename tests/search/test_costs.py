@@ -1,10 +1,11 @@
 """What a search says it will cost, and how long it takes; how its progress moves."""
 
-from contextlib import contextmanager
+import io
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
@@ -115,14 +116,16 @@ class TestSearchesByEstimates:
         assert plan.cost == 9 * 10 * 2 * 3
 
 
-class Lines:
-    """A console that keeps what is printed."""
+class Lines(io.StringIO):
+    """A file that keeps the lines that are written to it."""
 
     def __init__(self, kept):
+        super().__init__()
         self.kept = kept
 
-    def print(self, line, **_):
-        self.kept.append(line)
+    def write(self, text):
+        self.kept.extend(text.splitlines())
+        return len(text)
 
 
 class Watched:
@@ -142,16 +145,16 @@ def watched_search(output, mode, monkeypatch):
     """A search with its stages' progress and its lines, in the order in which they came."""
     events = []
 
-    @contextmanager
-    def show(console, text, total, unit):
+    def show(display, text, total, unit, whole):
         assert unit == "layer passes"
+        assert whole().name == "search"
         events.append(Watched(text, total))
-        yield events[-1]
+        return events[-1]
 
     model = ModelSettings({"act_alpha": 5, "dtype": "float32"}, device="cpu", batch_size=8)
     settings = SearchSettings(model, PromptSettings(("demo_choice",), limit=16), layers="1-2", mode=mode, budget=0.3)
-    monkeypatch.setattr(units, "stage_progress", show)
-    return run_search(settings, output, Lines(events)), events
+    monkeypatch.setattr(units, "StageProgress", show)
+    return run_search(settings, output, Console(file=Lines(events))), events
 
 
 @pytest.mark.tier("model")

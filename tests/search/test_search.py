@@ -33,7 +33,7 @@ from act_eval.search import run, units
 from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import SearchSpace, profile_from_heads
-from act_eval.search.identity import _MODE_BEYOND, SearchIdentity
+from act_eval.search.identity import SearchIdentity
 from act_eval.search.objective import LabelPriors
 from act_eval.search.resume_at_layer import DecoderLayers
 from act_eval.search.run import run_search
@@ -246,7 +246,7 @@ class TestMode:
         [
             ("auto", "validated", 64, "exact"),
             ("auto", "improving", 65, "screened"),
-            ("auto", "validated", 65, _MODE_BEYOND),
+            ("auto", "validated", 65, "estimated"),
             ("exact", "validated", 65, "exact"),
             ("estimated", "validated", 2, "estimated"),
         ],
