@@ -1,5 +1,6 @@
 """Fixtures: small models from files in this folder, and what ACT_EVAL_TEST_DATA and ACT_EVAL_REAL_MODELS name."""
 
+import logging
 import os
 import shutil
 import signal
@@ -79,9 +80,13 @@ def _environment_is_described_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _environment_is_left_as_it_was() -> Iterator[None]:
-    """Commands that run in the process of the tests set variables, which processes that later tests start would get."""
+    """Commands that run in the process of the tests set variables, and have lm-eval log to a stream that is closed later."""
+    logger = logging.getLogger("lm_eval")
+    kept = logger.handlers[:], logger.level, logger.propagate
     with unittest.mock.patch.dict(os.environ):
         yield
+    logger.handlers[:], level, logger.propagate = kept
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

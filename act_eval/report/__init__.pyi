@@ -11,5 +11,7 @@ from .pairing import pair as pair
 from .plots import make_plots as make_plots
 from .statistics import compare as compare
 from .statistics import macro_averages as macro_averages
+from .study import StudyFindings as StudyFindings
 from .tables import print_tables as print_tables
+from .verdict import Verdict as Verdict
 from .write import write_report as write_report

@@ -31,6 +31,7 @@ from act_eval.plotting import (
 )
 from act_eval.report.build import Report
 from act_eval.report.statistics import ALL_TASKS, differs
+from act_eval.report.study import AVERAGE
 from act_eval.report.tables import group_names, labels
 
 _TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
@@ -100,6 +101,45 @@ def report_plot(name: str, title: str) -> Callable[[Callable[[Report], Figure | 
         return made
 
     return register
+
+
+# Of the average in a study's table: what is drawn, and the columns of the difference with its ends.
+_OF_STUDIES = {
+    "heads found": ("delta", "low", "high"),
+    "heads found, label priors corrected": ("corrected_delta", "corrected_low", "corrected_high"),
+    "random heads, mean and range": ("random_delta", "random_least", "random_most"),
+    "all heads": ("all_heads_delta", "all_heads_low", "all_heads_high"),
+    "heads found, switched off": ("switched_off_delta", "switched_off_low", "switched_off_high"),
+}
+
+
+@report_plot("study", "Study: differences from the baseline, on average over its tasks")
+def plot_study(report: Report) -> Figure | None:
+    """What a study compares: the average difference of each variant from the baseline, a panel for each study.
+
+    Lines are 95% intervals, of random heads the range over their sets.
+    """
+    averages = [(found.model, found.table[found.table["task"] == AVERAGE]) for found in report.studies]
+    averages = [(model, rows.iloc[0]) for model, rows in averages if len(rows)]
+    if not averages:
+        return None
+    width = text_width(_OF_STUDIES) + 3.6
+    figure = Figure(figsize=(width, 0.7 + 1.9 * len(averages)))
+    all_axes = figure.subplots(len(averages), sharex=True, squeeze=False)[:, 0]
+    for axes, (model, row) in zip(all_axes, averages, strict=True):
+        shown = {name: row[list(columns)].astype(float) * 100 for name, columns in _OF_STUDIES.items()}
+        shown = {name: ends for name, ends in shown.items() if ends.notna().all()}
+        for place, (delta, low, high) in enumerate(reversed(shown.values())):
+            colour, marker = colour_and_marker(0 if place == len(shown) - 1 else 1)
+            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 6, "capsize": 2}
+            axes.errorbar([delta], [place], xerr=[[delta - low], [high - delta]], **look)
+        axes.set_yticks(range(len(shown)), list(reversed(shown)))
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        if len(averages) > 1:
+            axes.set_title(model, fontsize="medium", loc="left")
+    figure.supxlabel(f"{_DELTA_LABEL} (average over tasks)", fontsize="medium")
+    return figure
 
 
 @report_plot("improvement", "Difference per task")

@@ -96,18 +96,21 @@ def test_a_task_with_requests_that_cannot_be_run_does_not_stop_the_others(tmp_pa
 
 
 @pytest.mark.tier("slow")
-def test_demo_searches_and_compares(tmp_path):
+def test_the_demo_is_a_study(tmp_path):
     output = tmp_path / "demo"
     first, second = (CliRunner().invoke(cli.app, ["demo", "--limit", "4", "--output", str(output)]) for _ in range(2))
     assert (first.exception, second.exception) == (None, None)
-    profile = HeadProfile.load(str(output / "heads" / "profile.json"))
+    profile = HeadProfile.load(str(output / "search" / "profile.json"))
     assert profile.size == 4
     assert set(profile.provenance["tasks"].values()) == {"train"}
-    assert len(identities(output)) == 9
-    assert {name for _, name in identities(output)} == {"none", "all", str(output / "heads" / "profile.json")}
+    assert len(identities(output)) == 3 * 7  # baseline, heads found, calibrated and switched off, all heads, three random sets
+    controls = [str(output / "controls" / f"random-{number}.json") for number in (1, 2, 3)]
+    found = str(output / "search" / "profile.json")
+    assert {name for _, name in identities(output)} == {"none", "all", found, *controls}
     assert "[1/" not in second.output
     text = (output / "comparison.md").read_text()
-    assert f"heads/profile.json {profile.content_hash[:8]} (4 heads)" in text
+    assert text.startswith("**Verdict: ")
+    assert f"search/profile.json {profile.content_hash[:8]} (4 heads)" in text
     assert "all (32 heads)" in text
 
 

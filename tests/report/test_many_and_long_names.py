@@ -37,9 +37,6 @@ REPORTS = {
 def demo_report():
     """The report of the demo, as far as it is in its files."""
     tables = {name: pd.read_csv(DEMO / f"{name}.csv") for name in ("comparison", "groups")}
-    tables["groups"]["weighted_by_size"] = False
-    for table in tables.values():
-        table["detectable"] = table.get("detectable")
     return dataclasses.replace(made_up_report(), **tables)
 
 
@@ -54,8 +51,8 @@ def printed(report, width):
     [
         (
             demo_report(),
-            "demo_sentiment acc        0  500    0.976 0.928 -0.048 -0.070 to -0.028 <0.001\n",
-            "demo_sentiment acc        0  500    0.976 0.928 -0.048 -0.070 to -0.028 <0.001\n",
+            "demo_sentiment 200    0.995 0.935 -0.060 -0.097 to -0.028 <0.001      0.052\n",
+            "demo_sentiment acc        0 200    0.995 0.935 -0.060 -0.097 to -0.028 <0.001      0.052\n",
         ),
         (
             made_up_report(LONG_PATHS[:1], tasks=ACT_17, group="act_17", of_tasks=18),

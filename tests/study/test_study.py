@@ -263,6 +263,9 @@ def test_the_command(finished, tmp_path):
     assert content["studies"][0]["verdict"]["outcome"] in result.output
     assert len(content["studies"][0]["table"]) == 4
     assert pd.read_csv(tmp_path / "study.csv")["task"].tolist() == [row["task"] for row in content["studies"][0]["table"]]
+    drawn = (tmp_path / "study.svg").read_text()
+    shown = ("heads found", "heads found, label priors corrected", "random heads, mean and range", "all heads")
+    assert all(f">{name}<" in drawn for name in shown)
     assert (tmp_path / "comparison.tex").read_text().splitlines()[1].startswith("% Verdict: ")
 
 
