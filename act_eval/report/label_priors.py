@@ -8,7 +8,7 @@ log-probability of each label the logarithm of the label's mean probability over
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from act_eval.report.pairing import VALUE_COLUMNS, Pairing
 from act_eval.report.statistics import (
     COMPARISON_COLUMNS,
     GROUP_COLUMNS,
+    ROW,
     compare,
     in_order_of,
     macro_averages,
@@ -38,12 +39,11 @@ _BEFORE = tuple(f"{name}_before" for name in _NUMBERS_BEFORE)
 LABEL_PRIOR_COLUMNS = (*COMPARISON_COLUMNS, "labels", *_BEFORE)
 LABEL_PRIOR_GROUP_COLUMNS = (*GROUP_COLUMNS, *_BEFORE)
 
-_ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
-_ROW_OF_AVERAGES = [column if column != "task" else "group" for column in _ROW]
+_ROW_OF_AVERAGES = [column if column != "task" else "group" for column in ROW]
 _PAIR = ["run_baseline", "run_calibrated", "filter", "metric"]
 _SIDES = {"baseline": "baseline", "calibrated": "act"}  # of a pairing, and what they are called in tables
 _COUNTS = ("probability", "predicted_before", "right_before", "predicted_after", "right_after")
-LABEL_COLUMNS = (*_ROW, "label", "n", *(f"{side}_{count}" for side in _SIDES.values() for count in _COUNTS))
+LABEL_COLUMNS = (*ROW, "label", "n", *(f"{side}_{count}" for side in _SIDES.values() for count in _COUNTS))
 
 _NO_ACCURACY = "there is neither acc nor acc_norm"
 _UNPAIRED = "not paired by document"
@@ -103,17 +103,14 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
             continue
         before.append(values.assign(labels=len(corrected.labels)))
         after.append(values.assign(**corrected.right_after))
-        labels += [{**values.iloc[0][_ROW], **counts} for counts in corrected.counts()]
+        labels += [{**values.iloc[0][ROW], **counts} for counts in corrected.counts()]
     tasks = {str(values["task"].iloc[0]) for values in after}
     notes = tuple(_notes(tasks, [*refused, *_without_accuracies(pairing, accuracies)]))
     if not after:
         return LabelPriors(notes=notes)
-    nothing = {"unpaired": pairing.unpaired.iloc[:0], "noise": pairing.noise.iloc[:0]}
-    all_before, all_after = (
-        replace(pairing, values=pd.concat(tables, ignore_index=True), **nothing) for tables in (before, after)
-    )
+    all_before, all_after = (pairing.with_values(pd.concat(tables, ignore_index=True)) for tables in (before, after))
     return LabelPriors(
-        _with_numbers_before(compare(all_after), _before_and_labels(all_before.values), _ROW),
+        _with_numbers_before(compare(all_after), _before_and_labels(all_before.values), ROW),
         _with_numbers_before(macro_averages(all_after, groups), macro_averages(all_before, groups), _ROW_OF_AVERAGES),
         _means_over_seeds(labels),
         notes,
@@ -261,21 +258,21 @@ def _with_numbers_before(after: pd.DataFrame, before: pd.DataFrame, columns: Seq
 def _before_and_labels(values: pd.DataFrame) -> pd.DataFrame:
     """Scores, their difference, and the number of labels, for each row of a comparison of `values`."""
     rows = []
-    for key, of_row in values.groupby(_ROW, dropna=False, observed=True):
+    for key, of_row in values.groupby(ROW, dropna=False, observed=True):
         documents = PairedDocuments.of(of_row)
         numbers = {"labels": of_row["labels"].iloc[0], **paired_statistics(documents.baseline, documents.calibrated)}
-        rows.append({**dict(zip(_ROW, key, strict=True)), **numbers})
-    return public_table(rows, (*_ROW, "labels", *_NUMBERS_BEFORE))
+        rows.append({**dict(zip(ROW, key, strict=True)), **numbers})
+    return public_table(rows, (*ROW, "labels", *_NUMBERS_BEFORE))
 
 
 def _means_over_seeds(labels: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(labels)
     rows = []
-    for key, of_label in table.groupby([*_ROW, "choice"], dropna=False):
-        counts = of_label[[column for column in LABEL_COLUMNS if column not in (*_ROW, "label", "n")]].mean()
-        names = {**dict(zip([*_ROW, "choice"], key, strict=True)), **of_label[["label", "n"]].iloc[0]}
+    for key, of_label in table.groupby([*ROW, "choice"], dropna=False):
+        counts = of_label[[column for column in LABEL_COLUMNS if column not in (*ROW, "label", "n")]].mean()
+        names = {**dict(zip([*ROW, "choice"], key, strict=True)), **of_label[["label", "n"]].iloc[0]}
         rows.append({**names, **counts})
-    return pd.DataFrame(rows).sort_values([*_ROW, "choice"], ignore_index=True)[list(LABEL_COLUMNS)]
+    return pd.DataFrame(rows).sort_values([*ROW, "choice"], ignore_index=True)[list(LABEL_COLUMNS)]
 
 
 def _without_accuracies(pairing: Pairing, accuracies: pd.DataFrame) -> Iterator[tuple[str, str, str]]:

@@ -164,9 +164,10 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         if not folder.is_dir():
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
         kept_groups += [read_groups(file) for file in files_below(folder, GROUPS_FILE)]
-        plans |= {file.resolve(): read_planned_runs(file) for file in files_below(folder, PLANNED_RUNS_FILE)}
+        of_plans = files_below(folder, PLANNED_RUNS_FILE)
+        plans |= {file.resolve(): read_planned_runs(file) for file in of_plans}
         files |= {file.resolve(): file for file in files_below(folder, "results_*.json")}
-        of_studies = (file.with_name(STUDY_FILE) for file in files_below(folder, PLANNED_RUNS_FILE))
+        of_studies = (file.with_name(STUDY_FILE) for file in of_plans)
         records |= {file.resolve(): read_study(file) for file in of_studies if file.is_file()}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
     planned = list(itertools.chain(*plans.values()))

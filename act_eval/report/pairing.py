@@ -75,6 +75,10 @@ class Pairing:
     waiting: tuple[str, ...] = ()
     documents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DOCUMENT_COLUMNS)))
 
+    def with_values(self, values: pd.DataFrame) -> Pairing:
+        """Other values, in rows of `VALUE_COLUMNS`, and nothing that is unpaired, nor noise."""
+        return replace(self, values=values, unpaired=self.unpaired.iloc[:0], noise=self.noise.iloc[:0])
+
     def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
         """Only some metrics (all by default), and rows whose columns match patterns; documents of tasks that have such rows.
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from act_eval.report.aggregation import MEAN
 from act_eval.report.answers import REPLY_MEASURES, Answers
-from act_eval.report.intervals import PairedDocuments
+from act_eval.report.intervals import SIDES, PairedDocuments
 from act_eval.report.pairing import Pairing
-from act_eval.report.statistics import compare, in_order_of
+from act_eval.report.statistics import ROW, compare, in_order_of
 
 REPLY_COLUMNS = (
     "model",
@@ -35,8 +34,6 @@ REPLY_COLUMNS = (
     "only_act",
     "p",
 )
-_ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
-_SIDES = ("baseline", "calibrated")
 
 
 def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.DataFrame:
@@ -56,8 +53,8 @@ def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.Data
         and missing where several replies are averaged.
     """
     tables = []
-    for _, documents in pairing.documents.groupby([f"run_{side}" for side in _SIDES]):
-        runs = {side: answers[documents[f"run_{side}"].iloc[0]] for side in _SIDES}
+    for _, documents in pairing.documents.groupby([f"run_{side}" for side in SIDES]):
+        runs = {side: answers[documents[f"run_{side}"].iloc[0]] for side in SIDES}
         sides = {side: of_run.replies.reindex(documents[f"line_{side}"]) for side, of_run in runs.items()}
         if any(of_side.isna().to_numpy().any() for of_side in sides.values()):
             continue
@@ -68,8 +65,8 @@ def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.Data
     if not tables:
         return pd.DataFrame(columns=list(REPLY_COLUMNS))
     values = pd.concat(tables, ignore_index=True)
-    compared = compare(replace(pairing, values=values, unpaired=pairing.unpaired.iloc[:0], noise=pairing.noise.iloc[:0]))
-    compared = compared.join(in_order_of(_medians(values), compared, _ROW)[["baseline_median", "act_median"]])
+    compared = compare(pairing.with_values(values))
+    compared = compared.join(in_order_of(_medians(values), compared, ROW)[["baseline_median", "act_median"]])
     compared = compared.rename(columns={"metric": "measure"})
     compared.loc[compared["measure"] != "empty", ["only_baseline", "only_act", "p"]] = None  # of very short replies
     return compared[list(REPLY_COLUMNS)]
@@ -78,8 +75,8 @@ def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.Data
 def _medians(values: pd.DataFrame) -> pd.DataFrame:
     """The medians over documents, for each row of a comparison of `values`."""
     rows = []
-    for key, of_row in values.groupby(_ROW, dropna=False):
+    for key, of_row in values.groupby(ROW, dropna=False):
         of_documents = PairedDocuments.of(of_row)
         medians = {"baseline_median": np.median(of_documents.baseline), "act_median": np.median(of_documents.calibrated)}
-        rows.append({**dict(zip(_ROW, key, strict=True)), **medians})
+        rows.append({**dict(zip(ROW, key, strict=True)), **medians})
     return pd.DataFrame(rows)

@@ -101,9 +101,11 @@ SIGNIFICANCE_LEVEL = 0.05
 
 # What these columns are called in tables of results, which are files that others read:
 _PUBLIC_NAMES = {"calibrated": "act", "calibrated_sd": "act_sd", "only_calibrated": "only_act"}
-_ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
-_ROW_OF_AVERAGES = [column for column in _ROW if column != "task"]
-_ROW_OF_NOISE = [column for column in _ROW if column not in ("settings", "num_heads")]
+ROW = ["model", "settings", "num_heads", "task", "num_fewshot", "limit", "filter", "metric"]
+"""What tells rows of a comparison apart."""
+
+_ROW_OF_AVERAGES = [column for column in ROW if column != "task"]
+_ROW_OF_NOISE = [column for column in ROW if column not in ("settings", "num_heads")]
 _FAMILY = ["model", "settings"]
 
 
@@ -131,15 +133,15 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         False, a run has no samples, or they hold no number for each document, and all but scores and difference is missing.
     """
     rows = []
-    for key, values in pairing.values.groupby(_ROW, dropna=False, observed=True):
+    for key, values in pairing.values.groupby(ROW, dropna=False, observed=True):
         drawn = PairedDocuments.of(values).draw()
         statistics = {**seed_spread(values), **_statistics(drawn), **standard_errors(values), **_power([drawn], np.ones(1))}
-        rows.append({**dict(zip(_ROW, key, strict=True)), "paired": True, **statistics})
-    for key, scores in pairing.unpaired.groupby(_ROW, dropna=False, observed=True):
+        rows.append({**dict(zip(ROW, key, strict=True)), "paired": True, **statistics})
+    for key, scores in pairing.unpaired.groupby(ROW, dropna=False, observed=True):
         means = scores[list(SIDES)].mean()
         means["delta"] = means["calibrated"] - means["baseline"]
-        rows.append({**dict(zip(_ROW, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
-    table = public_table(rows, COMPARISON_COLUMNS).sort_values(_ROW, ignore_index=True)
+        rows.append({**dict(zip(ROW, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
+    table = public_table(rows, COMPARISON_COLUMNS).sort_values(ROW, ignore_index=True)
     names = zip(table["task"], table["metric"], strict=True)
     table["higher_is_better"] = [name not in pairing.lower_is_better for name in names]
     for _, family in table[table["p"].notna()].groupby(_FAMILY):

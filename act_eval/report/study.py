@@ -51,7 +51,6 @@ STUDY_COLUMNS = (
 
 _CONTROLS = {ALL: "all_heads", SWITCHED_OFF: "switched_off"}
 _DOCUMENT = ["task", "metric", "filter", "num_fewshot", "limit", "doc_id", "seed"]
-_SIZES = ("n", "baseline")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class StudyFindings:
             baseline and heads found after label priors are corrected, on average over those tasks that have any. `detectable`
             and `n_for_one_point` are as in `statistics.compare`, of the heads found, or of all heads where none was found. What
             was not run, or is not finished, is missing.
-        verdict: what it comes to; None where the primary comparison is not finished.
+        verdict: what it comes to; None where the primary comparison is not finished, or not all of it is in the report.
     """
 
     record: StudyRecord
@@ -97,19 +96,23 @@ def study_findings(
     """
     record = study.record
     values = pairing.values[(pairing.values["model"] == study.model) & _counts(pairing.values, record)]
-    of_variants = {name: values[values["settings"] == text] for name, text in study.settings.items()}
-    of_variants = {name: of_variant for name, of_variant in of_variants.items() if len(of_variant)}
+    by_settings = dict(iter(values.groupby("settings")))
+    of_variants = {name: by_settings[text] for name, text in study.settings.items() if text in by_settings}
     if not of_variants:
         return None
-    statistics = {name: _statistics(of_variant, pairing, record) for name, of_variant in of_variants.items()}
+    of_model = comparison[comparison["paired"] & (comparison["model"] == study.model) & _counts(comparison, record)]
+    statistics = {
+        name: _statistics(pairing.with_values(of_variant), of_model[of_model["settings"] == study.settings[name]], record)
+        for name, of_variant in of_variants.items()
+    }
     random = {name: rows for name, rows in statistics.items() if is_random(name)}
     if random and FOUND in of_variants:
-        beyond = _against_mean(of_variants[FOUND], [of_variants[name] for name in random])
-        statistics["beyond_random"] = _statistics(beyond, pairing, record)
+        beyond = pairing.with_values(_against_mean(of_variants[FOUND], [of_variants[name] for name in random]))
+        statistics["beyond_random"] = _statistics(beyond, compare(beyond), record)
     corrected = _corrected(study, priors, pairing)
     table = pd.DataFrame(_rows(record, statistics, random, corrected), columns=list(STUDY_COLUMNS))
     verdict = None
-    if study.is_finished and record.search is not None:
+    if study.is_finished and record.search is not None and table["task"].eq(AVERAGE).any():
         of_found = [
             rows[(rows["model"] == study.model) & (rows["settings"] == study.settings.get(FOUND))]
             for rows in (comparison, replies)
@@ -125,11 +128,10 @@ def _counts(values: pd.DataFrame, record: StudyRecord) -> pd.Series:
     return pd.Series([name in counting for name in names], index=values.index, dtype=bool)
 
 
-def _statistics(values: pd.DataFrame, pairing: Pairing, record: StudyRecord) -> dict[str, Mapping[Any, Any]]:
-    """Scores, differences and intervals of one variant, by task and average."""
-    of_variant = replace(pairing, values=values, unpaired=pairing.unpaired.iloc[:0], noise=pairing.noise.iloc[:0])
-    found: dict[str, Mapping[Any, Any]] = {str(row["task"]): row for row in compare(of_variant).to_dict("records")}
-    everything = replace(of_variant, values=values.assign(num_fewshot=0, limit=float("nan"), filter="none", metric="score"))
+def _statistics(pairing: Pairing, comparison: pd.DataFrame, record: StudyRecord) -> dict[str, Mapping[Any, Any]]:
+    """Scores, differences and intervals of one variant, by task and average, from its pairing and the comparison of that."""
+    found: dict[str, Mapping[Any, Any]] = {str(row["task"]): row for row in comparison.to_dict("records")}
+    alike = pairing.values.assign(num_fewshot=0, limit=float("nan"), filter="none", metric="score")
     for name, tasks in ((AVERAGE, record.tasks), (AVERAGE_OF_UNSEEN, record.unseen)):
         there = [task for task in tasks if task in found]
         if len(there) < len(tasks) or not there:
@@ -137,20 +139,20 @@ def _statistics(values: pd.DataFrame, pairing: Pairing, record: StudyRecord) -> 
         if len(there) == 1:
             found[name] = found[there[0]]
         else:
-            (row,) = macro_averages(everything, {name: TaskGroup(tuple(there))}).to_dict("records")
+            (row,) = macro_averages(pairing.with_values(alike), {name: TaskGroup(tuple(there))}).to_dict("records")
             found[name] = row
     return found
 
 
 def _corrected(study: LoadedStudy, priors: LabelPriors, pairing: Pairing) -> dict[str, Mapping[Any, Any]]:
     """Scores and differences of the heads found after label priors are corrected: by task, and on average over such tasks."""
-    after = priors.after[_counts(priors.after, study.record)]
-    after = after[(after["model"] == study.model) & (after["settings"] == study.settings.get(FOUND))]
+    after, compared = (
+        rows[_counts(rows, study.record) & (rows["model"] == study.model) & (rows["settings"] == study.settings.get(FOUND))]
+        for rows in (priors.after, priors.tasks)
+    )
     tasks = set(after["task"])
     scores = {task: score for task, score in study.record.scores.items() if task in tasks}
-    if not scores:
-        return {}
-    return _statistics(after, pairing, replace(study.record, scores=scores))
+    return _statistics(pairing.with_values(after), compared, replace(study.record, scores=scores))
 
 
 def _against_mean(found: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -168,13 +170,13 @@ def _rows(
     corrected: Mapping[str, Mapping[Any, Any]],
 ) -> Iterator[dict[str, Any]]:
     """The rows of `StudyFindings.table`."""
-    for name in (*record.tasks, AVERAGE, *([AVERAGE_OF_UNSEEN] if record.searched and record.unseen else [])):
+    for name in (*record.tasks, AVERAGE, *([AVERAGE_OF_UNSEEN] if record.unseen else [])):
         there = {variant: rows[name] for variant, rows in statistics.items() if name in rows}
         if not there:
             continue
         row: dict[str, Any] = {"task": name, "searched": name in record.searched}
         row["metric"] = record.scores[name].metric if name in record.scores else _metric_of_all(record)
-        row |= {size: next(iter(there.values()))[size] for size in _SIZES}
+        row |= {size: next(iter(there.values()))[size] for size in ("n", "baseline")}
         if FOUND in there:
             row |= {"found": there[FOUND]["act"], **_difference(there[FOUND])}
         for variant, prefix in (*_CONTROLS.items(), ("beyond_random", "beyond_random")):

@@ -18,7 +18,6 @@ STUDY_NOTE = (
     "comparison is the average; it was fixed before anything was evaluated."
 )
 STUDY_CSV = "study.csv"
-TITLE = "Study"
 
 _UNSEEN_MARK = " †"
 UNSEEN_NOTE = "† The search did not see these tasks."
@@ -34,7 +33,7 @@ def study_table(findings: StudyFindings, with_ranges: bool = True) -> TextTable:
     table = findings.table
     rows = []
     for _, row in table.iterrows():
-        is_unseen = row["task"] in findings.record.unseen and bool(findings.record.searched)
+        is_unseen = row["task"] in findings.record.unseen
         sets = _range(row) if with_ranges and pd.notna(row["random_sets"]) and row["random_sets"] > 1 else ""
         rows.append(
             {
@@ -54,7 +53,7 @@ def study_table(findings: StudyFindings, with_ranges: bool = True) -> TextTable:
     bold = pd.DataFrame(False, index=texts.index, columns=texts.columns)
     bold.loc[table["task"].eq(AVERAGE).to_numpy()] = True
     empty = [header for header in texts if texts[header].eq("").all()]
-    return TextTable(f"{TITLE} of {findings.model}", texts.drop(columns=empty), ("task",), bold.drop(columns=empty))
+    return TextTable(f"Study of {findings.model}", texts.drop(columns=empty), ("task",), bold.drop(columns=empty))
 
 
 def print_study(findings: StudyFindings, console: Console) -> None:
@@ -83,7 +82,7 @@ def study_rows(studies: Sequence[StudyFindings]) -> pd.DataFrame:
 def study_notes(findings: StudyFindings) -> Iterator[str]:
     """What the table's columns and marks mean."""
     yield STUDY_NOTE
-    if findings.record.unseen and findings.record.searched:
+    if findings.record.unseen:
         yield UNSEEN_NOTE
 
 

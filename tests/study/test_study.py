@@ -18,7 +18,7 @@ from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.profiles import HeadProfile
-from act_eval.report.build import make_report
+from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.machine_readable import schema, to_json
 from act_eval.study import StudySettings, foresee_study, run_study
 from act_eval.study import run as run_module
@@ -244,6 +244,13 @@ def test_an_unfinished_study_has_a_table_and_no_verdict(finished, tmp_path):
     assert pd.isna(found.table.set_index("task").loc["average", "switched_off_delta"])
     assert found.table.set_index("task").loc["average", "delta"] is not None
     assert report.unfinished is not None
+
+
+def test_a_report_on_some_of_the_tasks_has_no_verdict(finished):
+    """The average that the study is about is not in it."""
+    (found,) = make_report([finished], ReportOptions(patterns={"task": "demo_topic"})).studies
+    assert found.verdict is None
+    assert found.table["task"].tolist() == ["demo_topic", "average, not searched on"]
 
 
 def test_the_command(finished, tmp_path):
