@@ -28,6 +28,11 @@ def random_variant(draw: int) -> str:
     return f"{_RANDOM} {draw}"
 
 
+def variants_with_heads(draws: int) -> tuple[str, ...]:
+    """All variants of a study that finds heads and draws random ones so many times."""
+    return FOUND, BASELINE, ALL, *(random_variant(number + 1) for number in range(draws)), SWITCHED_OFF
+
+
 def is_random(variant: str) -> bool:
     """Whether runs of this name are of random heads."""
     return variant.startswith(f"{_RANDOM} ")

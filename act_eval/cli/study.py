@@ -71,8 +71,9 @@ def study(
     )
     if dry_run:
         return say_foreseen_study(settings, output, expect, pilot)
-    if expect is not None:
-        raise SettingError("expect", "goes with --dry-run, which says what documents would show: give both.")
+    for name, value in (("expect", expect), ("pilot", pilot)):
+        if value is not None:
+            raise SettingError(name, "goes with --dry-run, which says what documents would show: give both.")
     study_and_report(settings, output)
 
 

@@ -33,6 +33,11 @@ class AskedTasks:
     manager: TaskManager
     prompts: PromptSettings
 
+    def tasks_of(self, name: str) -> Sequence[str]:
+        """The tasks that a name of a task, group or tag, or a pattern of such names, stands for; none where it is unknown."""
+        matches = self.manager.match_tasks([name])
+        return list(dict.fromkeys(task for match in matches for task in _tasks_of(match, self.loaded, self.manager)))
+
 
 def load_asked_tasks(prompts: PromptSettings, model: ModelSettings) -> AskedTasks:
     """Load the tasks that settings name. All random generators are seeded first, since tasks may draw while they are made.

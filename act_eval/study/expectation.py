@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,12 @@ class Expectation:
 
     def sentence(self) -> str:
         """What to tell the user, in a line."""
+        points = f"{100 * self.difference:.1f} points"
+        detectable = "" if math.isnan(self.detectable) else f", and one of {100 * self.detectable:.1f} points with 80%"
         return (
             f"With {100 * self.discordance:.0f}% of answers changed, {self.documents:,} documents show a difference of "
-            f"{100 * self.difference:.1f} points with a probability of {100 * self.probability:.0f}%, and one of "
-            f"{100 * self.detectable:.1f} points with 80%; {100 * self.difference:.1f} points take about {self.needed:,} "
-            "documents for 80%."
+            f"{points} with a probability of {100 * self.probability:.0f}%{detectable}; "
+            f"{points} take about {self.needed:,} documents for 80%."
         )
 
 

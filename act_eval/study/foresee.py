@@ -14,7 +14,7 @@ from act_eval.study.expectation import ASSUMED_DISCORDANCES, Expectation, discor
 from act_eval.study.plan import PROFILE_FILE, SEARCH_FOLDER, plan_study, plan_variants, variants_of
 from act_eval.study.run import gone_on_with
 from act_eval.study.settings import StudySettings
-from act_eval.study_record import BASELINE, FOUND, SWITCHED_OFF, StudyRecord, random_variant
+from act_eval.study_record import BASELINE, StudyRecord, variants_with_heads
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def foresee_study(
         search = settings.search(record.searched)
         costs = plan_search(search, DrawnDocuments.of_search(search), LMWithoutWeights).costs.summary()
         variants = variants_of(settings, HeadProfile({}), output)
-        random = [random_variant(number + 1) for number in range(settings.random_draws)]
-        names = tuple(dict.fromkeys([FOUND, *variants.of_tasks, *random, SWITCHED_OFF]))
+        names = variants_with_heads(settings.random_draws)
     else:
         costs, names = "", tuple(variants.of_tasks)
     runs = tuple(foresee_runs(plan_variants(settings, variants, record), output))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from act_eval.compare.plan import RunPlan, plan_runs
 from act_eval.errors import SettingError
 from act_eval.files import make_folder, write_texts
 from act_eval.harness.arguments import ACTArguments, baseline_of
-from act_eval.harness.asked_tasks import load_asked_tasks
+from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import TaskError, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import in_json, without_placement
@@ -88,12 +88,12 @@ def plan_study(settings: StudySettings) -> PlannedStudy:
         InputError: a task cannot be loaded, or has no score that counts; or none of them can be searched on.
     """
     asked = load_asked_tasks(replace(settings.comparison().prompts, seed=settings.seeds[0]), settings.model)
-    also = _tasks_of(settings.also, settings)
+    also = tuple(dict.fromkeys(task for name in settings.also for task in asked.tasks_of(name)))
     tasks = {name: task for name, task in asked.loaded.tasks.items() if name not in also}
     if not tasks:
         raise SettingError("also", "holds all tasks: leave out of it those of the primary comparison.")
     scores = {name: primary_score(name, task) for name, task in tasks.items()}
-    record = StudyRecord(_asked(settings), scores, _searched(settings, tasks), also)
+    record = StudyRecord(_asked(settings), scores, _searched(settings.search_tasks, asked, tasks), also)
     documents = {}
     for name, task in asked.loaded.tasks.items():
         with explained_dataset_errors():
@@ -157,20 +157,18 @@ def _is_every_head(profile: HeadProfile) -> bool:
     return None not in shape and profile.size == shape[0] * shape[1]  # type: ignore[operator]
 
 
-def _tasks_of(names: tuple[str, ...], settings: StudySettings) -> tuple[str, ...]:
-    """The tasks that some names of tasks, groups or tags stand for."""
-    if not names:
-        return ()
-    prompts = replace(settings.prompts, tasks=names, samples=None, num_fewshot=None, cache_requests=None, check_integrity=False)
-    return tuple(load_asked_tasks(prompts, settings.model).loaded.tasks)
+def _searched(names: Sequence[str], asked: AskedTasks, tasks: Mapping[str, Task]) -> tuple[str, ...]:
+    """The tasks that are searched on: of those that the study compares, the ones that were named, or all that can be.
 
-
-def _searched(settings: StudySettings, tasks: Mapping[str, Task]) -> tuple[str, ...]:
-    """The tasks that are searched on. Raises InputError where one of those that were named cannot be, or none can."""
-    named = _tasks_of(settings.search_tasks, settings)
-    unknown = next((name for name in named if name not in tasks), None)
-    if unknown is not None:
-        raise SettingError("search_tasks", f"names {unknown}, which is none of the study's tasks: add it to tasks.")
+    Raises:
+        InputError: one that was named cannot be searched on, or none can.
+    """
+    named: list[str] = []
+    for name in names:
+        meant = asked.tasks_of(name)
+        if not meant or not set(meant) <= set(tasks):
+            raise SettingError("search_tasks", f"names {name}, which is none of the study's tasks: add it to tasks.")
+        named += [task for task in meant if task not in named]
     refusals: dict[str, TaskError] = {}
     for name in named or tasks:
         try:

@@ -19,9 +19,7 @@ from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
 from act_eval.study.plan import SEARCH_FOLDER, plan_study, plan_variants, variants_of
 from act_eval.study.settings import StudySettings
-from act_eval.study_record import STUDY_FILE, StudyRecord, read_study, write_study
-
-_WITHOUT_DRAWS = 4  # variants that are no draws: heads found, baseline, all heads, and heads switched off
+from act_eval.study_record import STUDY_FILE, StudyRecord, read_study, variants_with_heads, write_study
 
 
 def run_study(settings: StudySettings, output: Path, console: Console) -> FinishedRuns | None:
@@ -54,7 +52,7 @@ def run_study(settings: StudySettings, output: Path, console: Console) -> Finish
     seen = f"{len(record.searched)} of {len(record.tasks)} tasks" if record.unseen else f"all {len(record.tasks)} tasks"
     if processes.is_main_process:
         print_line(console, f"Search for heads, on training documents of {seen}.")
-    variants = _WITHOUT_DRAWS + settings.random_draws
+    variants = len(variants_with_heads(settings.random_draws))
     result = run_search(
         settings.search(record.searched),
         output / SEARCH_FOLDER,

@@ -8,6 +8,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.search.run import run_search
+from act_eval.search.settings import SearchSettings
+
 
 @torch.no_grad()
 def plant_head(model, head, constant, mark, reads, writes, weight):
@@ -66,3 +70,16 @@ def write_task(folder, name, document, counts):
     }
     (folder / "tasks").mkdir()
     (folder / "tasks" / f"{name}.yaml").write_text(json.dumps(task))
+
+
+def search(planted, output, **settings):
+    """Search a model on its task, both called planted, in all layers by default."""
+    model_args = {"pretrained": str(planted / "model"), "dtype": "float32", "act_alpha": 5, "act_keep": "first-token"}
+    model = ModelSettings(model_args, device="cpu", batch_size=32)
+    prompts = PromptSettings(("planted",), include_path=str(planted / "tasks"))
+    return run_search(SearchSettings(model, prompts, **{"layers": "all", **settings}), output)
+
+
+def found(result):
+    """The heads that a search chose."""
+    return {(layer, head) for layer, heads in result.profile.heads.items() for head in heads}

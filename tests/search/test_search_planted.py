@@ -5,15 +5,12 @@ import random
 import pandas as pd
 import pytest
 import torch
-from helpers.planted import plant_head, save_tokenizer, write_task
+from helpers.planted import found, plant_head, save_tokenizer, search, write_task
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from act_eval.attention.act import ACT
 from act_eval.attention.cache import CACHE_ATTRIBUTE
-from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.profiles import HeadProfile
-from act_eval.search.run import run_search
-from act_eval.search.settings import SearchSettings
 
 pytestmark = pytest.mark.tier("slow")
 
@@ -73,17 +70,6 @@ def document(rng):
         "choices": [f"w{token}" for token in choices],
         "label": choices.index(right),
     }
-
-
-def search(planted, output, **settings):
-    model_args = {"pretrained": str(planted / "model"), "dtype": "float32", "act_alpha": 5, "act_keep": "first-token"}
-    model = ModelSettings(model_args, device="cpu", batch_size=32)
-    prompts = PromptSettings(("planted",), include_path=str(planted / "tasks"))
-    return run_search(SearchSettings(model, prompts, **{"layers": "all", **settings}), output)
-
-
-def found(result):
-    return {(layer, head) for layer, heads in result.profile.heads.items() for head in heads}
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.machine_readable import schema, to_json
 from act_eval.study import StudySettings, foresee_study, run_study
 from act_eval.study import run as run_module
+from act_eval.study.plan import plan_study
 from act_eval.study_record import STUDY_FILE, read_study
 
 pytestmark = pytest.mark.tier("model")
@@ -214,9 +215,24 @@ def test_no_head_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("tasks", "also", "search_tasks", "expected"),
+    [
+        (("act_demo",), ("demo_sent*",), (), (["demo_topic", "demo_choice"], ["demo_sentiment"])),
+        (("demo_*",), (), ("demo_t*",), (["demo_topic"], [])),
+        (("act_demo",), (), ("act_demo",), (["demo_sentiment", "demo_topic", "demo_choice"], [])),
+    ],
+)
+def test_groups_and_patterns_stand_for_their_tasks(tasks, also, search_tasks, expected):
+    settings = replace(SETTINGS, prompts=PromptSettings(tasks, limit=12), also=also, search_tasks=search_tasks)
+    record = plan_study(settings).record
+    assert (sorted(record.searched), list(record.also)) == (sorted(expected[0]), expected[1])
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"search_tasks": ("demo_sentiment",)}, "search_tasks names demo_sentiment, which is none of the study's tasks"),
+        ({"search_tasks": ("nowhere",)}, "search_tasks names nowhere, which is none of the study's tasks"),
         ({"also": ("demo_topic", "demo_choice")}, "also holds all tasks"),
         ({"random_draws": -1}, "random_draws must be at least 0"),
         ({"also_limit": 0}, "also_limit must be a number of documents"),
@@ -328,6 +344,7 @@ def test_the_command_of_a_dry_run(finished):
     ("options", "message"),
     [
         (["--expect", "2"], "--expect goes with --dry-run"),
+        (["--pilot", "somewhere"], "--pilot goes with --dry-run"),
         (["--dry-run", "--expect", "0"], "--expect is a difference in percentage points"),
         (["--dry-run", "--pilot", "somewhere"], "--pilot goes with --expect"),
     ],
