@@ -5,7 +5,7 @@ Plots show scores between 0 and 1 alone, such as accuracy and F1, as percentages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from act_eval.report.build import Report
 from act_eval.report.statistics import ALL_TASKS, differs
 from act_eval.report.study import AVERAGE
 from act_eval.report.tables import group_names, labels
+from act_eval.study_record import ALL, FOUND, SWITCHED_OFF
 
 _TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
 _TASKS_SIDE_BY_SIDE = 12  # in the heat map; more of them stand below each other
@@ -105,11 +106,11 @@ def report_plot(name: str, title: str) -> Callable[[Callable[[Report], Figure | 
 
 # Of the average in a study's table: what is drawn, and the columns of the difference with its ends.
 _OF_STUDIES = {
-    "heads found": ("delta", "low", "high"),
-    "heads found, label priors corrected": ("corrected_delta", "corrected_low", "corrected_high"),
+    FOUND: ("delta", "low", "high"),
+    f"{FOUND}, label priors corrected": ("corrected_delta", "corrected_low", "corrected_high"),
     "random heads, mean and range": ("random_delta", "random_least", "random_most"),
-    "all heads": ("all_heads_delta", "all_heads_low", "all_heads_high"),
-    "heads found, switched off": ("switched_off_delta", "switched_off_low", "switched_off_high"),
+    ALL: ("all_heads_delta", "all_heads_low", "all_heads_high"),
+    SWITCHED_OFF: ("switched_off_delta", "switched_off_low", "switched_off_high"),
 }
 
 
@@ -129,13 +130,9 @@ def plot_study(report: Report) -> Figure | None:
     for axes, (model, row) in zip(all_axes, averages, strict=True):
         shown = {name: row[list(columns)].astype(float) * 100 for name, columns in _OF_STUDIES.items()}
         shown = {name: ends for name, ends in shown.items() if ends.notna().all()}
-        for place, (delta, low, high) in enumerate(reversed(shown.values())):
-            colour, marker = colour_and_marker(0 if place == len(shown) - 1 else 1)
-            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 6, "capsize": 2}
-            axes.errorbar([delta], [place], xerr=[[delta - low], [high - delta]], **look)
-        axes.set_yticks(range(len(shown)), list(reversed(shown)))
-        axes.set_ylim(-0.6, len(shown) - 0.4)
-        axes.axvline(0, color=GREY, linewidth=0.8)
+        for place, ends in enumerate(reversed(shown.values())):
+            _plot_points(axes, ends.to_numpy()[:, None], place, number=0 if place == len(shown) - 1 else 1, markersize=6)
+        _name_points(axes, list(reversed(shown)))
         if len(averages) > 1:
             axes.set_title(model, fontsize="medium", loc="left")
     figure.supxlabel(f"{_DELTA_LABEL} (average over tasks)", fontsize="medium")
@@ -170,17 +167,27 @@ def plot_label_priors(report: Report) -> Figure | None:
     figure, panels = _panels_of_settings(priors)
     for axes, rows, names in panels:
         for number, (label, end) in enumerate((("as it is", "_before"), ("label priors corrected", ""))):
-            colour, marker = colour_and_marker(number)
-            low, delta, high = (rows[f"{name}{end}"].astype(float).to_numpy() * 100 for name in ("low", "delta", "high"))
-            places = np.arange(len(rows)) + (0.16 if end else -0.16)
-            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 5, "capsize": 2}
-            axes.errorbar(delta, places, xerr=[delta - low, high - delta], label=label, **look)
-        axes.set_yticks(range(len(rows)), names)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.axvline(0, color=GREY, linewidth=0.8)
+            ends = rows[[f"{name}{end}" for name in ("delta", "low", "high")]].astype(float).to_numpy().T * 100
+            _plot_points(axes, ends, np.arange(len(rows)) + (0.16 if end else -0.16), number, markersize=5, label=label)
+        _name_points(axes, names)
     handles, entries = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, entries, loc="outside upper left", fontsize="small", frameon=False, ncols=2)
     return figure
+
+
+def _plot_points(axes: Axes, ends: np.ndarray, places: Any, number: int, **look: Any) -> None:
+    """Draw differences with their intervals, `[(delta, low, high), points]` in percentage points, in the look of a number."""
+    delta, low, high = ends
+    colour, marker = colour_and_marker(number)
+    look = {"color": colour, "marker": marker, "linestyle": "none", "capsize": 2, **look}
+    axes.errorbar(delta, places, xerr=[delta - low, high - delta], **look)
+
+
+def _name_points(axes: Axes, names: Sequence[str] | pd.Series) -> None:
+    """Put names beside the rows of points, and a line where there is no difference."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.axvline(0, color=GREY, linewidth=0.8)
 
 
 def _panels_of_settings(comparison: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame, pd.Series]]]:
