@@ -17,6 +17,7 @@ from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks.run import run_sinks
 from act_eval.sinks.settings import SinksSettings
+from act_eval.study import StudySettings, run_study
 
 pytestmark = pytest.mark.tier("process")
 
@@ -41,20 +42,33 @@ def sinks(output):
     run_sinks(SinksSettings(MODEL, PROMPTS, layers="3"), output)
 
 
+def study(output):
+    """A search, then the runs of its heads and of the controls."""
+    asked = StudySettings(
+        MODEL, PromptSettings(TASKS[:2], limit=4), search_limit=4, layers="3", selection="top-k", k=2, random_draws=1
+    )
+    run_study(asked, output, Console(quiet=True))
+
+
 def contents(output):
-    """What a command left, by file, or by run where files are named by dates; without what is of the moment."""
+    """What a command left, by file, or by run where files are named by dates; without what is of the moment.
+
+    Profiles in the folder are named by their paths there.
+    """
     found = {}
     for file in sorted(output.rglob("*")):
         name = str(file.relative_to(output))
         if not file.is_file():
             continue
         if file.name.startswith("results_"):
-            results = {key: value for key, value in json.loads(file.read_text()).items() if key not in _OF_THE_MOMENT}
+            text = file.read_text().replace(str(output), "OUTPUT")
+            results = {key: value for key, value in json.loads(text).items() if key not in _OF_THE_MOMENT}
             run = results["act_eval_run"]["asked"]
-            found["results", run["task"], run["model_args"]["act_profile"]] = results
-            found["samples", run["task"], run["model_args"]["act_profile"]] = samples_file(file, run["task"]).read_text()
+            of_run = run["task"], run["model_args"]["act_profile"], run["model_args"].get("act_method")
+            found["results", *of_run] = results
+            found["samples", *of_run] = samples_file(file, run["task"]).read_text()
         elif not file.name.startswith("samples_"):
-            found[name] = file.read_bytes()
+            found[name] = file.read_bytes().replace(str(output).encode(), b"OUTPUT")
     return found
 
 
@@ -81,7 +95,7 @@ def run(processes, command, output, last=None):
     return json.loads(counts.read_text()) if process.exitcode == 0 else None
 
 
-@pytest.fixture(scope="module", params=[compare, search, sinks], ids=lambda command: command.__name__)
+@pytest.fixture(scope="module", params=[compare, search, sinks, study], ids=lambda command: command.__name__)
 def whole(request, processes, tmp_path_factory):
     """A command, what it leaves when nothing kills it, and how many points its work has."""
     output = tmp_path_factory.mktemp(request.param.__name__) / "whole"
@@ -99,7 +113,7 @@ def test_the_same_again_in_another_process_is_the_same(whole, tmp_path):
 
 def finished_units(output):
     """Names and moments of the files that a finished part of the work leaves."""
-    patterns = ("[!.]*/results_*.json", "units/[!.]*.npz", "statistics_*.npz")
+    patterns = ("[!.]*/results_*.json", "units/[!.]*.npz", "search/units/[!.]*.npz", "statistics_*.npz")
     files = [file for pattern in patterns for file in output.glob(pattern)]
     return {file.name: file.stat().st_mtime_ns for file in files}
 
@@ -108,7 +122,7 @@ def test_killed_again_and_again_gives_the_same(whole, processes, tmp_path):
     command, output, points = whole
     killed, rng, earlier, kills = tmp_path / "killed", random.Random(0), {}, 0
     for _ in range(KILLS):
-        # A run of a comparison is a sixth of its points, and each command goes on from what the one before left.
+        # A run of a comparison is a sixth of its points or less, and each command goes on from what the one before left.
         kills += run(processes, command, killed, rng.randrange(points // 8, points // 4)) is None
         now = finished_units(killed)
         assert earlier.items() <= now.items(), "a finished part was computed twice"

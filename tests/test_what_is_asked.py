@@ -94,10 +94,25 @@ def by_compare(asked, pets, *arguments):
     return {name: one for name, (one, _) in halves.items()}
 
 
+def by_study(asked, pets, *arguments):
+    """What `study` asks with these arguments when heads are found: of the baseline, and the same of all else."""
+    asked.clear()
+    search = ["--layers", "3", "--mode", "estimated", "--selection", "top-k", "--k", "2", "--search-limit", "2"]
+    fixed = ["--random-draws", "0", "--include-path", str(pets), "--device", "cpu", "--output", "of-study"]
+    act_eval("study", *arguments, *search, *fixed)
+    variants = 4  # heads found, baseline, all heads, heads switched off
+    parts = {
+        name: [each[len(each) * part // variants : len(each) * (part + 1) // variants] for part in range(variants)]
+        for name, each in asked.items()
+    }
+    assert all(part == first for first, *others in parts.values() for part in others)
+    return {name: first for name, (first, *_) in parts.items()}
+
+
 def contexts_of(command, pets, monkeypatch, *arguments):
-    """The contexts and continuations that `search` or `sinks` render, in order."""
+    """The contexts and continuations that `search`, `study` or `sinks` render, in order; of a study those of its search."""
     rendered = []
-    module = {"search": search_documents, "sinks": sinks_documents}[command]
+    module = {"search": search_documents, "study": search_documents, "sinks": sinks_documents}[command]
     render = module.render
 
     def stop(*settings):
@@ -126,6 +141,7 @@ OPTIONS = {
     "deleted requests": ["--cache_requests", "delete", "--limit", "2"],
     "trust": ["--trust_remote_code", "--limit", "2"],
 }
+OF_STUDIES = ["the defaults", "shots, where a config says 0", "an instruction", "samples"]
 CHAT = {
     "a chat template": [],
     "an instruction": ["--system_instruction", "Think of pets."],
@@ -140,6 +156,24 @@ def test_compare_asks_what_lm_eval_asks(asked, monkeypatch, pets, options):
     expected = by_lm_eval(asked, monkeypatch, pets, *tasks, *options)
     assert by_compare(asked, pets, *tasks, *options) == expected
     assert set(expected) == {"pets", "pets_text", "pets_zero", "pets_two"}
+
+
+@pytest.mark.tier("slow")
+@pytest.mark.parametrize("name", OF_STUDIES)
+def test_study_asks_what_lm_eval_asks(asked, monkeypatch, pets, name):
+    tasks = ["--tasks", "pets_text,pets", "--model_args", "act_alpha=1"]  # prompts are short
+    expected = by_lm_eval(asked, monkeypatch, pets, *tasks, *OPTIONS[name])
+    assert by_study(asked, pets, *tasks, *OPTIONS[name]) == expected
+    assert set(expected) == {"pets", "pets_text"}
+
+
+@pytest.mark.tier("slow")
+def test_a_study_searches_as_search_does(asked, monkeypatch, pets):
+    """On as many training documents as it is told, whatever the evaluation is limited to."""
+    asked_for = ["--tasks", "pets", "--model-args", "act_alpha=5", "--num-fewshot", "2", "--layers", "all"]
+    of_search = contexts_of("search", pets, monkeypatch, *asked_for, "--limit", "4")
+    assert contexts_of("study", pets, monkeypatch, *asked_for, "--limit", "1", "--search-limit", "4") == of_search
+    assert len(of_search) == 8
 
 
 @pytest.mark.tier("slow")

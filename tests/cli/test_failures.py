@@ -130,6 +130,7 @@ ASKING = {
     "sweep": "sweep --tasks demo_topic --limit 2 --output out --device cpu --vary beta=0.2,0.4 --model-args act_profile=all",
     "search": "search --tasks demo_topic --limit 2 --output out --device cpu --model-args act_alpha=5",
     "sinks": "sinks --tasks demo_topic --limit 2 --output out --device cpu --model-args act_alpha=5",
+    "study": "study --tasks demo_topic --limit 2 --output out --device cpu --model-args act_alpha=5",
 }
 QUESTIONS = "--questions MT_BENCH/question.jsonl --chat-template MT_BENCH/chat.jinja --limit 1"
 ANSWER = f"mt-bench answer {QUESTIONS} --output out --device cpu --model-args act_profile=all"
@@ -275,6 +276,20 @@ OTHERS = {
     "search --tasks demo_topic --output out --k 3": "--k",
     "search --tasks demo_topic --output out --layers x": "--layers 'x'",
     "search --tasks demo_topic --output out --layers 99": "--layers names layer 99",
+    "study --tasks demo_topic --output out --seeds x": "--seeds 'x'",
+    "study --tasks demo_topic --output out --mode x": "--mode 'x'",
+    "study --tasks demo_topic --output out --objective x": "--objective 'x'",
+    "study --tasks demo_topic --output out --selection top-k": "--k",
+    "study --tasks demo_topic --output out --layers 99": "--layers names layer 99",
+    "study --tasks demo_topic --output out --also nosuch": "no task 'nosuch'",
+    "study --tasks demo_topic --output out --also demo_topic": "--also holds all tasks",
+    "study --tasks demo_topic --output out --also demo_choice --also-limit 0": "--also-limit",
+    "study --tasks demo_topic --output out --search-tasks demo_choice": "--search-tasks names demo_choice",
+    "study --tasks demo_topic --output out --search-limit 0": "--search-limit",
+    "study --tasks demo_topic --output out --random-draws -1": "--random-draws must be at least 0",
+    "study --tasks demo_topic --output out --model-args act_profile=all": "act_profile",
+    "study --tasks demo_topic --output out --expect 2": "--expect goes with --dry-run",
+    "study --tasks demo_topic --output out --dry-run --expect 2 --pilot WRONG/nowhere": "no folder WRONG/nowhere",
     "sinks --tasks demo_topic --output out --split x": "--split 'x'",
     "sinks --tasks demo_topic --output out --document 99999": "--document 99999",
     "sinks --tasks demo_topic --output out --search WRONG/nowhere": "--search WRONG/nowhere",

@@ -26,6 +26,7 @@ COMMANDS = {
     "sweep": f"sweep {ASKED} --vary beta=0,0.2 --output out --model-args act_profile=all",
     "search": f"search {ASKED} --layers all --output out",
     "sinks": f"sinks {ASKED} --output out",
+    "study": f"study {ASKED} --layers all --search-limit 4 --output out",
     "demo": "demo --limit 4 --output out",
     "mt-bench answer": f"{ANSWER} --device cpu --model-args act_profile=all",
 }
