@@ -133,7 +133,7 @@ class ACT(CalibrationSettings):
         stack: ExitStack,
     ) -> None:
         """Put onto attention modules what they need, until the stack is left."""
-        visibility = LastVisibility(self.limits)
+        visibility, of_continuations = LastVisibility(self.limits), LastVisibility(self.limits)
         for module in modules:
             layer = self.layer_class(
                 layer=module.layer_idx,
@@ -142,6 +142,7 @@ class ACT(CalibrationSettings):
                 settings=self.calibration,
                 heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
                 visibility=visibility,
+                visibility_of_continuations=of_continuations,
                 num_heads=model_shape(module.config)[1],
                 division=division,
                 limits=self.limits,

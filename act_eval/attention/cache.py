@@ -39,18 +39,21 @@ class LayerSinks:
     limits: ComputeLimits
 
     @cached_property
+    def to_change(self) -> ChosenHeads:
+        """The heads in which what follows is calibrated: those with sinks, or all that a method without sinks calibrates."""
+        return ChosenHeads(self.sinks.any(-1) if self.settings.method.uses_sinks else self.calibrated)
+
+    @cached_property
     def to_compute(self) -> ChosenHeads:
-        """The heads that decode steps compute anew: those with sinks, or all that a method without sinks calibrates.
+        """The heads that decode steps compute anew: those that change.
 
         Where heads with sinks are not few, it is all heads: that saves the base backend's work, and costs less than picking
         them out of the cache at every step.
         """
-        if not self.settings.method.uses_sinks:
-            return ChosenHeads(self.calibrated)
-        have_sinks = self.sinks.any(-1)
-        if float(have_sinks.float().mean()) >= self.limits.share_of_heads_to_pick:
-            return ChosenHeads(torch.ones_like(have_sinks))
-        return ChosenHeads(have_sinks)
+        mask = self.to_change.mask
+        if self.settings.method.uses_sinks and float(mask.float().mean()) >= self.limits.share_of_heads_to_pick:
+            return ChosenHeads(torch.ones_like(mask))
+        return self.to_change
 
     def select(self, rows: Tensor) -> LayerSinks:
         """Take some rows, int64 `[new batch]`, in any order and number."""

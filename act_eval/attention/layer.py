@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -71,6 +72,7 @@ class LayerCalibration:
         heads: the calibrated heads: one tuple for all rows of the batch, or one for each row (or each group of rows, when the
             batch is a multiple: choices or beams of one prompt).
         visibility: which keys are seen, shared by the layers of a model.
+        visibility_of_continuations: as much for the continuations of packed rows.
         num_heads: query heads of the layer, in all processes together.
         division: the processes among which the heads are divided.
         limits: how much is computed at once.
@@ -78,6 +80,7 @@ class LayerCalibration:
             so too, but all tensors are about the process's own heads alone, counted from 0.
         cache, cached_length: the cache that the module was called with and how many tokens it held; set before each call.
         called: whether the attention function was reached in this call of the module.
+        context_length: of packed rows, how many tokens of each are its context; set by `packing.packed`.
     """
 
     layer: int
@@ -86,6 +89,7 @@ class LayerCalibration:
     settings: CalibrationSettings
     heads: tuple[tuple[int, ...], ...]
     visibility: LastVisibility
+    visibility_of_continuations: LastVisibility
     num_heads: int
     division: HeadDivision
     limits: ComputeLimits = DEFAULT_LIMITS
@@ -93,6 +97,7 @@ class LayerCalibration:
     cache: Cache | None = None
     cached_length: int = 0
     called: bool = False
+    context_length: int | None = None
     _chosen: dict[tuple[int, torch.device], ChosenHeads] = field(default_factory=dict)
 
     @property
@@ -233,36 +238,81 @@ class LayerCalibration:
             output: `[batch, n, heads, head_dim]`.
             query, key, value, attention_mask, scaling, softcap, sliding_window, s_aux: as the base backend gets them.
         """
-        dropped = max(0, self.cached_length + query.shape[-2] - key.shape[-2])
-        visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         if self.base_name == "sdpa":
             softcap = None  # sdpa has none: transformers 5 refuses it, 4.57 runs the model without
-        call = AttentionCall(query, key, value, output, visibility, scaling, softcap, s_aux, self.limits)
+        make_call = partial(AttentionCall, scaling=scaling, softcap=softcap, learned_sinks=s_aux, limits=self.limits)
         with torch.autocast(query.device.type, enabled=False):
+            if self.context_length is not None:
+                assert attention_mask is not None
+                self._packed_rows(chosen, output, query, key, value, attention_mask, make_call)
+                return
+            dropped = max(0, self.cached_length + query.shape[-2] - key.shape[-2])
+            visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
+            call = make_call(query, key, value, output, visibility)
             if self.cached_length == 0:
-                self._prefill(call, chosen)
+                sinks = self._prefill(call, chosen)
+                if self.cache is not None and self.settings.decode == "prefill":
+                    keep_sinks(self.cache, self.layer, sinks)
             else:
-                self._decode(call, chosen, dropped)
+                kept = self._kept_sinks(query.shape[0]) if self.settings.decode == "prefill" else None
+                self._decode(call, chosen, kept, dropped)
 
-    def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> None:
-        """Calibrate a block of queries with the sinks of its own, and keep these for what follows on its cache."""
-        rows, heads = chosen.indices
-        if chosen.any:
-            found = choose_kernels(call, self.settings.method).calibrate_prefill(call, rows, heads, self.settings)
-        else:  # other processes have the calibrated heads
-            found = chosen.mask.new_zeros(0, call.key.shape[-2])
-        if self.cache is not None and self.settings.decode == "prefill":
-            sinks = found.new_zeros(*call.query.shape[:2], found.shape[-1])
-            sinks[rows, heads] = found
-            first_token = call.visibility.first_token.expand(len(sinks), -1)
-            kept = LayerSinks(sinks, first_token, chosen.mask, self.settings, self.heads, self.limits)
-            keep_sinks(self.cache, self.layer, kept)
-
-    def _decode(self, call: AttentionCall, chosen: ChosenHeads, dropped: int) -> None:
-        """Calibrate queries on cached keys, of which a sliding cache has let go the oldest `dropped`."""
+    def _packed_rows(
+        self,
+        chosen: ChosenHeads,
+        output: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor,
+        make_call: Callable[..., AttentionCall],
+    ) -> None:
+        """Calibrate contexts as prefills, and the continuations that follow them in their rows with the contexts' sinks."""
+        assert self.context_length is not None
+        of_context, after = slice(self.context_length), slice(self.context_length, None)
+        part = query[:, :, of_context], key[:, :, of_context], value[:, :, of_context], output[:, of_context]
+        visibility = self.visibility(attention_mask, *part[:2], 0, None, (of_context, of_context))
+        sinks = self._prefill(make_call(*part, visibility), chosen)
+        if query.shape[2] == self.context_length:
+            return
+        part = query[:, :, after], key, value, output[:, after]
+        visibility = self.visibility_of_continuations(
+            attention_mask, *part[:2], self.context_length, None, (after, slice(None))
+        )
         if self.settings.decode == "prefill":
-            kept = self._kept_sinks(call.query.shape[0])
+            chosen = sinks.to_change
+        if chosen.any:
+            self._decode(make_call(*part, visibility), chosen, sinks, dropped=0)
+
+    def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> LayerSinks:
+        """Calibrate a block of queries with the sinks of its own, and return these for what follows."""
+        sinks = chosen.mask.new_zeros(*call.query.shape[:2], call.key.shape[-2])
+        sinks[chosen.indices] = self.calibrate_prefill(call, chosen)
+        first_token = call.visibility.first_token.expand(len(sinks), -1)
+        return LayerSinks(sinks, first_token, chosen.mask, self.settings, self.heads, self.limits)
+
+    def calibrate_prefill(self, call: AttentionCall, chosen: ChosenHeads) -> Tensor:
+        """Write calibrated outputs over those of a block of queries.
+
+        Returns:
+            The sinks of the chosen heads, bool `[row_heads, k]`.
+        """
+        if not chosen.any:  # other processes have the calibrated heads
+            return chosen.mask.new_zeros(0, call.key.shape[-2])
+        return choose_kernels(call, self.settings.method).calibrate_prefill(call, *chosen.indices, self.settings)
+
+    def _decode(self, call: AttentionCall, chosen: ChosenHeads, kept: LayerSinks | None, dropped: int) -> None:
+        """Calibrate queries on keys of a prefill.
+
+        Args:
+            call: the queries and all keys.
+            chosen: the heads.
+            kept: what the prefill found; not needed where rows decide by themselves.
+            dropped: how many of the oldest keys a sliding cache has let go.
+        """
+        if self.settings.decode == "prefill":
+            assert kept is not None
             sinks, first_token = (mask[:, :, None] for mask in kept.on_cache(chosen.heads, dropped, call.key.shape[-2]))
 
             def calibrate_rows(weights: Tensor, hidden: Tensor) -> Tensor:

@@ -143,11 +143,24 @@ class LastVisibility:
         self._mask: Any = None
         self._visibility: Visibility | None = None
 
-    def __call__(self, attention_mask: Any, query: Tensor, key: Tensor, query_offset: int, window: int | None) -> Visibility:
-        """The visibility of a mask, which may be a block mask of flex_attention; see `Visibility.from_mask`."""
-        shape = (query.shape[0], query.shape[-2], key.shape[-2], query_offset, window, query.device)
+    def __call__(
+        self,
+        attention_mask: Any,
+        query: Tensor,
+        key: Tensor,
+        query_offset: int,
+        window: int | None,
+        part: tuple[slice, slice] | None = None,
+    ) -> Visibility:
+        """The visibility of a mask, which may be a block mask of flex_attention; see `Visibility.from_mask`.
+
+        Args:
+            attention_mask, query, key, query_offset, window: as there.
+            part: the queries and the keys of a mask of four dimensions that `query` and `key` are; all by default.
+        """
+        shape = (query.shape[0], query.shape[-2], key.shape[-2], query_offset, window, query.device, part)
         if self._visibility is None or self._mask is not attention_mask or self._shape != shape:
-            mask = _dense_mask(attention_mask, query, key)
+            mask = _dense_mask(attention_mask, query, key) if part is None else attention_mask[..., part[0], part[1]]
             self._visibility = Visibility.from_mask(mask, query, key, query_offset, window, self._limits)
             self._mask, self._shape = attention_mask, shape
         return self._visibility

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -127,6 +128,7 @@ class ACTLM(HFLM):
         self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
         self.known_what_ran: dict[str, Any] | None = None
         self.recorded_answers: RecordedAnswers | None = None
+        self._packs_well: dict[str, bool] = {}
         self.progress: RequestProgress = request_bar
 
     def set_act(self, arguments: ACTArguments) -> None:
@@ -375,9 +377,15 @@ class ACTLM(HFLM):
 
     def scorer(self) -> Scorer:
         """Make what scores batches with this model, with whatever calibration is switched on around it."""
+        pretrained = pretrained_model(self.model)
         pad_token_id = self.tokenizer.pad_token_id or 0
-        forward_arguments = inspect.signature(pretrained_model(self.model).forward).parameters
-        return Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
+        forward_arguments = inspect.signature(pretrained.forward).parameters
+        scorer = Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
+        backend = pretrained.config.get_text_config()._attn_implementation
+        if backend not in self._packs_well:
+            with self.autocast():
+                self._packs_well[backend] = scorer.packs_well()
+        return replace(scorer, packs=self._packs_well[backend])
 
     def autocast(self) -> torch.autocast:
         """Make the context in which the model runs, for `mixed_precision_dtype`."""
@@ -403,8 +411,8 @@ class ACTLM(HFLM):
         def probe(batch_size: int) -> int:
             token = context.tokens[0]
             tokens = (token,) * len(context.tokens)
-            continuation = (token,) * context.longest_continuation
-            self._score_contexts([Context(tokens, [(row, continuation)]) for row in range(batch_size)], batch_size)
+            continuations = [(index, (token,) * len(continuation)) for index, continuation in context.continuations]
+            self._score_contexts([Context(tokens, continuations)] * batch_size, batch_size)
             return batch_size
 
         batch_size = probe()

@@ -8,6 +8,7 @@ any model that supports batched generation gives each row what it would give it 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from act_eval.attention.model_structure import pretrained_model
+from act_eval.attention.packing import can_be_packed, packed
+from act_eval.harness.packed_contexts import PackedContexts
+
+logger = logging.getLogger(__name__)
+
+_LOGITS_AT_ONCE = 2**24  # on which a softmax is taken
 
 Tokens = tuple[int, ...]
 Answer = tuple[float, bool]
@@ -87,6 +96,8 @@ class Scorer:
         device: where the model takes its input.
         select_cache_rows: makes a cache with some rows of another one.
         softmax_dtype: dtype of the log-softmax, or None for the dtype of the logits.
+        packs: whether contexts and continuations are packed into one forward pass, see `packs_well`; else continuations run on
+            the cache of their contexts.
     """
 
     model: nn.Module
@@ -95,6 +106,7 @@ class Scorer:
     device: torch.device
     select_cache_rows: Callable[[Any, Tensor], Any]
     softmax_dtype: torch.dtype | None = None
+    packs: bool = False
 
     @torch.no_grad()
     def score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
@@ -107,6 +119,8 @@ class Scorer:
         Returns:
             Index of the request -> (sum of log-probabilities, whether greedy decoding gives the continuation).
         """
+        if self.packs:
+            return self._score_packed(contexts)
         flat = [(row, index, tokens) for row, context in enumerate(contexts) for index, tokens in context.continuations]
         longer = sorted((item for item in flat if len(item[2]) > 1), key=lambda item: -len(item[2]))
         prefill = self.prefill([context.tokens for context in contexts], use_cache=bool(longer))
@@ -121,6 +135,50 @@ class Scorer:
             greedy[places] &= all_greedy
         answers = zip(totals.tolist(), greedy.tolist(), strict=True)
         return {index: answer for (_, index, _), answer in zip(flat, answers, strict=True)}
+
+    def _score_packed(self, contexts: Sequence[Context]) -> dict[int, Answer]:
+        """As `score_contexts`, in one forward pass."""
+        parts = [(context.tokens, [tokens for _, tokens in context.continuations]) for context in contexts]
+        run = PackedContexts.pack(parts, self.device)
+        with packed(self.model, run.packing):
+            output = self._forward(run.ids, torch.ones_like(run.ids), run.positions, keep=run.kept, use_cache=False)
+        logits = output.logits[0]
+        log_probs, greedy = [], []
+        tokens_at_once = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
+        for foreseen_at, targets in zip(run.foreseen_at.split(tokens_at_once), run.targets.split(tokens_at_once), strict=True):
+            of_part = self._log_softmax(logits[foreseen_at])
+            log_probs.append(of_part.gather(-1, targets[:, None]).squeeze(-1).double())
+            greedy.append(of_part.argmax(-1) == targets)
+        of_requests = zip(
+            (index for context in contexts for index, _ in context.continuations),
+            torch.cat(log_probs).cpu().split(run.lengths),
+            torch.cat(greedy).cpu().split(run.lengths),
+            strict=True,
+        )
+        return {index: (float(values.sum()), bool(is_greedy.all())) for index, values, is_greedy in of_requests}
+
+    @torch.no_grad()
+    def packs_well(self) -> bool:
+        """Whether the model can be packed, which is tried: what stands between a context and its continuation must not matter.
+
+        Two contexts are each followed by a continuation, another one, and the first one again, which has to get the same
+        log-probability at both places. A model that has its own idea of masks or positions is thus found out.
+        """
+        if not can_be_packed(self.model):
+            return False
+        tokens = range(1, 20)
+        once, between = tuple(tokens[3:7]), tuple(tokens[8:14])
+        contexts = [
+            Context(tuple(tokens[:length]), [(3 * row, once), (3 * row + 1, between), (3 * row + 2, once)])
+            for row, length in enumerate((9, 5))
+        ]
+        try:
+            answers = self._score_packed(contexts)
+        except Exception:
+            logger.debug("packed contexts cannot be run", exc_info=True)
+            return False
+        tolerance = max(1e-4, 8 * torch.finfo(pretrained_model(self.model).dtype).eps)
+        return all(abs(answers[3 * row][0] - answers[3 * row + 2][0]) <= tolerance for row in range(len(contexts)))
 
     def prefill(self, contexts: Sequence[Tokens], use_cache: bool) -> Prefill:
         """Run contexts in one batch, without continuations; gradients are kept where they are switched on.
@@ -210,7 +268,7 @@ class Scorer:
             mask.append([0] * left + [1] * len(tokens) + [0] * right)
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int, **kwargs: Any) -> Any:
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int | Tensor, **kwargs: Any) -> Any:
         return forward(self.model, self.forward_arguments, ids, mask, positions, keep, **kwargs)
 
 
@@ -220,7 +278,7 @@ def forward(
     ids: Tensor,
     mask: Tensor,
     positions: Tensor,
-    keep: int,
+    keep: int | Tensor,
     **kwargs: Any,
 ) -> Any:
     """Run a causal language model on padded rows.
@@ -231,7 +289,7 @@ def forward(
         ids: int64 `[rows, n]`.
         mask: int64 `[rows, k]`, 0 for padding.
         positions: int64 `[rows, n]`, of real tokens from 0; anything for padding.
-        keep: how many logits from the right are needed.
+        keep: how many logits from the right are needed, or int64 `[kept]`, those of which tokens.
         kwargs: more arguments for the model.
     """
     if "logits_to_keep" in forward_arguments:

@@ -239,9 +239,11 @@ class _ObservedLayer(LayerCalibration):
 
     counter: _Counter | None = None
 
-    def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> None:
+    def calibrate_prefill(self, call: AttentionCall, chosen: ChosenHeads) -> Tensor:
         assert self.counter is not None
-        self.counter.count(call, *chosen.indices, self)
+        rows, heads = chosen.indices
+        self.counter.count(call, rows, heads, self)
+        return chosen.mask.new_zeros(len(rows), call.key.shape[-2])
 
 
 class _Observer(ACT):

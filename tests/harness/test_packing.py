@@ -1,0 +1,170 @@
+"""Packed contexts and continuations get the scores that they get one after the other, in every model that can be packed."""
+
+import inspect
+import random
+
+import pytest
+import torch
+import transformers
+from helpers.families import FAMILIES, VOCABULARY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from act_eval.attention import gptj
+from act_eval.attention.act import ACT
+from act_eval.attention.cache import select_cache_rows
+from act_eval.demo import MODEL_PATH
+from act_eval.harness.packed_contexts import PackedContexts
+from act_eval.harness.scoring import Context, Scorer
+from act_eval.profiles import HeadProfile
+
+pytestmark = pytest.mark.tier("model")
+
+
+def scorer_of(model, packs=False):
+    return Scorer(
+        model, inspect.signature(model.forward).parameters, 0, torch.device("cpu"), select_cache_rows, torch.float64, packs
+    )
+
+
+def contexts_of(lengths, vocabulary, seed=0):
+    """Contexts and continuations of random tokens, of these lengths."""
+    rng, index, contexts = random.Random(seed), iter(range(10_000)), []
+    for context, continuations in lengths:
+        tokens = [tuple(rng.randrange(3, vocabulary) for _ in range(length)) for length in (context, *continuations)]
+        contexts.append(Context(tokens[0], [(next(index), continuation) for continuation in tokens[1:]]))
+    return contexts
+
+
+LENGTHS = [(24, (3, 1, 7, 4)), (9, (2,)), (31, (1, 1)), (1, (5, 1, 2)), (17, (11, 12))]
+
+
+def both_ways(model, contexts, act):
+    with act(model):
+        plain = scorer_of(model).score_contexts(contexts, 3)
+        packed = scorer_of(model, packs=True).score_contexts(contexts, 3)
+    assert list(packed) == [index for context in contexts for index, _ in context.continuations]
+    return plain, packed
+
+
+def assert_same(plain, packed, tolerance):
+    assert plain.keys() == packed.keys()
+    for index, (log_prob, is_greedy) in plain.items():
+        assert packed[index][0] == pytest.approx(log_prob, abs=tolerance)
+        assert packed[index][1] == is_greedy
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return transformers.AutoModelForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float64).eval()
+
+
+SETTINGS = {
+    "nothing": ACT("none"),
+    "all heads": ACT("all", alpha=2),
+    "some heads": ACT("1:3+5;3:0", alpha=2),
+    "threshold": ACT("all", threshold=0.05),
+    "each row decides": ACT("all", alpha=2, decode="row"),
+    "published decode": ACT("all", alpha=2, decode="official"),
+    "another method": ACT("all", method="temperature"),
+    "heads switched off": ACT("2:1+4", method="mask-head"),
+    "a profile for each context": ACT([HeadProfile({2: (row, row + 3)}) for row in range(len(LENGTHS))], alpha=2),
+}
+
+
+@pytest.mark.parametrize("act", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting(demo, act):
+    contexts = contexts_of(LENGTHS, demo.config.vocab_size)
+    plain, packed = both_ways(demo, contexts, act)
+    assert_same(plain, packed, 1e-10)
+    if act is not SETTINGS["nothing"]:
+        uncalibrated, _ = both_ways(demo, contexts, ACT("none"))
+        assert max(abs(plain[index][0] - uncalibrated[index][0]) for index in plain) > 1e-4
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(1, 30), st.lists(st.integers(1, 9), min_size=1, max_size=5)), min_size=1, max_size=6))
+def test_any_lengths(demo, lengths):
+    assert_same(*both_ways(demo, contexts_of(lengths, 300), ACT("all", alpha=2)), 1e-10)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.lists(st.integers(1, 9), min_size=1, max_size=5)), min_size=1, max_size=6))
+def test_what_is_packed(lengths):
+    """Each token once and no padding; logits of contexts' last tokens and of continuations; nothing after the last target."""
+    contexts = [(context.tokens, [tokens for _, tokens in context.continuations]) for context in contexts_of(lengths, 300)]
+    run = PackedContexts.pack(contexts, torch.device("cpu"))
+    fed = [
+        [*context, *(token for continuation in continuations for token in continuation[:-1])]
+        for context, continuations in contexts
+    ]
+    assert run.ids.tolist() == [[token for tokens in fed for token in tokens]]
+    assert run.targets.tolist() == [token for _, continuations in contexts for tokens in continuations for token in tokens]
+    before = run.ids[0, run.kept[run.foreseen_at]].tolist()
+    assert before == [
+        token for context, continuations in contexts for tokens in continuations for token in (context[-1], *tokens[:-1])
+    ]
+    place = iter(run.positions[0].tolist())
+    for context, continuations in contexts:
+        assert [next(place) for _ in context] == list(range(len(context)))
+        for tokens in continuations:
+            assert [next(place) for _ in tokens[:-1]] == list(range(len(context), len(context) + len(tokens) - 1))
+    real = run.packing.is_real
+    assert run.packing.token[real.flatten()].tolist() == list(range(run.ids.shape[1]))
+    assert bool(real[:, run.packing.context_length - 1].all())
+
+
+def test_the_model_sees_no_padding(demo):
+    contexts, shapes = contexts_of(LENGTHS, 300), []
+    hook = demo.model.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    with ACT("all", alpha=2)(demo):
+        scorer_of(demo, packs=True).score_contexts(contexts, 3)
+    hook.remove()
+    assert shapes == [(1, sum(context + sum(continuations) - len(continuations) for context, continuations in LENGTHS))]
+
+
+def test_nothing_is_left_behind(demo):
+    before = vars(demo.config).copy(), [list(vars(module)) for module in demo.modules()]
+    both_ways(demo, contexts_of(LENGTHS, 300), ACT("all", alpha=2))
+    assert (vars(demo.config), [list(vars(module)) for module in demo.modules()]) == before
+
+
+# --- which models
+
+
+def test_a_model_that_counts_positions_itself_is_found_out(demo):
+    class CountsItself(transformers.LlamaForCausalLM):
+        def forward(self, *args, position_ids=None, logits_to_keep=0, **kwargs):
+            return super().forward(*args, logits_to_keep=logits_to_keep, **kwargs)
+
+    model = CountsItself.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()
+    assert scorer_of(transformers.LlamaForCausalLM.from_pretrained(MODEL_PATH, dtype=torch.float32).eval()).packs_well()
+    assert not scorer_of(model).packs_well()
+
+
+def test_a_model_with_masks_of_its_own_is_found_out(demo, monkeypatch):
+    modelling = transformers.models.llama.modeling_llama
+    monkeypatch.setattr(modelling, "create_causal_mask", lambda *_, **__: None)
+    assert not scorer_of(demo).packs_well()
+
+
+# Hybrid models, and chunks that transformers counts from the first real token of each row of the model's input.
+NOT_PACKED = {"Llama 4", "Qwen3-Next", "Qwen3.5", "LFM2", "LFM3"}
+
+
+@pytest.mark.tier("slow")
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_families(family):
+    """Where a model is packed, scores are those of the other way; and most can be."""
+    if not family.is_known or family.is_newer_than_transformers:
+        pytest.skip(f"not in transformers {transformers.__version__}")
+    model = family.make_model()
+    scorer = scorer_of(model)
+    is_packed = scorer.packs_well()
+    assert is_packed == (family.name not in NOT_PACKED and not gptj.is_adapted(type(model)))
+    if not is_packed:
+        return
+    contexts = contexts_of(LENGTHS, VOCABULARY)
+    for act in (ACT("none"), ACT("all", threshold=0.1)):
+        plain, packed = both_ways(model, contexts, act)
+        scale = max(abs(log_prob) for log_prob, _ in plain.values())
+        assert_same(plain, packed, 1e-4 * scale)
