@@ -80,7 +80,7 @@ class LayerCalibration:
             so too, but all tensors are about the process's own heads alone, counted from 0.
         cache, cached_length: the cache that the module was called with and how many tokens it held; set before each call.
         called: whether the attention function was reached in this call of the module.
-        context_length: of packed rows, how many tokens of each are its context; set by `packing.packed`.
+        context_length: of packed rows, how many tokens of each are its context; set by `packing.packed_tokens`.
     """
 
     layer: int

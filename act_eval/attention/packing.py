@@ -78,7 +78,7 @@ class Packing:
 
 
 @contextmanager
-def packed(model: nn.Module, packing: Packing) -> Iterator[None]:
+def packed_tokens(model: nn.Module, packing: Packing) -> Iterator[None]:
     """Run a model on packed tokens in the block, which may be inside an `ACT` block: sinks are then those of the contexts.
 
     In the block the model gets one row of token ids, a mask of ones, positions that restart, and no cache.

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from act_eval.attention.model_structure import pretrained_model
-from act_eval.attention.packing import can_be_packed, packed
+from act_eval.attention.packing import can_be_packed, packed_tokens
 from act_eval.harness.packed_contexts import PackedContexts
 
 logger = logging.getLogger(__name__)
@@ -42,9 +42,9 @@ class Context:
     continuations: list[tuple[int, Tokens]] = field(default_factory=list)
 
     @property
-    def longest_continuation(self) -> int:
-        """Number of tokens of the longest continuation."""
-        return max(len(tokens) for _, tokens in self.continuations)
+    def all_tokens(self) -> int:
+        """How many tokens the context and its continuations have, but for the last of each, which nothing follows."""
+        return len(self.tokens) + sum(len(tokens) - 1 for _, tokens in self.continuations)
 
 
 def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]:
@@ -52,7 +52,7 @@ def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]
     groups: dict[Tokens, Context] = {}
     for index, (context, continuation) in enumerate(requests):
         groups.setdefault(context, Context(context)).continuations.append((index, continuation))
-    return sorted(groups.values(), key=lambda group: (-len(group.tokens) - group.longest_continuation, group.tokens))
+    return sorted(groups.values(), key=lambda group: (-group.all_tokens, group.tokens))
 
 
 def tokens_of_requests(contexts: Iterable[Context]) -> list[int]:
@@ -120,7 +120,9 @@ class Scorer:
             Index of the request -> (sum of log-probabilities, whether greedy decoding gives the continuation).
         """
         if self.packs:
-            return self._score_packed(contexts)
+            parts = [(context.tokens, [tokens for _, tokens in context.continuations]) for context in contexts]
+            answers = zip(*(values.tolist() for values in self.score_packed(parts)), strict=True)
+            return {index: next(answers) for context in contexts for index, _ in context.continuations}
         flat = [(row, index, tokens) for row, context in enumerate(contexts) for index, tokens in context.continuations]
         longer = sorted((item for item in flat if len(item[2]) > 1), key=lambda item: -len(item[2]))
         prefill = self.prefill([context.tokens for context in contexts], use_cache=bool(longer))
@@ -136,11 +138,18 @@ class Scorer:
         answers = zip(totals.tolist(), greedy.tolist(), strict=True)
         return {index: answer for (_, index, _), answer in zip(flat, answers, strict=True)}
 
-    def _score_packed(self, contexts: Sequence[Context]) -> dict[int, Answer]:
-        """As `score_contexts`, in one forward pass."""
-        parts = [(context.tokens, [tokens for _, tokens in context.continuations]) for context in contexts]
-        run = PackedContexts.pack(parts, self.device)
-        with packed(self.model, run.packing):
+    def score_packed(self, contexts: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> tuple[Tensor, Tensor]:
+        """Score continuations in one forward pass without padding; gradients are kept where they are switched on.
+
+        Args:
+            contexts: token ids of each context, at least one, and of its continuations, at least one each.
+
+        Returns:
+            Of all continuations, context by context: sum of log-probabilities, float64 `[continuations]`, and whether greedy
+            decoding gives them, bool `[continuations]`.
+        """
+        run = PackedContexts.pack(contexts, self.device)
+        with packed_tokens(self.model, run.packing):
             output = self._forward(run.ids, torch.ones_like(run.ids), run.positions, keep=run.kept, use_cache=False)
         logits = output.logits[0]
         log_probs, greedy = [], []
@@ -149,13 +158,9 @@ class Scorer:
             of_part = self._log_softmax(logits[foreseen_at])
             log_probs.append(of_part.gather(-1, targets[:, None]).squeeze(-1).double())
             greedy.append(of_part.argmax(-1) == targets)
-        of_requests = zip(
-            (index for context in contexts for index, _ in context.continuations),
-            torch.cat(log_probs).cpu().split(run.lengths),
-            torch.cat(greedy).cpu().split(run.lengths),
-            strict=True,
-        )
-        return {index: (float(values.sum()), bool(is_greedy.all())) for index, values, is_greedy in of_requests}
+        totals = [of_one.sum() for of_one in torch.cat(log_probs).split(run.lengths)]
+        all_greedy = [of_one.all() for of_one in torch.cat(greedy).split(run.lengths)]
+        return torch.stack(totals), torch.stack(all_greedy)
 
     @torch.no_grad()
     def packs_well(self) -> bool:
@@ -168,17 +173,14 @@ class Scorer:
             return False
         tokens = range(1, 20)
         once, between = tuple(tokens[3:7]), tuple(tokens[8:14])
-        contexts = [
-            Context(tuple(tokens[:length]), [(3 * row, once), (3 * row + 1, between), (3 * row + 2, once)])
-            for row, length in enumerate((9, 5))
-        ]
         try:
-            answers = self._score_packed(contexts)
+            log_probs, _ = self.score_packed([(tuple(tokens[:length]), (once, between, once)) for length in (9, 5)])
         except Exception:
             logger.debug("packed contexts cannot be run", exc_info=True)
             return False
         tolerance = max(1e-4, 8 * torch.finfo(pretrained_model(self.model).dtype).eps)
-        return all(abs(answers[3 * row][0] - answers[3 * row + 2][0]) <= tolerance for row in range(len(contexts)))
+        at_first, _, later = log_probs.view(-1, 3).unbind(-1)
+        return bool(((at_first - later).abs() <= tolerance).all())
 
     def prefill(self, contexts: Sequence[Tokens], use_cache: bool) -> Prefill:
         """Run contexts in one batch, without continuations; gradients are kept where they are switched on.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -43,6 +44,17 @@ class RequestScores:
 
 def score_batch(scorer: Scorer, batch: DocumentBatch) -> RequestScores:
     """Run one pass over a batch, with whatever calibration is active; gradients are kept where they are switched on."""
+    if scorer.packs:
+        of_contexts: list[list[int]] = [[] for _ in batch.contexts]
+        for request, context in enumerate(batch.context_of_request):
+            of_contexts[context].append(request)
+        parts = [
+            (context, [batch.continuations[request] for request in requests])
+            for context, requests in zip(batch.contexts, of_contexts, strict=True)
+        ]
+        order = index_tensor(chain(*of_contexts), scorer.device).argsort()
+        log_probs, greedy = scorer.score_packed(parts)
+        return RequestScores(log_probs[order], greedy[order])
     prefill = prefill_contexts(scorer, batch)
     return add_remaining_tokens(scorer, batch, prefill, score_first_tokens(scorer, batch, prefill))
 
