@@ -54,6 +54,11 @@ def register_act_attention(base: str, function: Callable[..., tuple[Tensor, Tens
     return name
 
 
+def base_name(config: transformers.PretrainedConfig) -> str:
+    """The name of the attention backend that a model runs with, below ACT where it is active."""
+    return config.get_text_config()._attn_implementation.removeprefix(NAME_PREFIX)
+
+
 def check_adapted_base(config: transformers.PretrainedConfig, base: str) -> None:
     """Raise UnsupportedModelError unless a model with the GPT-J adapter has "eager" as its base."""
     if base != "eager":

@@ -25,7 +25,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from act_eval.attention import gptj
-from act_eval.attention.backends import NAME_PREFIX, base_attention
+from act_eval.attention.backends import NAME_PREFIX, base_attention, base_name
 from act_eval.attention.layer import MODULE_ATTRIBUTE
 from act_eval.attention.model_structure import attention_layers, attention_modules, model_shape, pretrained_model
 
@@ -112,7 +112,7 @@ def can_be_packed(model: nn.Module) -> bool:
     config = pretrained.config.get_text_config()
     num_layers, _ = model_shape(config)
     return (
-        config._attn_implementation.removeprefix(NAME_PREFIX) in _BASES
+        base_name(config) in _BASES
         and not gptj.is_adapted(type(pretrained))
         and len(attention_layers(config)) == num_layers
         and {"position_ids", "logits_to_keep"} <= inspect.signature(pretrained.forward).parameters.keys()

@@ -23,6 +23,7 @@ from lm_eval.models.huggingface import HFLM
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
+from act_eval.attention.backends import base_name
 from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.model_structure import (
     UnsupportedModelError,
@@ -381,7 +382,7 @@ class ACTLM(HFLM):
         pad_token_id = self.tokenizer.pad_token_id or 0
         forward_arguments = inspect.signature(pretrained.forward).parameters
         scorer = Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
-        backend = pretrained.config.get_text_config()._attn_implementation
+        backend = base_name(pretrained.config)
         if backend not in self._packs_well:
             with self.autocast():
                 self._packs_well[backend] = scorer.packs_well()

@@ -120,9 +120,15 @@ class Scorer:
             Index of the request -> (sum of log-probabilities, whether greedy decoding gives the continuation).
         """
         if self.packs:
-            parts = [(context.tokens, [tokens for _, tokens in context.continuations]) for context in contexts]
+            distinct = [list(dict.fromkeys(tokens for _, tokens in context.continuations)) for context in contexts]
+            parts = [(context.tokens, continuations) for context, continuations in zip(contexts, distinct, strict=True)]
             answers = zip(*(values.tolist() for values in self.score_packed(parts)), strict=True)
-            return {index: next(answers) for context in contexts for index, _ in context.continuations}
+            of_contexts = [{tokens: next(answers) for tokens in continuations} for continuations in distinct]
+            return {
+                index: of_context[tokens]
+                for context, of_context in zip(contexts, of_contexts, strict=True)
+                for index, tokens in context.continuations
+            }
         flat = [(row, index, tokens) for row, context in enumerate(contexts) for index, tokens in context.continuations]
         longer = sorted((item for item in flat if len(item[2]) > 1), key=lambda item: -len(item[2]))
         prefill = self.prefill([context.tokens for context in contexts], use_cache=bool(longer))

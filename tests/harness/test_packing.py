@@ -122,6 +122,17 @@ def test_the_model_sees_no_padding(demo):
     assert shapes == [(1, sum(context + sum(continuations) - len(continuations) for context, continuations in LENGTHS))]
 
 
+def test_the_same_continuation_again_costs_nothing(demo):
+    once, twice = (contexts_of([(9, (3, 4))], 300)[0] for _ in range(2))
+    twice.continuations += [(index + 2, tokens) for index, tokens in twice.continuations]
+    counted = []
+    hook = demo.model.embed_tokens.register_forward_pre_hook(lambda _, args: counted.append(args[0].numel()))
+    answers = [scorer_of(demo, packs=True).score_contexts([context], 3) for context in (once, twice)]
+    hook.remove()
+    assert counted[0] == counted[1]
+    assert answers[1] == {**answers[0], 2: answers[0][0], 3: answers[0][1]}
+
+
 def test_nothing_is_left_behind(demo):
     before = vars(demo.config).copy(), [list(vars(module)) for module in demo.modules()]
     both_ways(demo, contexts_of(LENGTHS, 300), ACT("all", alpha=2))

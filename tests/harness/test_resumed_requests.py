@@ -51,7 +51,9 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def lm():
-    return ACTLM(**SETTINGS, batch_size=2, max_length=96)
+    model = ACTLM(**SETTINGS, batch_size=2, max_length=96)
+    model.scorer()  # tries once whether it can be packed
+    return model
 
 
 @pytest.fixture
