@@ -1,9 +1,14 @@
 """Scoring continuations as generation would meet them: each context is prefilled once, its continuations are decode rows.
 
 `log p(continuation | context)` is the sum of the log-probabilities met when the continuation is generated token by token
-after the context. Contexts that several requests share (the choices of one question) are prefilled once; continuations of
-more than one token then run on rows of that cache. Contexts are padded on the left, so that real tokens are contiguous and
-any model that supports batched generation gives each row what it would give it alone.
+after the context. There are two ways to these numbers:
+
+- contexts and continuations are packed into one forward pass without padding (`act_eval.attention.packing`), where a model
+  takes the masks and positions that this needs;
+- elsewhere contexts are prefilled, padded on the left, so that real tokens are contiguous and any model that supports batched
+  generation gives each row what it would give it alone; continuations of more than one token then run on rows of that cache.
+
+Either way a context that several requests share (the choices of one question) runs once.
 """
 
 from __future__ import annotations
