@@ -373,8 +373,9 @@ class ACTLM(HFLM):
             raise NonFiniteLogitsError(request[0] + request[1])
 
     def _score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
+        has_sinks = self.act.method.uses_sinks and self.profile.size > 0 and not self.act.changes_nothing
         with self.act(self.model), self.autocast():
-            return self.scorer().score_contexts(contexts, batch_size)
+            return replace(self.scorer(), shares_beginnings=not has_sinks).score_contexts(contexts, batch_size)
 
     def scorer(self) -> Scorer:
         """Make what scores batches with this model, with whatever calibration is switched on around it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 
 import torch
 from torch import Tensor
@@ -36,45 +36,43 @@ class PackedContexts:
     targets: Tensor
 
     @classmethod
-    def pack(cls, contexts: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], device: torch.device) -> PackedContexts:
+    def pack(
+        cls, contexts: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], device: torch.device, shared: int = 0
+    ) -> PackedContexts:
         """Pack contexts with their continuations.
 
         Args:
             contexts: token ids of each context, at least one, and of its continuations, at least one each.
             device: of the tensors.
+            shared: how many tokens at their beginning, which all contexts have in common, are packed once for all.
         """
         context_length = max(len(context) for context, _ in contexts)
         n = context_length + max(packed_length(continuations) for _, continuations in contexts)
-        ids: list[int] = []
-        positions: list[int] = []
-        places: list[int] = []
-        kept: list[int] = []
-        foreseen_at: list[int] = []
-        shape = len(contexts), n
-        is_real, continuation_of, stands = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+        beginning = contexts[0][0][:shared]
+        ids, positions, kept, foreseen_at = [*beginning], [*range(shared)], list[int](), list[int]()
+        is_real, continuation_of, stands, token = (torch.zeros(len(contexts), n, dtype=torch.long) for _ in range(4))
         for row, (context, continuations) in enumerate(contexts):
-            padding = context_length - len(context)
             fed = [tokens[:-1] for tokens in continuations]
             offsets = [*range(len(context)), *(len(context) + number for tokens in fed for number in range(len(tokens)))]
+            numbers = [number for number, tokens in enumerate(fed, 1) for _ in tokens]
+            padding = context_length - len(context)
             own = slice(padding, padding + len(offsets))
             is_real[row, own] = 1
-            numbers = [number for number, tokens in enumerate(fed, 1) for _ in tokens]
             continuation_of[row, own] = torch.tensor([0] * len(context) + numbers)
             stands[row, own] = torch.tensor(offsets) + padding
-            places += range(row * n + own.start, row * n + own.stop)
-            last_of_context = len(ids) + len(context) - 1
-            first = len(kept)
-            kept += range(last_of_context, len(ids) + len(offsets))
-            ids += [*context, *chain(*fed)]
-            positions += offsets
-            start = first + 1
+            of_row = [*range(shared), *range(len(ids), len(ids) + len(offsets) - shared)]
+            token[row, own] = torch.tensor(of_row)
+            foreseeing_first = start = len(kept)
+            kept += of_row[len(context) - 1 :]
             for tokens in fed:
-                foreseen_at += [first, *range(start, start + len(tokens))]
+                foreseen_at += [foreseeing_first, *range(start + 1, start + 1 + len(tokens))]
                 start += len(tokens)
+            ids += [*context[shared:], *chain(*fed)]
+            positions += offsets[shared:]
+        place = torch.zeros(len(ids), dtype=torch.long)
+        real_places = is_real.flatten().nonzero().squeeze(-1).flip(0)  # so that shared tokens are those of the first row
+        place[token.flatten()[real_places]] = real_places
         all_continuations = [tokens for _, continuations in contexts for tokens in continuations]
-        place = torch.tensor(places)
-        token = torch.zeros(len(contexts) * n, dtype=torch.long)
-        token[place] = torch.arange(len(places))
         return cls(
             ids=torch.tensor([ids], device=device),
             positions=torch.tensor([positions], device=device),
@@ -83,7 +81,7 @@ class PackedContexts:
                 is_real.bool().to(device),
                 continuation_of.to(device),
                 stands.to(device),
-                token.to(device),
+                token.flatten().to(device),
                 place.to(device),
             ),
             kept=torch.tensor(kept, device=device),
@@ -96,3 +94,9 @@ class PackedContexts:
 def packed_length(continuations: Iterable[Sequence[int]]) -> int:
     """How many tokens the continuations of one context have when they are packed."""
     return sum(len(continuation) - 1 for continuation in continuations)
+
+
+def common_beginning(contexts: Iterable[Sequence[int]]) -> int:
+    """How many tokens all contexts begin with."""
+    at_each_place = zip(*contexts, strict=False)
+    return sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, at_each_place))

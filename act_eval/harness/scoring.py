@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from act_eval.attention.model_structure import pretrained_model
 from act_eval.attention.packing import can_be_packed, packed_tokens
-from act_eval.harness.packed_contexts import PackedContexts
+from act_eval.harness.packed_contexts import PackedContexts, common_beginning
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ class Scorer:
         softmax_dtype: dtype of the log-softmax, or None for the dtype of the logits.
         packs: whether contexts and continuations are packed into one forward pass, see `packs_well`; else continuations run on
             the cache of their contexts.
+        shares_beginnings: whether tokens that all packed contexts begin with run once. Only where nothing that follows changes
+            them: where no attention sinks are calibrated, which are found from all queries.
     """
 
     model: nn.Module
@@ -112,6 +114,7 @@ class Scorer:
     select_cache_rows: Callable[[Any, Tensor], Any]
     softmax_dtype: torch.dtype | None = None
     packs: bool = False
+    shares_beginnings: bool = False
 
     @torch.no_grad()
     def score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
@@ -159,7 +162,8 @@ class Scorer:
             Of all continuations, context by context: sum of log-probabilities, float64 `[continuations]`, and whether greedy
             decoding gives them, bool `[continuations]`.
         """
-        run = PackedContexts.pack(contexts, self.device)
+        shared = common_beginning([context for context, _ in contexts]) if self.shares_beginnings else 0
+        run = PackedContexts.pack(contexts, self.device, shared)
         with packed_tokens(self.model, run.packing):
             output = self._forward(run.ids, torch.ones_like(run.ids), run.positions, keep=run.kept, use_cache=False)
         logits = output.logits[0]

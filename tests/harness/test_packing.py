@@ -2,6 +2,7 @@
 
 import inspect
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ import transformers
 from helpers.families import FAMILIES, VOCABULARY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lm_eval.api.instance import Instance
 
 from act_eval.attention import gptj
 from act_eval.attention.act import ACT
 from act_eval.attention.cache import select_cache_rows
 from act_eval.demo import MODEL_PATH
+from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.lm import ACTLM
 from act_eval.harness.packed_contexts import PackedContexts
 from act_eval.harness.scoring import Context, Scorer
 from act_eval.profiles import HeadProfile
@@ -120,6 +124,51 @@ def test_the_model_sees_no_padding(demo):
         scorer_of(demo, packs=True).score_contexts(contexts, 3)
     hook.remove()
     assert shapes == [(1, sum(context + sum(continuations) - len(continuations) for context, continuations in LENGTHS))]
+
+
+def shared_contexts(beginning):
+    contexts = contexts_of(LENGTHS, 300)
+    first = contexts_of([(beginning, (1,))], 300, seed=1)[0].tokens
+    return [Context(first + context.tokens[:-1], context.continuations) for context in contexts]
+
+
+@pytest.mark.parametrize("act", [ACT("none"), SETTINGS["another method"], SETTINGS["heads switched off"]])
+def test_a_common_beginning_runs_once(demo, act):
+    contexts, shapes = shared_contexts(12), []
+    hook = demo.model.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(args[0].numel()))
+    with act(demo):
+        plain = scorer_of(demo).score_contexts(contexts, 3)
+        shapes.clear()
+        packed = replace(scorer_of(demo, packs=True), shares_beginnings=True).score_contexts(contexts, 3)
+    hook.remove()
+    assert_same(plain, packed, 1e-10)
+    assert shapes == [12 + sum(context - 1 + sum(continuations) - len(continuations) for context, continuations in LENGTHS)]
+
+
+def test_beginnings_are_shared_where_nothing_that_follows_changes_them(monkeypatch):
+    lm = ACTLM(act_profile="none", act_alpha=2, dtype="float64", batch_size=8)
+    asked, score = [], Scorer.score_packed
+
+    def noting(self, *args):
+        asked.append(self.shares_beginnings)
+        return score(self, *args)
+
+    monkeypatch.setattr(Scorer, "score_packed", noting)
+    lm.scorer()  # tries once whether the model can be packed
+    requests = [Instance("loglikelihood", {}, (f"The cat is {word}", " the cat"), 0) for word in ("small", "a dog", "here")]
+    for arguments, shares in (
+        ({"act_profile": "none"}, True),
+        ({"act_profile": "all", "act_beta": 1}, True),
+        ({"act_profile": "all", "act_method": "temperature"}, True),
+        ({"act_profile": "all", "act_alpha": 2}, False),
+        ({"act_profile": "1:3", "act_method": "to-first-token"}, False),
+    ):
+        lm.set_act(ACTArguments.from_model_args(arguments))
+        asked.clear()
+        together = lm.loglikelihood(requests, disable_tqdm=True)
+        assert asked == [shares]
+        alone = [lm.loglikelihood([request], disable_tqdm=True)[0] for request in requests]
+        assert [log_prob for log_prob, _ in together] == pytest.approx([log_prob for log_prob, _ in alone], abs=1e-10)
 
 
 def test_the_same_continuation_again_costs_nothing(demo):
