@@ -8,7 +8,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from act_eval.harness.lm import ACTLM, holds
+from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError
 from act_eval.harness.settings import ModelSettings, PromptSettings
@@ -54,13 +54,15 @@ def close(left, right):
 class TestOutOfMemory:
     @pytest.fixture
     def small_memory(self, lm):
-        """A model that fails as CUDA does when a batch has more than two rows; yields the sizes that it was given."""
+        """A model that fails as CUDA does when a batch has more than two texts; yields the sizes that it was given."""
+        lm.scorer()  # tries once whether the model can be packed
         sizes = []
 
         def fail(module, args, kwargs):
             ids = kwargs.get("input_ids", args[0] if args else None)
-            sizes.append(len(ids))
-            if len(ids) > 2:
+            packed = int((kwargs["position_ids"] == 0).sum()) if kwargs.get("position_ids") is not None else 1
+            sizes.append(packed if len(ids) == 1 else len(ids))
+            if sizes[-1] > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
         hook = lm.model.register_forward_pre_hook(fail, with_kwargs=True)
@@ -213,19 +215,22 @@ class TestSinks:
 class TestNonFiniteLogits:
     @pytest.fixture(params=[0, 2])
     def bad_layer(self, lm, request):
-        """A layer that overflows where the bad document is in the batch; yields its index."""
-        layer, bad_tokens = request.param, tuple(lm.tok_encode(TEXTS[BAD_DOCUMENT])[:-1])
-        rows = []
+        """A layer that overflows at the tokens of the bad document; yields its index."""
+        layer, bad_tokens = request.param, lm.tok_encode(TEXTS[BAD_DOCUMENT])[:-1]
+        bad = []
 
-        def find_bad_rows(module, args, kwargs):
+        def find_bad_tokens(module, args, kwargs):
             ids = kwargs.get("input_ids", args[0] if args else None)
-            rows[:] = [holds(tuple(row), bad_tokens) for row in ids.tolist()]
+            bad.clear()
+            if ids.shape[-1] >= len(bad_tokens):
+                bad.extend((ids.unfold(-1, len(bad_tokens), 1) == torch.tensor(bad_tokens)).all(-1).nonzero().tolist())
 
         def overflow(module, args, output):
-            output[torch.tensor(rows)] = float("nan")
+            for row, start in bad:
+                output[row, start : start + len(bad_tokens)] = float("nan")
 
         hooks = [
-            lm.model.register_forward_pre_hook(find_bad_rows, with_kwargs=True),
+            lm.model.register_forward_pre_hook(find_bad_tokens, with_kwargs=True),
             lm.model.model.layers[layer].mlp.register_forward_hook(overflow),
         ]
         yield layer

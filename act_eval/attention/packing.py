@@ -46,7 +46,7 @@ class Packing:
         continuation: int64 `[rows, n]`, 0 for contexts and padding, and for other tokens the number of their continuation, from
             1 in each row.
         stands: int64 `[rows, n]`, the place where each token would be if its continuation alone followed the context.
-        token: int64 `[rows * n]`, which packed token is at each place; any for padding.
+        token: int64 `[rows * n]`, which packed token is at each place; for padding one of the same row.
         place: int64 `[tokens]`, at which place each packed token is, counted over all rows.
     """
 

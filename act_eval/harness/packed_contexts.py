@@ -61,6 +61,7 @@ class PackedContexts:
             continuation_of[row, own] = torch.tensor([0] * len(context) + numbers)
             stands[row, own] = torch.tensor(offsets) + padding
             of_row = [*range(shared), *range(len(ids), len(ids) + len(offsets) - shared)]
+            token[row] = of_row[0]  # padding is a token of the row's own, so that what is not a number stays in its row
             token[row, own] = torch.tensor(of_row)
             foreseeing_first = start = len(kept)
             kept += of_row[len(context) - 1 :]
