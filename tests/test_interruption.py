@@ -65,8 +65,8 @@ def contents(output):
             results = {key: value for key, value in json.loads(text).items() if key not in _OF_THE_MOMENT}
             run = results["act_eval_run"]["asked"]
             of_run = run["task"], run["model_args"]["act_profile"], run["model_args"].get("act_method")
-            found["results", *of_run] = results
-            found["samples", *of_run] = samples_file(file, run["task"]).read_text()
+            found[("results", *of_run)] = results
+            found[("samples", *of_run)] = samples_file(file, run["task"]).read_text()
         elif not file.name.startswith("samples_"):
             found[name] = file.read_bytes().replace(str(output).encode(), b"OUTPUT")
     return found

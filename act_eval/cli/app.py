@@ -32,11 +32,11 @@ for command in (
     search.search,
     sinks.sinks,
     report.report,
-    profiles.profiles,
     models.models,
     tasks.tasks,
 ):
     app.command(epilog=DEBUG_HELP)(command)
+app.add_typer(profiles.app, name="profiles")
 app.add_typer(mt_bench.app, name="mt-bench")
 
 
