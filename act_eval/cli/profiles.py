@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from act_eval.cli.failures import DEBUG_HELP
+from act_eval.cli.options import HUB, option
 from act_eval.cli.terminal import console, say
 
 _SHOW = "show"
@@ -76,13 +77,13 @@ def push(
     repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="The repository on the hub; made when missing.")],
     file: Annotated[
         str | None,
-        typer.Option(metavar="NAME.json", help="The profile's name there.", show_default="model, tasks and number of heads"),
+        option(HUB, "The profile's name there.", default="model, tasks and number of heads", metavar="NAME.json"),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="What others call the model, where the profile names a path.", show_default="as the profile says"),
+        option(HUB, "What others call the model, where the profile names a path.", default="as the profile says"),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private, if it is made here.")] = False,
+    private: Annotated[bool, option(HUB, "Make the repository private, if it is made here.", "--private")] = False,
 ) -> None:
     """Share a head profile on the Hugging Face hub, with a card that says what it is. Nothing else is written.
 
