@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
@@ -23,7 +23,10 @@ from act_eval.harness.settings import PromptSettings
 
 MODEL, DOCUMENTS, PROMPTS, RUNNING = "Model", "Tasks and documents", "Prompts", "Running"
 SEARCH, CONTROLS, GRID, CONTENT, FIGURES = "Search for heads", "Controls", "Grid", "Content", "Figures"
-OUTPUT, HUB = "Output", "Hub"
+OUTPUT, TRACKING, HUB = "Output", "Experiment trackers", "Hub"
+
+if TYPE_CHECKING:
+    from act_eval.trackers import TrackerSettings
 
 _TRUST, _VERBOSE, _CONFIG, _CONTEXT = "trust_remote_code", "verbose", "config", "context"
 _CALLED_OTHERWISE = {"seed": "seeds", "output_path": "output", "verbosity": _VERBOSE}  # by lm-eval: by a command
@@ -82,6 +85,14 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
         raise SettingError(name, f"{text!r} is not a list of whole numbers: write them as 0,42,84.") from None
+
+
+def tracker_settings(wandb_args: str, wandb_config_args: str, trackio_args: str) -> TrackerSettings:
+    """Read the options of trackers. Raises SettingError."""
+    from act_eval.trackers import TrackerSettings
+
+    texts = {"wandb_args": wandb_args, "wandb_config_args": wandb_config_args, "trackio_args": trackio_args}
+    return TrackerSettings(**{name: values_by_name(name, text) if text else {} for name, text in texts.items()})
 
 
 def option(panel: str, help: str, *names: str, default: str | None = None, **rest: Any) -> Any:
@@ -194,6 +205,21 @@ SHARED: Mapping[str, SharedOption] = {
     ),
 }
 
+WandbArgs = Annotated[
+    str,
+    option(
+        TRACKING,
+        "Log to Weights & Biases, as lm_eval does, with the differences: project=act,name=mine; or JSON.",
+        default="not logged",
+        metavar="A=1,B=2",
+    ),
+]
+WandbConfigArgs = Annotated[
+    str, option(TRACKING, "What else the configuration there holds; or JSON.", default="nothing", metavar="A=1,B=2")
+]
+TrackioArgs = Annotated[
+    str, option(TRACKING, "Log to Trackio in the same way: project=act; or JSON.", default="not logged", metavar="A=1,B=2")
+]
 TrustRemoteCode = Annotated[bool, option(RUNNING, "Let datasets and models run code that comes with them.")]
 
 Output = Annotated[Path, option(OUTPUT, "Folder for what is written.", "--output", "-o")]

@@ -20,8 +20,12 @@ from act_eval.cli.options import (
     Seeds,
     Selection,
     TopK,
+    TrackioArgs,
+    WandbArgs,
+    WandbConfigArgs,
     names,
     option,
+    tracker_settings,
     whole_numbers,
     with_settings,
 )
@@ -32,6 +36,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 
 if TYPE_CHECKING:
     from act_eval.study import StudySettings
+    from act_eval.trackers import TrackerSettings
 
 
 @with_settings(without=("seed",), batch_size="8")
@@ -74,6 +79,9 @@ def study(
             default="none: any share of them may",
         ),
     ] = None,
+    wandb_args: WandbArgs = "",
+    wandb_config_args: WandbConfigArgs = "",
+    trackio_args: TrackioArgs = "",
 ) -> None:
     """Search for heads, compare them with the baseline and with controls, and say what comes of it.
 
@@ -104,13 +112,16 @@ def study(
     for name, value in (("expect", expect), ("pilot", pilot)):
         if value is not None:
             raise SettingError(name, "goes with --dry-run, which says what documents would show: give both.")
-    study_and_report(settings, output)
+    study_and_report(settings, output, tracker_settings(wandb_args, wandb_config_args, trackio_args))
 
 
-def study_and_report(settings: StudySettings, output: Path) -> None:
-    """Run a study, or what is left of it, and report on it."""
+def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSettings | None = None) -> None:
+    """Run a study, or what is left of it, report on it, and log it where trackers are named."""
     from act_eval.study import run_study
+    from act_eval.trackers import TrackerSettings, tracking
 
-    finished = run_study(settings, output, console)
-    if finished is not None:
-        report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
+    with tracking(trackers or TrackerSettings()) as runs:
+        finished = run_study(settings, output, console)
+        if finished is not None:
+            report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
+            runs.log(output, finished.has)
