@@ -89,4 +89,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(DEMO_OUTPUT)
+	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(DEMO_OUTPUT) dist

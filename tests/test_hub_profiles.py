@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from helpers.hub_server import TOKEN, HubServer, use_hub
@@ -22,6 +21,7 @@ from act_eval.compare.recorded import identity_of
 from act_eval.errors import InputError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.identity import recorded_act
+from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.hub_files import LARGEST_FILE, HubError, HubName, read_hub_file
 from act_eval.mt_bench.answers import _model_id
@@ -31,9 +31,28 @@ from act_eval.shared_profiles import card, file_name, push_profile, search_comma
 
 pytestmark = pytest.mark.tier("unit")
 
-ROOT = Path(__file__).parents[1]
 ONE, OTHER = HeadProfile({1: (0,)}, "some/model", 4, 8), HeadProfile({2: (3, 4)}, "some/model", 4, 8)
-FOUND = HeadProfile.load(ROOT / "results" / "demo" / "profile.json")
+FOUND = HeadProfile(
+    {2: (0,), 3: (4, 5, 6)},
+    "act-eval-demo",
+    num_layers=4,
+    num_heads=8,
+    settings={"method": "act", "beta": 0.4, "threshold": None, "alpha": 5, "keep": "first-sink", "decode": "prefill"},
+    provenance={
+        "source": "act-eval search",
+        "mode": "exact",
+        "objective": "margin",
+        "selection": "top-4",
+        "layers_searched": [0, 1, 2, 3],
+        "tasks": {"demo_sentiment": "train", "demo_topic": "train", "demo_choice": "train"},
+        "documents": {"search": 300, "validation": 0},
+        "limit": 100,
+        "num_fewshot": None,
+        "apply_chat_template": False,
+        "seed": 1234,
+        "versions": {"act-eval": "0.2.0"},
+    },
+)
 
 
 def encoded(profile):
@@ -426,3 +445,22 @@ def test_comparisons_are_refused_before_anything_is_loaded(hub):
     settings = ComparisonSettings(ModelSettings({"act_profile": "hf://someone/nothing"}), PromptSettings(("x",)))
     with pytest.raises(HubError, match="there is no repository"):
         plan_comparison(settings)
+
+
+@pytest.mark.tier("model")
+class TestModel:
+    """`act-hf` with a profile on the hub."""
+
+    def test_it_calibrates_those_heads_and_says_where_they_are_from(self, hub):
+        lm = ACTLM(act_profile="hf://someone/heads/found.json", act_alpha=5, device="cpu")
+        assert lm.profile == ONE
+        act = lm.get_model_info()["act"]
+        assert act["profile_commit"] == hub.repositories["someone/heads"].branches["main"]
+        assert act["profile_hash"] == ONE.content_hash
+
+    def test_several_processes_calibrate_the_same_heads(self, hub, monkeypatch):
+        """One that read what a branch has since moved to is not let go on."""
+        monkeypatch.setattr("act_eval.harness.lm.same_for_all", lambda value: OTHER.content_hash)
+        with pytest.raises(ProfileError, match="hf://someone/heads has changed while the processes started: start them again"):
+            ACTLM(act_profile="hf://someone/heads", act_alpha=5, device="cpu")
+        ACTLM(act_profile="1:0", act_alpha=5, device="cpu")
