@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -182,7 +183,10 @@ def _download(asked: HubName) -> Path | None:
     except LocalEntryNotFoundError:  # the connection broke between two requests
         return None
     except EntryNotFoundError as error:
-        raise HubError(f"{asked.text} has no file {asked.file}: {_choices(files())}") from error
+        there: list[str] = []
+        with suppress(HfHubHTTPError, *connection_errors()):
+            there = files()
+        raise HubError(f"{asked.text} has no file {asked.file}: {_choices(there)}") from error
     except HfHubHTTPError as error:
         if is_of_the_server(error):
             return None
@@ -204,7 +208,7 @@ def _only_file(files: Iterable[str], asked: HubName) -> str:
 def _choices(files: Iterable[str]) -> str:
     there = json_files(files)
     if not there:
-        return "choose another repository."
+        return "name another one."
     more = f" and {len(there) - _FILES_SHOWN} more" if len(there) > _FILES_SHOWN else ""
     return f"choose among {', '.join(there[:_FILES_SHOWN])}{more}."
 
