@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_OUTPUT := demo-output
 MATRIX := oldest newest
 PYTEST := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_registration.py compare test_trouble.py
+MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_hub_profiles.py test_registration.py compare test_trouble.py
 
 .PHONY: setup demo test test-fast test-real test-matrix lint style types layers forms actionlint dist clean
 .PRECIOUS: .venv-%/.installed

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub.utils
 from huggingface_hub import constants
 
 from act_eval.hub_files import read_hub_file
@@ -151,4 +152,7 @@ def use_hub(monkeypatch, url: str | None, cache: Path) -> None:
     if url is not None:
         monkeypatch.setattr(constants, "ENDPOINT", url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    reset = getattr(huggingface_hub.utils, "reset_sessions", None)  # before 1.0, sessions keep whether they are offline
+    if reset is not None:
+        reset()
     read_hub_file.cache_clear()
