@@ -3,15 +3,17 @@
 import json
 import sys
 
-import pandas as pd
+import lm_eval.tasks
 import pytest
 from helpers.stand_in_trackers import stand_in_for_trackio, stand_in_for_wandb
 from lm_eval import loggers
+from lm_eval.tasks import TaskManager
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
+from act_eval.report import make_report
 from act_eval.trackers import TrackerSettings, tracking
 
 pytestmark = pytest.mark.tier("model")
@@ -35,8 +37,23 @@ def succeeded(result):
     return result
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_beside():
+    """Without lm-eval's own tasks and the files of reports, which take many seconds."""
+
+    class Manager(TaskManager):
+        def __init__(self, include_path=None, include_defaults=True, **options):
+            super().__init__(include_path=include_path, include_defaults=False, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lm_eval.tasks, "TaskManager", Manager)
+        for command in ("compare", "study"):
+            patch.setattr(f"act_eval.cli.{command}.report_on", lambda *_, **__: None)
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(nothing_beside, tmp_path_factory):
     """The folder of a comparison that logged nothing."""
     output = tmp_path_factory.mktemp("comparison")
     succeeded(compare(output))
@@ -54,8 +71,8 @@ def scores_of(output):
 
 
 def check_differences(logged, output):
-    """The differences that were logged are those of the report's own file."""
-    table = pd.read_csv(output / "comparison.csv")
+    """The differences that were logged are those of the report, and the scores lm-eval's own."""
+    table = make_report([output]).comparison
     table = table[table["metric"] == "acc"].set_index("task")
     scores = scores_of(output)
     for task in ("demo_topic", "demo_choice"):
@@ -99,15 +116,15 @@ def test_trackio(finished, monkeypatch):
 @pytest.mark.tier("slow")
 def test_a_study_logs_its_verdict_and_every_variant(tmp_path, monkeypatch):
     record = stand_in_for_wandb(monkeypatch)
-    search = ["--layers", "2", "--search-limit", "4", "--selection", "top-k", "--k", "1", "--random-draws", "1"]
+    search = ["--tasks", "demo_topic", "--layers", "2", "--search-limit", "4", "--selection", "top-k", "--k", "1", "--random-draws", "1"]
     succeeded(run("study", tmp_path, *search, *WANDB))
-    (study,) = json.loads((tmp_path / "report.json").read_text())["studies"]
-    assert record.summary["verdict_text"] == " ".join(study["verdict"]["sentences"])
+    (study,) = make_report([tmp_path]).studies
+    assert record.summary["verdict_text"] == " ".join(study.verdict.sentences)
     for variant in ("heads-found", "all-heads", "random-heads-1", "heads-found-switched-off"):
         assert f"demo_topic.{variant}/acc_delta" in record.logged
     assert "demo_topic.baseline/acc" in record.logged
-    row = next(row for row in study["table"] if row["task"] == "demo_choice")
-    assert record.logged["demo_choice.heads-found/acc_delta"] == pytest.approx(row["delta"])
+    table = study.table.set_index("task")
+    assert record.logged["demo_topic.heads-found/acc_delta"] == pytest.approx(table.loc["demo_topic", "delta"])
 
 
 def test_a_run_of_a_comparison_that_fails_has_failed(tmp_path, monkeypatch):
