@@ -1,4 +1,4 @@
-"""Comparisons and studies in experiment trackers: what is logged equals the files, and what is refused before anything runs."""
+"""Comparisons in experiment trackers: what is logged equals the files, and what is refused before anything runs."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ ARGUMENTS = ["--tasks", "demo_topic,demo_choice", "--limit", "6", "--device", "c
 WANDB = ["--wandb-args", "project=act,name=mine"]
 
 
-def run(command, output, *extra, model_args="act_alpha=5"):
+def run(command, output, *extra, model_args):
     return CliRunner().invoke(cli.app, [command, *ARGUMENTS, "--model-args", model_args, "--output", str(output), *extra])
 
 
@@ -113,28 +113,22 @@ def test_trackio(finished, monkeypatch):
     assert record.is_finished
 
 
-@pytest.mark.tier("slow")
-def test_a_study_logs_its_verdict_and_every_variant(tmp_path, monkeypatch):
-    record = stand_in_for_wandb(monkeypatch)
-    search = ["--tasks", "demo_topic", "--layers", "2", "--search-limit", "4", "--selection", "top-k", "--k", "1", "--random-draws", "1"]
-    succeeded(run("study", tmp_path, *search, *WANDB))
-    (study,) = make_report([tmp_path]).studies
-    assert record.summary["verdict_text"] == " ".join(study.verdict.sentences)
-    for variant in ("heads-found", "all-heads", "random-heads-1", "heads-found-switched-off"):
-        assert f"demo_topic.{variant}/acc_delta" in record.logged
-    assert "demo_topic.baseline/acc" in record.logged
-    table = study.table.set_index("task")
-    assert record.logged["demo_topic.heads-found/acc_delta"] == pytest.approx(table.loc["demo_topic", "delta"])
-
-
-def test_a_run_of_a_comparison_that_fails_has_failed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "work", "model_args"),
+    [
+        ("compare", "act_eval.compare.run_comparison", "act_profile=all,act_alpha=5"),
+        ("study", "act_eval.study.run_study", "act_alpha=5"),
+    ],
+)
+def test_a_run_of_what_fails_has_failed(tmp_path, monkeypatch, command, work, model_args):
     record = stand_in_for_wandb(monkeypatch)
 
     def fail(*_, **__):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("act_eval.compare.run_comparison", fail)
-    assert isinstance(compare(tmp_path, *WANDB).exception, OSError)
+    monkeypatch.setattr(work, fail)
+    assert isinstance(run(command, tmp_path, *WANDB, model_args=model_args).exception, OSError)
+    assert record.init == {"project": "act", "name": "mine"}
     assert record.exit_code == 1
 
 
