@@ -70,9 +70,13 @@ def scores_of(output):
     return found
 
 
-def check_differences(logged, output):
+@pytest.fixture(scope="module")
+def comparison(finished):
+    return make_report([finished]).comparison
+
+
+def check_differences(logged, output, table):
     """The differences that were logged are those of the report, and the scores lm-eval's own."""
-    table = make_report([output]).comparison
     table = table[table["metric"] == "acc"].set_index("task")
     scores = scores_of(output)
     for task in ("demo_topic", "demo_choice"):
@@ -86,7 +90,7 @@ def check_differences(logged, output):
     assert not [value for value in logged.values() if isinstance(value, float) and value != value]
 
 
-def test_weights_and_biases(finished, monkeypatch):
+def test_weights_and_biases(finished, comparison, monkeypatch):
     """A finished comparison is logged without running anything again."""
     record = stand_in_for_wandb(monkeypatch)
     monkeypatch.setattr(ACTLM, "__init__", None)
@@ -97,7 +101,7 @@ def test_weights_and_biases(finished, monkeypatch):
         f"{task}.{variant}" for task in ("demo_topic", "demo_choice") for variant in ("ACT", "baseline")
     }
     assert set(record.config["cli_configs"]) == {"ACT", "baseline"}
-    check_differences(record.logged, finished)
+    check_differences(record.logged, finished, comparison)
     table = record.logged["act/differences"]
     assert {(row[0], row[1]) for row in table.data} == {(task, "ACT") for task in ("demo_topic", "demo_choice", "all tasks")}
     assert len(record.logged["evaluation/eval_results"].data) >= 4
@@ -105,11 +109,11 @@ def test_weights_and_biases(finished, monkeypatch):
 
 
 @pytest.mark.skipif(not HAS_TRACKIO, reason="this lm-eval has no logger for Trackio")
-def test_trackio(finished, monkeypatch):
+def test_trackio(finished, comparison, monkeypatch):
     record = stand_in_for_trackio(monkeypatch)
     succeeded(compare(finished, "--trackio-args", '{"project": "act"}'))
     assert record.init == {"project": "act"}
-    check_differences(record.logged, finished)
+    check_differences(record.logged, finished, comparison)
     assert record.is_finished
 
 
