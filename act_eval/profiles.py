@@ -1,7 +1,8 @@
 """Head profiles: which attention heads are calibrated, for which model, and where that list comes from.
 
 A profile is a small JSON file that people read, share and edit. Everything that names a profile on a command line goes
-through `resolve_profile`: a file, a published list, `all`, `none`, `auto`, or heads written inline as `2:8+13;5:1`.
+through `resolve_profile`: a file, here or on the Hugging Face hub, a published list, `all`, `none`, `auto`, or heads written
+inline as `2:8+13;5:1`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from act_eval.errors import InputError, SettingError
+from act_eval.hub_files import is_hub_name, read_hub_file
 
 logger = logging.getLogger(__name__)
 
@@ -257,6 +259,22 @@ def normalize_name(spec: str | HeadProfile | None) -> str | HeadProfile:
     return word if word in _WORDS else str(spec)
 
 
+def stored_profile(spec: str | HeadProfile | None) -> HeadProfile | None:
+    """Read the profile of a file, or of the hub: one whose content may change under the same name. None for any other name.
+
+    What an answer came from is told by this content, and not by the name.
+
+    Raises:
+        ProfileError: it is no head profile.
+        HubError: it cannot be had from the hub.
+    """
+    if not isinstance(spec, str) or normalize_name(spec) in _WORDS:
+        return None
+    if is_hub_name(spec):
+        return HeadProfile.from_json(read_hub_file(spec).text, spec)
+    return HeadProfile.load(spec) if os.path.isfile(spec) else None  # where Path would raise for a text that is no path
+
+
 def resolve_profile(
     spec: str | HeadProfile,
     num_layers: int,
@@ -267,10 +285,10 @@ def resolve_profile(
     """Turn whatever names a profile into one that fits the model.
 
     Args:
-        spec: a profile; `all` or `none`; the name of a published list; a path to a JSON file; heads inline (`2:8+13;5:1`); or
-            `auto`: the published list of this checkpoint (the classification list, the one the published code uses for every
-            task), else all heads of all layers but the first two and the last, with one warning. The three words may be in
-            capitals.
+        spec: a profile; `all` or `none`; the name of a published list; a path to a JSON file, or its name on the hub
+            (`hf://user/repo`, see `hub_files`); heads inline (`2:8+13;5:1`); or `auto`: the published list of this checkpoint
+            (the classification list, the one the published code uses for every task), else all heads of all layers but the
+            first two and the last, with one warning. The three words may be in capitals.
         num_layers: number of decoder layers of the model.
         num_heads: number of query heads per layer.
         checkpoint: name or path of the checkpoint, for `auto`.
@@ -278,6 +296,7 @@ def resolve_profile(
 
     Raises:
         ProfileError: nothing goes by that name, or the profile does not fit the model.
+        HubError: it cannot be had from the hub.
     """
     layers = range(num_layers) if attention_layers is None else attention_layers
     name = normalize_name(spec)
@@ -298,11 +317,12 @@ def _find_profile(spec: str, layers: Sequence[int], num_layers: int, num_heads: 
     published = published_profiles()
     if spec in published:
         return published[spec]
-    if os.path.isfile(spec):  # where Path would raise for a text that is no path
-        return HeadProfile.load(spec)
+    stored = stored_profile(spec)
+    if stored is not None:
+        return stored
     raise ProfileError(
         f"there is no head profile {spec!r}: give all, none, auto, heads inline (2:8+13;5:1), the path of a JSON file, "
-        f"or one of {', '.join(published)}."
+        f"hf://user/repo, or one of {', '.join(published)}."
     )
 
 

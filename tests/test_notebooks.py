@@ -1,5 +1,7 @@
-"""Every notebook runs, and the folder's README lists it."""
+"""Every notebook runs, is listed in the folder's README, and opens in Colab, where its first cell installs what it needs."""
 
+import re
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -10,9 +12,60 @@ pytestmark = pytest.mark.tier("slow")
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+LARGEST = 300_000  # bytes, outputs and figures among them
+COLAB = "https://colab.research.google.com/github/{}/blob/main/notebooks/{}"
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def repository():
+    """The name of the repository on GitHub, as the package says."""
+    (name,) = re.findall('^Repository = "https://github.com/(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    return name
+
+
+every_notebook = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+
+
+@every_notebook
+@pytest.mark.tier("unit")
+def test_opens_in_colab(path):
+    """At the repository that the package names."""
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert f"]({COLAB.format(repository(), path.name)})" in first.source.splitlines()[2]
+    assert path.stat().st_size < LARGEST
+
+
+@every_notebook
+@pytest.mark.tier("unit")
+def test_the_first_cell_installs_where_nothing_is_there(path, monkeypatch):
+    cells = nbformat.read(path, as_version=4).cells
+    install, *others = (cell for cell in cells if cell.cell_type == "code")
+    assert not install.outputs
+    reads_files = any("../tests" in cell.source for cell in others)
+    commands, folders = [], []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command[-1].partition("[")[0]))
+    monkeypatch.setattr("os.chdir", folders.append)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.isdir", lambda folder: False)
+        exec(install.source, {})
+    assert commands == (["act-eval", f"https://github.com/{repository()}"] if reads_files else ["act-eval"])
+    assert folders == (["act-eval/notebooks"] if reads_files else [])
+
+
+@every_notebook
+@pytest.mark.tier("unit")
+def test_the_first_cell_does_nothing_where_all_is_there(path, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("something was installed")
+
+    install = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    monkeypatch.setattr(subprocess, "run", fail)
+    monkeypatch.setattr("os.chdir", fail)
+    monkeypatch.setattr("os.path.isdir", lambda folder: True)
+    exec(install.source, {})
+
+
+@every_notebook
 def test_runs(path, tmp_path, monkeypatch):
     """In a folder beside the repository's own, so that what a notebook writes is not left behind."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from act_eval.cli.failures import goes_on
 from act_eval.cli.foreseen import say_foreseen
-from act_eval.cli.options import DryRun, Output, Seeds, whole_numbers, with_settings
+from act_eval.cli.options import (
+    DryRun,
+    Output,
+    Seeds,
+    TrackioArgs,
+    WandbArgs,
+    WandbConfigArgs,
+    tracker_settings,
+    whole_numbers,
+    with_settings,
+)
 from act_eval.cli.report import report_on
 from act_eval.cli.terminal import console
 from act_eval.harness.settings import ModelSettings, PromptSettings
@@ -19,6 +29,9 @@ def compare(
     model: ModelSettings,
     seeds: Seeds = "1234",
     dry_run: DryRun = False,
+    wandb_args: WandbArgs = "",
+    wandb_config_args: WandbConfigArgs = "",
+    trackio_args: TrackioArgs = "",
 ) -> None:
     """Run baseline and ACT on the same tasks, the model loaded once, then report. Finished parts are not run again.
 
@@ -29,6 +42,10 @@ def compare(
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
     if dry_run:
         return say_foreseen(foresee_runs(plan_comparison(settings), output))
-    finished = run_comparison(settings, output, console)
-    if finished is not None:
-        report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
+    from act_eval.trackers import tracking
+
+    with tracking(tracker_settings(wandb_args, wandb_config_args, trackio_args)) as trackers:
+        finished = run_comparison(settings, output, console)
+        if finished is not None:
+            report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
+            trackers.log(output, finished.has)

@@ -6,7 +6,10 @@ from act_eval.cli.terminal import console, say
 
 
 def models() -> None:
-    """List the model families that ACT was tested on, and what holds for them."""
+    """List the model families that ACT was tested on, and what holds for them.
+
+    Example: act-eval models
+    """
     import pandas as pd
 
     from act_eval.model_families import CHECKS, checked_by, checked_families

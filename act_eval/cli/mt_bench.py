@@ -8,16 +8,19 @@ from typing import Annotated
 import typer
 
 from act_eval.cli.failures import DEBUG_HELP, goes_on
-from act_eval.cli.options import Verbose, model_arguments, names, with_settings
+from act_eval.cli.options import DOCUMENTS, OUTPUT, PROMPTS, RUNNING, Verbose, model_arguments, names, option, with_settings
 from act_eval.cli.terminal import console, quiet, say, say_written
 from act_eval.harness.settings import ModelSettings
 from act_eval.mt_bench.settings import DEFAULT_KEY_VARIABLE, DEFAULT_URL, JudgeSettings
 
 app = typer.Typer(
-    help="MT-Bench: two-turn answers with and without ACT, a judge, and paired scores.",
+    help="MT-Bench: two-turn answers with and without ACT, a judge, and paired scores.\n\n"
+    "Example: act-eval mt-bench answer --model-args pretrained=M,act_profile=all --output chat",
     epilog=DEBUG_HELP,
     no_args_is_help=True,
 )
+
+JUDGE = "Judge"
 
 AnswersFolder = Annotated[Path, typer.Argument(help="Folder that act-eval mt-bench answer wrote.")]
 
@@ -27,19 +30,24 @@ AnswersFolder = Annotated[Path, typer.Argument(help="Folder that act-eval mt-ben
 @goes_on
 def answer(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison, laid out as FastChat's.")],
+    output: Annotated[Path, option(OUTPUT, "Folder of the comparison, laid out as FastChat's.", "--output", "-o")],
     model: ModelSettings,
     questions: Annotated[
-        str, typer.Option(help="FastChat's question.jsonl, or the id of a dataset on the hub.")
+        str, option(DOCUMENTS, "FastChat's question.jsonl, or the id of a dataset on the hub.")
     ] = "HuggingFaceH4/mt_bench_prompts",
-    limit: Annotated[int | None, typer.Option(help="Questions of each category; all by default.")] = None,
-    temperatures: Annotated[str, typer.Option(help="greedy, or category: FastChat's temperature of each category.")] = "greedy",
-    max_new_tokens: Annotated[int, typer.Option(help="Where each reply ends at the latest.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Of sampled replies; each question and turn has random numbers of its own.")] = 1234,
-    chat_template: Annotated[Path | None, typer.Option(help="A Jinja file in place of the tokenizer's chat template.")] = None,
+    limit: Annotated[int | None, option(DOCUMENTS, "Questions of each category.", default="all")] = None,
+    temperatures: Annotated[str, option(PROMPTS, "greedy, or category: FastChat's temperature of each category.")] = "greedy",
+    max_new_tokens: Annotated[int, option(PROMPTS, "Where each reply ends at the latest.")] = 1024,
+    seed: Annotated[int, option(PROMPTS, "Of sampled replies; each question and turn has random numbers of its own.")] = 1234,
+    chat_template: Annotated[
+        Path | None, option(PROMPTS, "A Jinja file in place of the tokenizer's chat template.", default="the tokenizer's")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Answer the questions with baseline and ACT, the model loaded once. Answers that are there are not made again."""
+    """Answer the questions with baseline and ACT, the model loaded once. Answers that are there are not made again.
+
+    Example: act-eval mt-bench answer --model-args pretrained=M,act_profile=all --output chat
+    """
     quiet(verbose)
 
     from act_eval.mt_bench.answers import AnswerSettings, write_answers
@@ -54,21 +62,24 @@ def answer(
 @goes_on
 def judge(
     folder: AnswersFolder,
-    judge_model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
-    judge_base_url: Annotated[str, typer.Option(help="Of an OpenAI-compatible endpoint, up to /v1.")] = DEFAULT_URL,
+    judge_model: Annotated[str, option(JUDGE, "The judge's name at the endpoint.")],
+    judge_base_url: Annotated[str, option(JUDGE, "Of an OpenAI-compatible endpoint, up to /v1.")] = DEFAULT_URL,
     judge_key_variable: Annotated[
-        str, typer.Option(help="The environment variable that holds the API key, if the endpoint needs one.")
+        str, option(JUDGE, "The environment variable that holds the API key, if the endpoint needs one.")
     ] = DEFAULT_KEY_VARIABLE,
-    judge_args: Annotated[str, typer.Option(help="What else goes into each request.")] = "temperature=0,max_tokens=2048",
+    judge_args: Annotated[str, option(JUDGE, "What else goes into each request.")] = "temperature=0,max_tokens=2048",
     mode: Annotated[
-        str, typer.Option(help="single (a grade from 1 to 10 for each reply), pair (ACT against baseline), or both.")
+        str, option(JUDGE, "single (a grade from 1 to 10 for each reply), pair (ACT against baseline), or both.")
     ] = "single,pair",
-    concurrency: Annotated[int, typer.Option(help="Requests that are under way at once.")] = 8,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 120,
-    retries: Annotated[int, typer.Option(help="How often a request that failed on the way is sent again.")] = 6,
-    retry_missing: Annotated[bool, typer.Option(help="Ask again where an earlier run got no judgement.")] = False,
+    concurrency: Annotated[int, option(RUNNING, "Requests that are under way at once.")] = 8,
+    timeout: Annotated[float, option(RUNNING, "Seconds to wait for an answer.")] = 120,
+    retries: Annotated[int, option(RUNNING, "How often a request that failed on the way is sent again.")] = 6,
+    retry_missing: Annotated[bool, option(RUNNING, "Ask again where an earlier run got no judgement.")] = False,
 ) -> None:
-    """Have the answers judged. Judgements that are there are not asked for again."""
+    """Have the answers judged. Judgements that are there are not asked for again.
+
+    Example: act-eval mt-bench judge chat --judge-model gpt-4
+    """
     from act_eval.mt_bench.folder import ComparisonFolder
     from act_eval.mt_bench.judge import judge_answers
 
@@ -89,12 +100,15 @@ def judge(
 @with_settings()
 def report(
     folder: AnswersFolder,
-    judge_model: Annotated[str | None, typer.Option(help="Whose judgements, where several judges were asked.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the report; the folder itself by default.")
+    judge_model: Annotated[
+        str | None, option(JUDGE, "Whose judgements, where several judges were asked.", default="the only judge's")
     ] = None,
+    output: Annotated[Path | None, option(OUTPUT, "Folder for the report.", "--output", "-o", default="FOLDER itself")] = None,
 ) -> None:
-    """Tables and plots of what ACT changed, paired by question."""
+    """Tables and plots of what ACT changed, paired by question.
+
+    Example: act-eval mt-bench report chat
+    """
     from act_eval.mt_bench.folder import ComparisonFolder
     from act_eval.mt_bench.report import print_scores, write_scores
     from act_eval.mt_bench.scores import make_scores

@@ -1,4 +1,4 @@
-"""The options that commands share, each declared once: its words, how it is read, and its choices.
+"""The options that commands share, each declared once: its words, its group in help, and how it is read.
 
 A command names a settings class as a parameter; `with_settings` gives it an option for each field that has an entry here.
 Options of a single command stand with that command.
@@ -13,13 +13,20 @@ from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
 from act_eval.cli.terminal import quiet
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.settings import PromptSettings
+
+MODEL, DOCUMENTS, PROMPTS, RUNNING = "Model", "Tasks and documents", "Prompts", "Running"
+SEARCH, CONTROLS, GRID, CONTENT, FIGURES = "Search for heads", "Controls", "Grid", "Content", "Figures"
+OUTPUT, TRACKING, HUB = "Output", "Experiment trackers", "Hub"
+
+if TYPE_CHECKING:
+    from act_eval.trackers import TrackerSettings
 
 _TRUST, _VERBOSE, _CONFIG, _CONTEXT = "trust_remote_code", "verbose", "config", "context"
 _CALLED_OTHERWISE = {"seed": "seeds", "output_path": "output", "verbosity": _VERBOSE}  # by lm-eval: by a command
@@ -80,26 +87,56 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
         raise SettingError(name, f"{text!r} is not a list of whole numbers: write them as 0,42,84.") from None
 
 
+def tracker_settings(wandb_args: str, wandb_config_args: str, trackio_args: str) -> TrackerSettings:
+    """Read the options of trackers. Raises SettingError."""
+    from act_eval.trackers import TrackerSettings
+
+    texts = {"wandb_args": wandb_args, "wandb_config_args": wandb_config_args, "trackio_args": trackio_args}
+    return TrackerSettings(**{name: values_by_name(name, text) if text else {} for name, text in texts.items()})
+
+
+def option(panel: str, help: str, *names: str, default: str | None = None, **rest: Any) -> Any:
+    """Declare an option of a command.
+
+    Args:
+        panel: the group of options that it stands in where help is printed.
+        help: what it is for.
+        names: such as "--output", "-o"; made from the parameter's name where there are none.
+        default: what help says of the default, where the default itself says nothing.
+        rest: what else `typer.Option` takes.
+    """
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=default or True, **rest)
+
+
 SHARED: Mapping[str, SharedOption] = {
     "model_args": SharedOption(
-        Annotated[str, typer.Option(help="As for lm_eval --model act-hf: pretrained=...,act_profile=...,act_beta=...")],
+        Annotated[
+            str,
+            option(
+                MODEL,
+                "As for lm_eval --model act-hf: pretrained=...,act_profile=...,act_beta=...",
+                default="the embedded model, act_profile=auto",
+            ),
+        ],
         model_arguments,
     ),
-    "device": SharedOption(
-        Annotated[str | None, typer.Option(help="Such as cuda or cpu; by default cuda where there is one.")]
-    ),
+    "device": SharedOption(Annotated[str | None, option(MODEL, "Such as cuda or cpu.", default="cuda where there is one")]),
     "batch_size": SharedOption(
-        Annotated[str, typer.Option(help="Rows that run at once: a number; for compare and sweep also auto or auto:N.")]
+        Annotated[str, option(MODEL, "Rows that run at once: a number; for compare and sweep also auto or auto:N.")]
     ),
-    "tasks": SharedOption(Annotated[str, typer.Option(help="Names of lm-eval tasks or groups, separated by commas.")], names),
-    "limit": SharedOption(Annotated[float | None, typer.Option(help="Documents per task; below 1, a share of them.")]),
-    "seed": SharedOption(Annotated[int, typer.Option(help="Draws documents and few-shot examples.")]),
+    "tasks": SharedOption(Annotated[str, option(DOCUMENTS, "Names of lm-eval tasks or groups, separated by commas.")], names),
+    "limit": SharedOption(
+        Annotated[float | None, option(DOCUMENTS, "Documents per task; below 1, a share of them.", default="all")]
+    ),
+    "seed": SharedOption(Annotated[int, option(DOCUMENTS, "Draws documents and few-shot examples.")]),
     "num_fewshot": SharedOption(
         Annotated[
             str | None,
-            typer.Option(
+            option(
+                PROMPTS,
+                "Solved examples per prompt; or numbers by task, group or tag.",
+                default="each task's own number",
                 metavar="N|TASK=N,...",
-                help="Solved examples per prompt, each task's own number by default; or numbers by task, group or tag.",
             ),
         ],
         number_or_numbers,
@@ -107,53 +144,102 @@ SHARED: Mapping[str, SharedOption] = {
     "samples": SharedOption(
         Annotated[
             str | None,
-            typer.Option(
-                metavar="JSON", help="Numbers of documents by task, such as '{\"demo_topic\": [0, 3]}', or a file of it."
+            option(
+                DOCUMENTS,
+                "Numbers of documents by task, such as '{\"demo_topic\": [0, 3]}', or a file of it.",
+                default="all, or as --limit says",
+                metavar="JSON",
             ),
         ]
     ),
-    "apply_chat_template": SharedOption(Annotated[bool, typer.Option(help="Use the tokenizer's chat template.")]),
+    "apply_chat_template": SharedOption(Annotated[bool, option(PROMPTS, "Use the tokenizer's chat template.")]),
     "fewshot_as_multiturn": SharedOption(
         Annotated[
-            bool | None, typer.Option(help="Solved examples as turns of the conversation; so by default with a chat template.")
+            bool | None,
+            option(PROMPTS, "Solved examples as turns of the conversation.", default="so with a chat template"),
         ]
     ),
     "system_instruction": SharedOption(
-        Annotated[str | None, typer.Option(help="Text before every prompt: a system message where there is a chat template.")]
+        Annotated[
+            str | None,
+            option(PROMPTS, "Text before every prompt: a system message where there is a chat template.", default="none"),
+        ]
     ),
     "gen_kwargs": SharedOption(
         Annotated[
-            str, typer.Option(metavar="A=1,B=2", help="How to generate, such as do_sample=True,temperature=0.7; or JSON.")
+            str,
+            option(
+                PROMPTS,
+                "How to generate, such as do_sample=True,temperature=0.7; or JSON.",
+                default="as each task says",
+                metavar="A=1,B=2",
+            ),
         ],
         partial(values_by_name, "gen_kwargs"),
     ),
     "metadata": SharedOption(
-        Annotated[str, typer.Option(metavar="A=1,B=2", help="What some tasks need beside the model arguments; or JSON.")],
+        Annotated[
+            str,
+            option(
+                DOCUMENTS, "What some tasks need beside the model arguments; or JSON.", default="nothing", metavar="A=1,B=2"
+            ),
+        ],
         partial(values_by_name, "metadata"),
     ),
-    "include_path": SharedOption(Annotated[str | None, typer.Option(help="A folder with more task configs.")]),
-    "cache_requests": SharedOption(
+    "include_path": SharedOption(
         Annotated[
-            str | None, typer.Option(metavar="true|refresh|delete", help="Keep prompts on disk, make them anew, or delete all.")
+            str | None, option(DOCUMENTS, "A folder with more task configs.", default="lm-eval's tasks and the project's")
         ]
     ),
-    "check_integrity": SharedOption(Annotated[bool, typer.Option(help="Run lm-eval's own tests of the tasks before.")]),
+    "cache_requests": SharedOption(
+        Annotated[
+            str | None,
+            option(
+                RUNNING, "Keep prompts on disk, make them anew, or delete all.", default="none", metavar="true|refresh|delete"
+            ),
+        ]
+    ),
+    "check_integrity": SharedOption(Annotated[bool, option(RUNNING, "Run lm-eval's own tests of the tasks before.")]),
     "confirm_run_unsafe_code": SharedOption(
-        Annotated[bool, typer.Option(help="Allow tasks that execute code which the model writes.")]
+        Annotated[bool, option(RUNNING, "Allow tasks that execute code which the model writes.")]
     ),
 }
 
-TrustRemoteCode = Annotated[bool, typer.Option(help="Let datasets and models run code that comes with them.")]
+WandbArgs = Annotated[
+    str,
+    option(
+        TRACKING,
+        "Log to Weights & Biases, as lm_eval does, with the differences: project=act,name=mine; or JSON.",
+        default="not logged",
+        metavar="A=1,B=2",
+    ),
+]
+WandbConfigArgs = Annotated[
+    str, option(TRACKING, "What else the configuration there holds; or JSON.", default="nothing", metavar="A=1,B=2")
+]
+TrackioArgs = Annotated[
+    str, option(TRACKING, "Log to Trackio in the same way: project=act; or JSON.", default="not logged", metavar="A=1,B=2")
+]
+TrustRemoteCode = Annotated[bool, option(RUNNING, "Let datasets and models run code that comes with them.")]
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for what is written.")]
+Output = Annotated[Path, option(OUTPUT, "Folder for what is written.", "--output", "-o")]
 Seeds = Annotated[
-    str, typer.Option(help="For the few-shot sampler and all random generators; several, separated by commas, are averaged.")
+    str, option(DOCUMENTS, "For the few-shot sampler and all random generators; several, separated by commas, are averaged.")
 ]
-Layers = Annotated[str | None, typer.Option(help="Layers to look at: all, or such as 2-30,33.")]
+Layers = Annotated[
+    str | None,
+    option(SEARCH, "Layers to look at: all, or such as 2-30,33.", default="all but the first two and the last"),
+]
+Mode = Annotated[
+    str, option(SEARCH, "exact, screened, estimated (13 passes for any number of heads), or auto: exact up to 64 heads.")
+]
+Selection = Annotated[str, option(SEARCH, "validated (no head without evidence), improving or top-k.")]
+TopK = Annotated[int | None, option(SEARCH, "Heads to choose with --selection top-k.", default="none")]
+Objective = Annotated[str, option(SEARCH, "margin, or corrected-margin: after label priors are subtracted.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would run, and what is finished; only tokenizer and data are loaded.")
+    bool, option(RUNNING, "Say what would run, and what is finished; only tokenizer and data are loaded.", "--dry-run")
 ]
-Verbose = Annotated[bool, typer.Option(help="Show lm-eval's own messages.")]
+Verbose = Annotated[bool, option(RUNNING, "Show lm-eval's own messages.")]
 
 
 def with_settings(*, without: tuple[str, ...] = (), **defaults: Any) -> Callable[[Command], Command]:
@@ -209,7 +295,8 @@ def _beside_settings(names: Sequence[str]) -> Iterator[inspect.Parameter]:
         return entries
 
     config = Annotated[
-        str | None, typer.Option(is_eager=True, callback=read, help="A YAML file with options in lm-eval's names.")
+        str | None,
+        option(RUNNING, "A YAML file with options in lm-eval's names.", default="none", is_eager=True, callback=read),
     ]
     for name, annotation, default in (
         (_TRUST, TrustRemoteCode, False),

@@ -1,27 +1,43 @@
-"""`act-eval profiles`: the published head profiles."""
+"""`act-eval profiles`: head profiles that are published, and those on the hub."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from act_eval.cli.terminal import console
+from act_eval.cli.failures import DEBUG_HELP
+from act_eval.cli.options import HUB, option
+from act_eval.cli.terminal import console, say
+
+_SHOW = "show"
 
 
-def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile's JSON.")] = None) -> None:
-    """List the published head profiles, or show one."""
+class _WithNames(TyperGroup):
+    """Takes the name of a profile for `show NAME`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else [_SHOW, *args])
+
+
+app = typer.Typer(cls=_WithNames, epilog=DEBUG_HELP, invoke_without_command=True)
+
+
+@app.callback()
+def profiles(context: typer.Context) -> None:
+    """List the published head profiles, show one, or share one on the Hugging Face hub.
+
+    Example: act-eval profiles
+    """
+    if context.invoked_subcommand is not None:
+        return
     import pandas as pd
 
-    from act_eval.profiles import ProfileError, published_profiles
+    from act_eval.profiles import published_profiles
     from act_eval.tables import TextTable
 
-    published = published_profiles()
-    if name is not None:
-        if name not in published:
-            raise ProfileError(f"there is no published head profile {name!r}: choose one of {', '.join(published)}.")
-        print(published[name].to_json(), end="")
-        return
     rows = [
         {
             "profile": profile_name,
@@ -30,6 +46,54 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Show this profile'
             "beta": str(profile.settings["beta"]),
             "threshold": str(profile.settings["threshold"]),
         }
-        for profile_name, profile in published.items()
+        for profile_name, profile in published_profiles().items()
     ]
     console.print(TextTable("", pd.DataFrame(rows), ["profile"]).to_terminal())
+
+
+@app.command(epilog=DEBUG_HELP)
+def show(
+    name: Annotated[str, typer.Argument(help="A published name, the path of a JSON file, or hf://user/repo.")],
+) -> None:
+    """Show the JSON of a head profile.
+
+    Example: act-eval profiles show llama-2-7b-chat/mt-bench
+    """
+    from act_eval.profiles import ProfileError, published_profiles, stored_profile
+
+    published = published_profiles()
+    profile = published.get(name) or stored_profile(name)
+    if profile is None:
+        raise ProfileError(
+            f"there is no head profile {name!r}: give the path of a JSON file, hf://user/repo, or one of "
+            f"{', '.join(published)}."
+        )
+    print(profile.to_json(), end="")
+
+
+@app.command(epilog=DEBUG_HELP)
+def push(
+    profile: Annotated[str, typer.Argument(help="The path of a profile, such as the profile.json of a search.")],
+    repository: Annotated[str, typer.Argument(metavar="USER/REPO", help="The repository on the hub; made when missing.")],
+    file: Annotated[
+        str | None,
+        option(HUB, "The profile's name there.", default="model, tasks and number of heads", metavar="NAME.json"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        option(HUB, "What others call the model, where the profile names a path.", default="as the profile says"),
+    ] = None,
+    private: Annotated[bool, option(HUB, "Make the repository private, if it is made here.", "--private")] = False,
+) -> None:
+    """Share a head profile on the Hugging Face hub, with a card that says what it is. Nothing else is written.
+
+    Others then use it as act_profile=hf://USER/REPO, or hf://USER/REPO@REVISION. Writing needs a token: hf auth login.
+
+    Example: act-eval profiles push heads-of-mine/profile.json someone/heads-of-mine
+    """
+    from act_eval.profiles import HeadProfile
+    from act_eval.shared_profiles import push_profile
+
+    shared = HeadProfile.load(profile)
+    pushed = push_profile(shared if model is None else replace(shared, model=model), repository, file, private)
+    say([f"wrote {shared.size} heads and their card: {pushed.url}", f"to use them: act_profile={pushed.name}"])

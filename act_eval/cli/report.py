@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act_eval.cli.options import names, with_settings
+from act_eval.cli.options import CONTENT, OUTPUT, names, option, with_settings
 from act_eval.cli.terminal import console, say, say_written
 from act_eval.errors import SettingError
 
@@ -20,18 +20,23 @@ if TYPE_CHECKING:
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders with lm-eval's results, searched recursively.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the report; the first folder by default.")
+        Path | None, option(OUTPUT, "Folder for the report.", "--output", "-o", default="the first of FOLDERS")
     ] = None,
-    metric: Annotated[str, typer.Option(help="Only these metrics, separated by commas.")] = "",
+    metric: Annotated[str, option(CONTENT, "Only these metrics, separated by commas.", default="all")] = "",
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", help="Only rows where a column matches a pattern: task=mmlu_*, filter=strict-match. Repeat."),
+        option(
+            CONTENT,
+            "Only rows where a column matches a pattern: task=mmlu_*, filter=strict-match. Repeat.",
+            "--filter",
+            default="all",
+        ),
     ] = None,
-    group_by: Annotated[str, typer.Option(help="What is averaged: tasks of each group, tag, all or none.")] = "group",
-    style: Annotated[str | None, typer.Option(help="A matplotlib style, by name or as a file, for the plots.")] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON and nothing else; no file is written.")
-    ] = False,
+    group_by: Annotated[str, option(CONTENT, "What is averaged: tasks of each group, tag, all or none.")] = "group",
+    style: Annotated[
+        str | None, option(OUTPUT, "A matplotlib style, by name or as a file, for the plots.", default="the project's")
+    ] = None,
+    json: Annotated[bool, option(OUTPUT, "Print the report as JSON and nothing else; no file is written.", "--json")] = False,
 ) -> None:
     """Tables, plots and a page of what ACT changed, from results that are there.
 

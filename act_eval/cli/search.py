@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from act_eval.cli.failures import goes_on
-from act_eval.cli.options import Layers, Output, with_settings
+from act_eval.cli.options import SEARCH, Layers, Mode, Objective, Output, Selection, TopK, option, with_settings
 from act_eval.cli.terminal import console, say
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
@@ -20,16 +18,13 @@ def search(
     output: Output,
     model: ModelSettings,
     layers: Layers = None,
-    mode: Annotated[
-        str,
-        typer.Option(help="exact, screened, estimated (13 passes for any number of heads), or auto: exact up to 64 heads."),
-    ] = "auto",
+    mode: Mode = "auto",
     budget: Annotated[
-        float, typer.Option(help="Of screened mode: exact scores cost at most this share of a full pass for each head.")
+        float, option(SEARCH, "Of screened mode: exact scores cost at most this share of a full pass for each head.")
     ] = 0.12,
-    selection: Annotated[str, typer.Option(help="validated (no head without evidence), improving or top-k.")] = "validated",
-    k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
-    objective: Annotated[str, typer.Option(help="margin, or corrected-margin: after label priors are subtracted.")] = "margin",
+    selection: Selection = "validated",
+    k: TopK = None,
+    objective: Objective = "margin",
 ) -> None:
     """Find the heads whose calibration helps, on training documents. A search that was stopped goes on where it was.
 

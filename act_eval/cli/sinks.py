@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from act_eval.cli.failures import goes_on
-from act_eval.cli.options import Layers, Output, with_settings
+from act_eval.cli.options import DOCUMENTS, FIGURES, Output, option, with_settings
 from act_eval.cli.terminal import console, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
@@ -20,13 +18,15 @@ def sinks(
     prompts: PromptSettings,
     output: Output,
     model: ModelSettings,
-    split: Annotated[str, typer.Option(help="evaluation or train.")] = "evaluation",
-    layers: Layers = "all",
+    split: Annotated[str, option(DOCUMENTS, "evaluation or train.")] = "evaluation",
+    layers: Annotated[str | None, option(FIGURES, "Layers to look at: all, or such as 2-30,33.")] = "all",
     document: Annotated[
-        int | None, typer.Option(help="Also show the map of this document of the first task, by its number in the split.")
+        int | None,
+        option(FIGURES, "Also show the map of this document of the first task, by its number in the split.", default="none"),
     ] = None,
     search: Annotated[
-        Path | None, typer.Option(help="Also show the accuracy changes per head of a search: its --output folder.")
+        Path | None,
+        option(FIGURES, "Also show the accuracy changes per head of a search: its --output folder.", default="none"),
     ] = None,
 ) -> None:
     """Show where a model's attention sinks are in the documents of tasks: the paper's figures, with the data behind them.

@@ -5,11 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from act_eval.cli.failures import goes_on
 from act_eval.cli.foreseen import say_foreseen_study
-from act_eval.cli.options import DryRun, Layers, Output, Seeds, names, whole_numbers, with_settings
+from act_eval.cli.options import (
+    CONTROLS,
+    DOCUMENTS,
+    RUNNING,
+    SEARCH,
+    DryRun,
+    Layers,
+    Mode,
+    Objective,
+    Output,
+    Seeds,
+    Selection,
+    TopK,
+    TrackioArgs,
+    WandbArgs,
+    WandbConfigArgs,
+    names,
+    option,
+    tracker_settings,
+    whole_numbers,
+    with_settings,
+)
 from act_eval.cli.report import report_on
 from act_eval.cli.terminal import console
 from act_eval.errors import SettingError
@@ -17,6 +36,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 
 if TYPE_CHECKING:
     from act_eval.study import StudySettings
+    from act_eval.trackers import TrackerSettings
 
 
 @with_settings(without=("seed",), batch_size="8")
@@ -26,24 +46,42 @@ def study(
     prompts: PromptSettings,
     output: Output,
     model: ModelSettings,
-    also: Annotated[str, typer.Option(help="Tasks that are only evaluated, to see what the heads do elsewhere.")] = "",
-    also_limit: Annotated[float | None, typer.Option(help="Documents of each of those; by default as --limit.")] = None,
-    search_tasks: Annotated[str, typer.Option(help="Tasks to search on; by default all that have training documents.")] = "",
-    search_limit: Annotated[int, typer.Option(help="Training documents of each.")] = 100,
+    also: Annotated[
+        str, option(DOCUMENTS, "Tasks that are only evaluated, to see what the heads do elsewhere.", default="none")
+    ] = "",
+    also_limit: Annotated[float | None, option(DOCUMENTS, "Documents of each of those.", default="as --limit")] = None,
+    search_tasks: Annotated[
+        str, option(SEARCH, "Tasks to search on.", default="all of --tasks that have training documents")
+    ] = "",
+    search_limit: Annotated[int, option(SEARCH, "Training documents of each.")] = 100,
     layers: Layers = None,
-    mode: Annotated[str, typer.Option(help="Of the search: exact, screened, estimated, or auto.")] = "auto",
-    objective: Annotated[str, typer.Option(help="Of the search: margin, or corrected-margin.")] = "margin",
-    selection: Annotated[str, typer.Option(help="Of the search: validated, improving or top-k.")] = "validated",
-    k: Annotated[int | None, typer.Option(help="Heads to choose with --selection top-k.")] = None,
-    random_draws: Annotated[int, typer.Option(help="Sets of random heads to compare with.")] = 3,
+    mode: Mode = "auto",
+    objective: Objective = "margin",
+    selection: Selection = "validated",
+    k: TopK = None,
+    random_draws: Annotated[int, option(CONTROLS, "Sets of random heads to compare with.")] = 3,
     seeds: Seeds = "1234",
     dry_run: DryRun = False,
     expect: Annotated[
-        float | None, typer.Option(metavar="POINTS", help="With --dry-run: do the documents suffice to find such a difference?")
+        float | None,
+        option(
+            RUNNING,
+            "With --dry-run: do the documents suffice to find such a difference?",
+            default="not asked",
+            metavar="POINTS",
+        ),
     ] = None,
     pilot: Annotated[
-        Path | None, typer.Option(help="With --expect: a comparison of a few documents, which says how many answers change.")
+        Path | None,
+        option(
+            RUNNING,
+            "With --expect: a comparison of a few documents, which says how many answers change.",
+            default="none: any share of them may",
+        ),
     ] = None,
+    wandb_args: WandbArgs = "",
+    wandb_config_args: WandbConfigArgs = "",
+    trackio_args: TrackioArgs = "",
 ) -> None:
     """Search for heads, compare them with the baseline and with controls, and say what comes of it.
 
@@ -74,13 +112,16 @@ def study(
     for name, value in (("expect", expect), ("pilot", pilot)):
         if value is not None:
             raise SettingError(name, "goes with --dry-run, which says what documents would show: give both.")
-    study_and_report(settings, output)
+    study_and_report(settings, output, tracker_settings(wandb_args, wandb_config_args, trackio_args))
 
 
-def study_and_report(settings: StudySettings, output: Path) -> None:
-    """Run a study, or what is left of it, and report on it."""
+def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSettings | None = None) -> None:
+    """Run a study, or what is left of it, report on it, and log it where trackers are named."""
     from act_eval.study import run_study
+    from act_eval.trackers import TrackerSettings, tracking
 
-    finished = run_study(settings, output, console)
-    if finished is not None:
-        report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
+    with tracking(trackers or TrackerSettings()) as runs:
+        finished = run_study(settings, output, console)
+        if finished is not None:
+            report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
+            runs.log(output, finished.has)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from act_eval.cli.failures import goes_on
 from act_eval.cli.foreseen import say_foreseen
-from act_eval.cli.options import DryRun, Output, Seeds, whole_numbers, with_settings
+from act_eval.cli.options import GRID, OUTPUT, DryRun, Output, Seeds, option, whole_numbers, with_settings
 from act_eval.cli.terminal import console, say_written
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
@@ -21,11 +19,11 @@ def sweep(
     output: Output,
     vary: Annotated[
         list[str],
-        typer.Option(help="What varies, an argument of act-hf without act_: beta=0,0.2,0.4 or method=act,boost. Repeat."),
+        option(GRID, "What varies, an argument of act-hf without act_: beta=0,0.2,0.4 or method=act,boost. Repeat."),
     ],
     model: ModelSettings,
     metric: Annotated[
-        str | None, typer.Option(help="What tables and plots show; by default the metric that most tasks have.")
+        str | None, option(OUTPUT, "What tables and plots show.", default="the metric that most tasks have")
     ] = None,
     seeds: Seeds = "1234",
     dry_run: DryRun = False,

@@ -10,9 +10,14 @@ from act_eval.cli.terminal import console, say
 
 
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Show a prompt of this task; its dataset is loaded.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show a prompt of this task; its dataset is loaded.", show_default="list all tasks")
+    ] = None,
 ) -> None:
-    """List the project's tasks and groups, or show one task's prompt."""
+    """List the project's tasks and groups, or show one task's prompt.
+
+    Example: act-eval tasks demo_topic
+    """
     import pandas as pd
 
     from act_eval.harness.tasks import describe_tasks, example_prompt

@@ -20,7 +20,7 @@ from act_eval.files import files_below
 from act_eval.harness.checkpoint_files import Stamps
 from act_eval.harness.what_ran import package_versions
 from act_eval.planned_runs import IDENTITY_KEY
-from act_eval.profiles import HeadProfile
+from act_eval.profiles import stored_profile
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def identity_of(run: Run, task: Mapping[str, Any], what_ran: Mapping[str, Any]) 
         task: see `describe_task`.
         what_ran: see `harness.what_ran.what_ran`.
     """
-    profile = str(run.arguments.profile)
-    digest = HeadProfile.load(profile).content_hash if Path(profile).is_file() else None
+    profile = stored_profile(run.arguments.profile)
+    digest = None if profile is None else profile.content_hash
     return {"asked": run.asked, "profile": digest, "tasks": {run.task: dict(task)}, **what_ran}
 
 

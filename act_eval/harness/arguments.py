@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError
 from act_eval.methods.registry import available_methods, make_method
-from act_eval.profiles import HeadProfile, normalize_name
+from act_eval.profiles import HeadProfile, normalize_name, stored_profile
 
 _PREFIX = "act_"
 _SETTINGS = {setting.name: setting.default for setting in fields(ACT) if setting.name in ACT.setting_names()}
@@ -110,11 +109,11 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
         raise InputError(
             f"{arguments.without_effect} changes nothing, so ACT would be the baseline itself: choose other values."
         )
-    profile = arguments.profile
-    if isinstance(profile, str) and os.path.isfile(profile) and not HeadProfile.load(profile).size:
+    stored = stored_profile(arguments.profile)
+    if stored is not None and not stored.size:
         raise InputError(
-            f"the head profile {profile} names no head, so it is the baseline itself: choose another profile, or search on "
-            "more documents if it is of a search that found evidence for none."
+            f"the head profile {arguments.profile} names no head, so it is the baseline itself: choose another profile, or "
+            "search on more documents if it is of a search that found evidence for none."
         )
     return arguments, baseline_of(arguments)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from act_eval.attention.act import ACT
+from act_eval.hub_files import is_hub_name, read_hub_file, short_hub_name
 from act_eval.profiles import HeadProfile
 
 _LONGEST_PROFILE = 20
@@ -20,6 +21,8 @@ def act_identity(act: ACT, profile: HeadProfile) -> dict[str, Any]:
 def recorded_act(act: ACT, profile: HeadProfile, profile_name: str) -> dict[str, Any]:
     """Collect what results say of ACT: `act_identity` with the method's parameters apart, the heads, and all of it in one line.
 
+    Of a profile on the hub they also say the commit, since a branch moves.
+
     Args:
         act: with all settings.
         profile: the heads that are calibrated.
@@ -31,6 +34,7 @@ def recorded_act(act: ACT, profile: HeadProfile, profile_name: str) -> dict[str,
         **settings,
         "parameters": parameters,
         "profile": profile_name,
+        **({"profile_commit": read_hub_file(profile_name).commit} if is_hub_name(profile_name) else {}),
         "num_heads": profile.size,
         "heads": {str(layer): list(heads) for layer, heads in profile.heads.items() if heads},
         "text": settings_text(act, profile, profile_name),
@@ -40,13 +44,15 @@ def recorded_act(act: ACT, profile: HeadProfile, profile_name: str) -> dict[str,
 def settings_text(act: ACT, profile: HeadProfile, profile_name: str) -> str:
     """Describe the ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`, or `baseline`.
 
-    A profile file is named by its last two path components and by its content's hash, since files change; a long list of heads
-    by its beginning and its hash.
+    A profile file, here or on the hub, is named by the last two parts of its path and by its content's hash, since files
+    change; a long list of heads by its beginning and its hash.
     """
     if act.calibration.changes_nothing or not profile.size:
         return "baseline"
     name, digest = profile_name, profile.content_hash[:8]
-    if name.endswith(".json"):
+    if is_hub_name(name):
+        name = f"{short_hub_name(name)} {digest}"
+    elif name.endswith(".json"):
         name = f"{'/'.join(Path(name).parts[-2:])} {digest}"
     elif len(name) > _LONGEST_PROFILE:
         name = f"{name[: _LONGEST_PROFILE - 3]}... {digest}"

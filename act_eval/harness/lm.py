@@ -46,7 +46,7 @@ from act_eval.harness.checkpoints import (
 from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
-from act_eval.harness.processes import is_first_process, shared_processes
+from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
 from act_eval.harness.recorded_answers import RecordedAnswers
 from act_eval.harness.request_progress import RequestProgress, no_progress, request_bar
 from act_eval.harness.requests import (
@@ -64,7 +64,8 @@ from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_c
 from act_eval.harness.settings import check_evaluation_batch_size
 from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
-from act_eval.profiles import HeadProfile
+from act_eval.hub_files import is_hub_name
+from act_eval.profiles import HeadProfile, ProfileError
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ class ACTLM(HFLM):
     Args:
         pretrained: as for `hf`: a name, a path or a ready model. By default the embedded demo model.
         act_profile: the heads to calibrate: `auto` (the list published for this checkpoint, else nearly all heads), `all`,
-            `none`, a published name, a path to a JSON file, or heads inline (`2:8+13;5:1`).
+            `none`, a published name, a path to a JSON file, its name on the hub (`hf://user/repo`), or heads inline
+            (`2:8+13;5:1`).
         needs_chat_template: whether to refuse a tokenizer without a chat template, or the name of the one that it must have.
         kwargs: the settings of `ACT` with `act_` before their names, such as `act_beta`; everything else goes to `hf`. Where
             there is no CUDA device, the default `device` is the CPU.
@@ -126,11 +128,17 @@ class ACTLM(HFLM):
             logger.warning("No pretrained= was given: this is the embedded demo model, which knows only its own small world.")
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self._check_heads_are_those_of_all()
         self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
         self.known_what_ran: dict[str, Any] | None = None
         self.recorded_answers: RecordedAnswers | None = None
         self._packs_well: dict[str, bool] = {}
         self.progress: RequestProgress = request_bar
+
+    def _check_heads_are_those_of_all(self) -> None:
+        """Raise ProfileError where a branch on the hub moved while several processes looked the profile up."""
+        if is_hub_name(self.arguments.profile) and same_for_all(self.profile.content_hash) != self.profile.content_hash:
+            raise ProfileError(f"{self.arguments.profile} has changed while the processes started: start them again.")
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""

@@ -29,7 +29,7 @@ from act_eval.mt_bench.folder import ComparisonFolder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.questions import TURNS, Question, first_of_each_category
-from act_eval.profiles import HeadProfile
+from act_eval.profiles import stored_profile
 from act_eval.progress import StageProgress, stage_progress
 
 Temperatures = Literal["greedy", "category"]
@@ -184,13 +184,13 @@ def _same_files(settings: AnswerSettings, folder: ComparisonFolder, model_ids: I
 
 
 def _model_id(model_name: str, arguments: ACTArguments) -> str:
-    """A name that differs where answers may differ: for ACT it holds a hash of all settings, and of a profile file's heads."""
+    """A name that differs where answers may differ: for ACT it holds a hash of all settings, and of the heads of a file."""
     if arguments.profile == "none":
         return f"{model_name}-baseline"
     content = arguments.model_args
-    profile = str(arguments.profile)
-    if os.path.isfile(profile):
-        content["act_profile"] = HeadProfile.load(profile).content_hash
+    profile = stored_profile(arguments.profile)
+    if profile is not None:
+        content["act_profile"] = profile.content_hash
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
     return f"{model_name}-act-{digest[:8]}"
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.harness.settings import PromptSettings
+from act_eval.harness.what_ran import in_json, without_placement
 from act_eval.profiles import HeadProfile
 from act_eval.search.heads import Head, profile_from_heads
 from act_eval.search.identity import SearchIdentity
@@ -211,6 +213,7 @@ def make_profile(
         "mode": identity.mode,
         "objective": settings.objective,
         "selection": settings.selection if settings.k is None else f"top-{settings.k}",
+        **({"budget": settings.budget} if identity.mode == "screened" else {}),
         "layers_searched": list(space.layers),
         "tasks": dict(identity.splits),
         "documents": dict(documents),
@@ -225,10 +228,13 @@ def make_profile(
         columns = ["heads", "chosen", "documents", "accuracy_change", "margin_change"]
         provenance["heads_together"] = head_sets[columns].round(6).to_dict("records")
         provenance["evidence"] = None if gain is None else _rounded(asdict(gain))
-    name = settings.model.model_args.get("pretrained")
+    model_args = in_json(without_placement(settings.model.without_act))
+    name = model_args.pop("pretrained", None)
+    if model_args:
+        provenance["model_args"] = model_args
     return HeadProfile(
         profile_from_heads(chosen).heads,
-        model=str(name) if name is not None else "act-eval-demo",
+        model=str(name) if name is not None else DEMO_MODEL_NAME,
         num_layers=space.num_layers,
         num_heads=space.num_heads,
         settings=settings.act.settings,

@@ -7,6 +7,7 @@ from typing import Annotated
 import pytest
 import typer
 import yaml
+from helpers.program import context_of, every_command
 from typer.testing import CliRunner
 
 from act_eval.cli.app import app
@@ -71,16 +72,6 @@ def test_every_field_of_the_shared_settings_has_an_option():
     assert set(SHARED) == {field.name for settings in (ModelSettings, PromptSettings) for field in fields(settings)}
 
 
-def every_command(group=None, path=()):
-    """(path, command) of all commands of the program."""
-    group = typer.main.get_command(app) if group is None else group
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from every_command(command, (*path, name))
-        else:
-            yield (*path, name), command
-
-
 OPTIONS = [
     (path, parameter.name, option)
     for path, command in every_command()
@@ -88,16 +79,6 @@ OPTIONS = [
     for option in (*parameter.opts, *parameter.secondary_opts)
     if option.startswith("--") and "-" in option.removeprefix("--")
 ]
-
-
-def context_of(path, arguments):
-    """The context of a command, its command line read and nothing run."""
-    program = typer.main.get_command(app)
-    context = program.make_context("act-eval", list(path), resilient_parsing=True)
-    for name in path[:-1]:
-        program = program.commands[name]
-        context = program.make_context(name, [], parent=context, resilient_parsing=True)
-    return program.commands[path[-1]].make_context(path[-1], arguments, parent=context, resilient_parsing=True)
 
 
 @pytest.mark.parametrize(("path", "name", "option"), OPTIONS, ids=[f"{' '.join(path)} {option}" for path, _, option in OPTIONS])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.runs import read_samples
+from helpers.stand_in_trackers import stand_in_for_wandb
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -24,6 +25,7 @@ from act_eval.study import StudySettings, foresee_study, run_study
 from act_eval.study import run as run_module
 from act_eval.study.plan import plan_study
 from act_eval.study_record import STUDY_FILE, read_study
+from act_eval.trackers import TrackerSettings, tracking
 
 pytestmark = pytest.mark.tier("model")
 
@@ -353,3 +355,20 @@ def test_options_that_do_not_go_together(tmp_path, options, message):
     result = CliRunner().invoke(cli.app, [*COMMAND, "--output", str(tmp_path), *options])
     assert isinstance(result.exception, InputError)
     assert message in str(result.exception)
+
+
+def test_trackers_get_the_verdict_and_every_variant(finished, findings, monkeypatch):
+    record = stand_in_for_wandb(monkeypatch)
+    with tracking(TrackerSettings({"project": "act"})) as trackers:
+        trackers.log(finished, lambda content: True)
+    assert record.summary["verdict"] == findings.verdict.headline
+    assert record.summary["verdict_text"] == " ".join(findings.verdict.sentences)
+    table = findings.table.set_index("task")
+    for task in ("demo_topic", "demo_choice"):
+        assert record.logged[f"{task}.heads-found/acc_delta"] == pytest.approx(table.loc[task, "delta"])
+        assert record.logged[f"{task}.all-heads/acc_delta"] == pytest.approx(table.loc[task, "all_heads_delta"])
+        assert record.logged[f"{task}.heads-found-switched-off/acc_delta"] == pytest.approx(
+            table.loc[task, "switched_off_delta"]
+        )
+        assert {f"{task}.{variant}/acc" for variant in ("baseline", "random-heads-1", "random-heads-2")} < set(record.logged)
+    assert "demo_sentiment.heads-found/acc_delta" in record.logged
