@@ -7,7 +7,7 @@ MATRIX := oldest newest
 PYTEST := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_hub_profiles.py test_registration.py compare test_trouble.py
 
-.PHONY: setup demo test test-fast test-real test-matrix lint style types layers forms actionlint dist clean
+.PHONY: setup demo test test-fast test-real test-matrix docs lint style types layers forms actionlint dist clean
 .PRECIOUS: .venv-%/.installed
 
 # All that a change needs: the package in .venv, tests, lint, and the checks before each commit.
@@ -39,6 +39,10 @@ test-%: .venv-%/.installed
 	$(@D)/bin/pip install --quiet $$(grep '^torch==' $<)
 	$(@D)/bin/pip install --quiet --constraint $< --editable '.[test]'
 	touch $@
+
+# The site, into site/; a link or a name that leads nowhere ends the build.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # `make --keep-going lint` goes on after a failure.
 lint: style types layers forms
@@ -88,5 +92,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(DEMO_OUTPUT) dist
+	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(DEMO_OUTPUT) dist site

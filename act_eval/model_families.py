@@ -55,7 +55,7 @@ def to_json(families: list[CheckedFamily]) -> str:
 
 
 def to_markdown(families: list[CheckedFamily]) -> str:
-    """The table in the README."""
+    """The table in the documentation (`docs/models.md`)."""
     rows = ["| family | transformers class | attention | since | checked | |", "|---|---|---|---|---|---|"]
     for family in families:
         cells = (family.family, f"`{family.model}`", family.attention, family.since, checked_by(family), family.note)

@@ -195,7 +195,7 @@ def code_for_users():
         for cell in json.loads(path.read_text())["cells"]:
             if cell["cell_type"] == "code":
                 yield path.name, "".join(line for line in cell["source"] if not line.startswith("%"))
-    for path in ROOT.glob("*.md"):
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
         for code in re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE):
             yield path.name, code
 

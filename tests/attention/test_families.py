@@ -13,16 +13,12 @@ from helpers.reference import naive_act
 from act_eval.attention.act import ACT
 from act_eval.attention.model_structure import UnsupportedModelError, attention_layers, check_supported
 from act_eval.errors import InputError
-from act_eval.model_families import CHECKS, CheckedFamily, checked_families, to_json, to_markdown
+from act_eval.model_families import CHECKS, CheckedFamily, checked_families, to_json
 from act_eval.profiles import ProfileError
 
 pytestmark = pytest.mark.tier("slow")
 
 ROOT = Path(__file__).parents[2]
-README_MARKS = (
-    "<!-- models: written by pytest tests/attention/test_families.py --write-models -->\n",
-    "<!-- end of models -->\n",
-)
 
 passed: dict[str, list[str]] = {}
 models: dict[str, transformers.PreTrainedModel] = {}
@@ -197,11 +193,6 @@ def test_the_table_of_models_is_what_this_run_gave(request):
     ]
     if request.config.getoption("--write-models"):
         (ROOT / "act_eval" / "model_families.json").write_text(to_json(table), encoding="utf-8")
-        before, rest = (ROOT / "README.md").read_text(encoding="utf-8").split(README_MARKS[0])
-        after = rest.split(README_MARKS[1])[1]
-        (ROOT / "README.md").write_text(
-            before + README_MARKS[0] + to_markdown(table) + README_MARKS[1] + after, encoding="utf-8"
-        )
     written = {entry.family: entry for entry in checked_families()}
     for entry in table:
         # GPT-J loads with another backend from transformers 5.24 on.
@@ -210,4 +201,3 @@ def test_the_table_of_models_is_what_this_run_gave(request):
         )
     if len(ran) == len(FAMILIES):
         assert [entry.family for entry in checked_families()] == [family.name for family in FAMILIES]
-    assert to_markdown(checked_families()) in (ROOT / "README.md").read_text(encoding="utf-8")
