@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from filelock import FileLock
 from lm_eval._cli import HarnessCLI
 from lm_eval.tasks import TaskManager
 
@@ -472,3 +473,15 @@ def test_whoever_reads_the_output_may_stop(run, monkeypatch):
     monkeypatch.setattr("act_eval.profiles.published_profiles", fail)
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     assert run("profiles") == (1, "")
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_a_folder_that_another_command_writes_to(run, tmp_path, monkeypatch, command):
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("a model is loaded"))
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):
+        code, errors = run(ASKING[command])
+    assert code == 2
+    assert one_line(errors) == (
+        "act-eval: another command is writing to out: wait until it has finished, or choose another folder."
+    )
