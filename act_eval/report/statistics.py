@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from act_eval.report.aggregation import MEAN
 from act_eval.report.intervals import (
@@ -145,7 +144,7 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     names = zip(table["task"], table["metric"], strict=True)
     table["higher_is_better"] = [name not in pairing.lower_is_better for name in names]
     for _, family in table[table["p"].notna()].groupby(_FAMILY):
-        table.loc[family.index, "p_holm"] = multipletests(family["p"], method="holm")[1]
+        table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(float))
     return _with_noise(table, pairing.noise)
 
 
@@ -366,6 +365,21 @@ def _for_power(drawn: DrawnDifferences, unseen: float) -> TaskDocuments:
         changed = int((documents.baseline != documents.calibrated).sum())
         return TaskDocuments(n, discordance=expected_discordance(changed, n, unseen))
     return TaskDocuments(n, variance=n * float(drawn.deltas(unseen).var()))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Correct the p of several tests for their number (Holm 1979).
+
+    What statsmodels' `multipletests` gives, which collects garbage each time: in a program that has a model loaded, that takes
+    longer than all else in a report.
+
+    Args:
+        p: float `[tests]`.
+    """
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return corrected
 
 
 def exact_mcnemar(only_baseline: int, only_act: int) -> float:
