@@ -28,6 +28,7 @@ from torch.utils import collect_env
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from act_eval.harness.tasks import tasks_path
+from act_eval.plotting import Plot
 
 # The same examples in every run, and none that has to be found or tried in time.
 hypothesis.settings.register_profile(
@@ -87,6 +88,19 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
         yield
     logger.handlers[:], level, logger.propagate = kept
     logger.setLevel(level)
+
+
+@pytest.fixture
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands end with their runs: a report takes longer than these, and tests of what runs do not look at it."""
+    for command in ("compare", "study"):
+        monkeypatch.setattr(f"act_eval.cli.{command}.report_on", lambda *_, **__: None)
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write texts and tables alone: drawing takes longer than all else, and few tests look at it."""
+    monkeypatch.setattr(Plot, "write_figure", lambda *_, **__: [])
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.dying import run_until_killed
 from helpers.pets import write_pets
+from helpers.processes import run_program
 from helpers.runs import read_samples
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -77,6 +78,7 @@ def test_lm_evals_own_files(finished):
     assert (finished / "comparison.md").is_file()
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_a_task_with_requests_that_cannot_be_run_does_not_stop_the_others(tmp_path, monkeypatch):
     def without_food(lm, context, continuation):
@@ -95,6 +97,7 @@ def test_a_task_with_requests_that_cannot_be_run_does_not_stop_the_others(tmp_pa
     assert identities(tmp_path) == EVERY_CELL
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.tier("slow")
 def test_the_demo_is_a_study(tmp_path):
     output = tmp_path / "demo"
@@ -114,6 +117,7 @@ def test_the_demo_is_a_study(tmp_path):
     assert "all (32 heads)" in text
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.tier("slow")
 def test_seeds_are_averaged(tmp_path):
     arguments = ["compare", "--tasks", "demo_topic", "--limit", "10", "--batch-size", "10", "--device", "cpu", *MODEL_ARGS]
@@ -135,12 +139,14 @@ def test_seeds_are_averaged(tmp_path):
     assert f"{(means[32, 0] + means[32, 42]) / 2:.3f} ±" in (tmp_path / "comparison.md").read_text()
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
     assert "4 of 4 runs are finished" in compare(finished)
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.tier("slow")
 def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     original, scored = ACTLM._score_contexts, []
@@ -182,6 +188,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.usefixtures("without_plots")
 class TestWhatHasChanged:
     """Finished runs count only for what gave them; else they run again, a line says why, and nothing is deleted."""
 
@@ -243,6 +250,7 @@ def accuracy(doc, results):
         model.lm_head.weight.data *= factor
         model.save_pretrained(world / "model")
 
+    @pytest.mark.usefixtures("without_reports")
     @pytest.mark.tier("slow")
     @pytest.mark.parametrize("what", CHANGES)
     def test_it_runs_again(self, world, what):
@@ -256,6 +264,7 @@ def accuracy(doc, results):
         assert len(after) == 4
         assert "2 of 2 runs are finished" in self.run(world)
 
+    @pytest.mark.usefixtures("without_reports")
     @pytest.mark.tier("slow")
     def test_nothing_that_counts_has_changed(self, world):
         """Another time of a file, and examples that no prompt shows."""
@@ -270,6 +279,7 @@ def accuracy(doc, results):
         self.edit(world / "examples.jsonl", "red", "old")
         return self.run(world, "--num-fewshot", "1")
 
+    @pytest.mark.usefixtures("without_reports")
     def test_the_weights_are_read_once(self, world, monkeypatch):
         """Not for every run, since that takes seconds for a large model."""
         read = []
@@ -292,6 +302,7 @@ def accuracy(doc, results):
         assert self.comparison(world) == first
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_other_settings_are_other_cells(tmp_path):
     compare(tmp_path, "--limit", "4")
@@ -299,6 +310,7 @@ def test_other_settings_are_other_cells(tmp_path):
     assert identities(tmp_path) == sorted([*EVERY_CELL, ("demo_choice", "0:1"), ("demo_topic", "0:1")])
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_a_changed_profile_file_is_another_cell(tmp_path):
     profile, output = tmp_path / "mine.json", tmp_path / "output"
@@ -348,7 +360,7 @@ def test_a_task_name_leads_nowhere_else(tmp_path, monkeypatch):
 
 @pytest.mark.tier("process")
 def test_report_of_a_folder(finished, tmp_path):
-    result = act_eval("report", finished, "--output", tmp_path)
+    result = run_program("report", finished, "--output", tmp_path)
     assert result.returncode == 0
     assert "demo_choice" in result.stdout
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
@@ -356,15 +368,15 @@ def test_report_of_a_folder(finished, tmp_path):
 
 @pytest.mark.tier("process")
 @pytest.mark.parametrize(
-    "arguments",
+    ("program", "arguments"),
     [
-        ["report", "no-such-folder"],
-        ["profiles", "no-such-profile"],
-        ["compare", "--tasks", "demo_choice", "--output", "x", "--model-args", "act_threshold=0.1,act_alpha=5"],
+        (act_eval, ["report", "no-such-folder"]),
+        (act_eval, ["profiles", "no-such-profile"]),
+        (run_program, ["compare", "--tasks", "demo_choice", "--output", "x", "--model-args", "act_threshold=0.1,act_alpha=5"]),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments):
-    result = act_eval(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, program, arguments):
+    result = program(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("act-eval: ")
     assert "Traceback" not in result.stderr
@@ -482,6 +494,7 @@ def test_a_profile_without_heads_is_refused(tmp_path, monkeypatch):
         compare(tmp_path / "results", "--model-args", f"act_profile={tmp_path / 'empty.json'}")
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_runs_that_were_asked_otherwise_are_other_runs(tmp_path, monkeypatch):
     """What shapes prompts or answers of a task counts; what does not, such as how to generate where nothing is, does not."""

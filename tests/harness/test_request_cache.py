@@ -16,7 +16,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.settings import PromptSettings
 
-pytestmark = pytest.mark.tier("slow")
+pytestmark = [pytest.mark.tier("slow"), pytest.mark.usefixtures("without_reports")]
 
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
 
