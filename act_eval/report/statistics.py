@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -352,9 +353,15 @@ def _power(tasks: Sequence[DrawnDifferences], weights: np.ndarray) -> dict[str, 
             "detectable": detectable_difference(n, discordance),
             "n_for_one_point": needed_documents(ONE_POINT, discordance),
         }
-    result = {"detectable": detectable_average(asked, weights)}
-    if all(task.documents.are_shares for task in tasks):
-        result["n_for_one_point"] = needed_documents_of_average(ONE_POINT, asked, weights)
+    return _power_of_average(tuple(asked), tuple(weights), all(task.documents.are_shares for task in tasks))
+
+
+@cache  # averages are asked about again beside those after label priors are corrected
+def _power_of_average(tasks: tuple[TaskDocuments, ...], weights: tuple[float, ...], are_shares: bool) -> dict[str, float]:
+    """`_power` of an average, or of a task whose scores are not all 0 or 1."""
+    result = {"detectable": detectable_average(tasks, weights)}
+    if are_shares:
+        result["n_for_one_point"] = needed_documents_of_average(ONE_POINT, tasks, weights)
     return result
 
 

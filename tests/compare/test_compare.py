@@ -1,7 +1,6 @@
 """act-eval compare, report, run, demo and profiles, as users call them."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from helpers.dying import run_until_killed
+from helpers.own_tasks import leave_out_lm_evals_tasks
 from helpers.pets import write_pets
-from helpers.processes import run_program
+from helpers.processes import LM_EVAL, run_program, run_programs
 from helpers.runs import read_samples
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -99,10 +99,12 @@ def test_a_task_with_requests_that_cannot_be_run_does_not_stop_the_others(tmp_pa
 
 @pytest.mark.usefixtures("without_plots")
 @pytest.mark.tier("slow")
-def test_the_demo_is_a_study(tmp_path):
+def test_the_demo_is_a_study(tmp_path, monkeypatch):
     output = tmp_path / "demo"
-    first, second = (CliRunner().invoke(cli.app, ["demo", "--limit", "4", "--output", str(output)]) for _ in range(2))
-    assert (first.exception, second.exception) == (None, None)
+    command = ["demo", "--limit", "4", "--output", str(output)]
+    CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    monkeypatch.setattr("act_eval.cli.study.report_on", lambda *_, **__: None)
+    second = CliRunner().invoke(cli.app, command, catch_exceptions=False)
     profile = HeadProfile.load(str(output / "search" / "profile.json"))
     assert profile.size == 4
     assert set(profile.provenance["tasks"].values()) == {"train"}
@@ -333,7 +335,7 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--model-args", "act_head_share=0"], "act_head_share=0 changes nothing"),
         (["--model-args", "act_sink_share=0,act_beta=1"], "act_sink_share=0, act_beta=1 changes nothing"),
         (["--model-args", "act_method=temperature,act_theta=1"], "act_theta=1 changes nothing"),
-        pytest.param(["--tasks", "no_such_task"], "no_such_task", marks=pytest.mark.tier("slow")),  # lm-eval's own are indexed
+        (["--tasks", "no_such_task"], "no_such_task"),
         (["--tasks", ","], "no task was named"),
         (["--model-args", "act_profile=none"], "baseline itself"),
         (["--model-args", "act_profile= NONE"], "baseline itself"),
@@ -341,6 +343,7 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--seeds", "1,2", "--num-fewshot", "0"], "several seeds give the same prompts"),
     ],
 )
+@pytest.mark.usefixtures("without_lm_evals_tasks")
 def test_bad_input_before_the_model_is_loaded(tmp_path, monkeypatch, arguments, culprit):
     monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(InputError, match=culprit):
@@ -371,7 +374,7 @@ def test_report_of_a_folder(finished, tmp_path):
     ("program", "arguments"),
     [
         (act_eval, ["report", "no-such-folder"]),
-        (act_eval, ["profiles", "no-such-profile"]),
+        (run_program, ["profiles", "no-such-profile"]),
         (run_program, ["compare", "--tasks", "demo_choice", "--output", "x", "--model-args", "act_threshold=0.1,act_alpha=5"]),
     ],
 )
@@ -394,17 +397,18 @@ def test_a_folder_that_cannot_be_made(finished, tmp_path, monkeypatch):
 
 @pytest.mark.tier("process")
 def test_profiles():
-    listing = act_eval("profiles").stdout
+    listing = run_program("profiles").stdout
     assert "llama-2-7b-chat/classification" in listing
     assert json.loads(act_eval("profiles", "llama-2-7b-chat/mt-bench").stdout)["model"]["layers"] == 32
 
 
 @pytest.mark.tier("process")
 def test_run_is_lm_eval_with_the_projects_tasks(tmp_path):
-    result = act_eval(
+    result = run_program(
         *("run", "--model_args", "act_profile=all,act_alpha=5", "--tasks", "act_demo", "--limit", "4", "--device", "cpu"),
         *("--batch_size", "4", "--output_path", tmp_path, "--log_samples"),
         cwd=tmp_path,
+        prepare=leave_out_lm_evals_tasks,
     )
     assert result.returncode == 0, result.stderr
     assert re.search(r"\|\s*- demo_choice\s*\|", result.stdout)
@@ -455,16 +459,14 @@ def answers(folder):
 class TestTwoProcesses:
     """With an odd number of documents, so that the processes have different numbers of them."""
 
-    def launch(self, *command):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command = [sys.executable, "-m", *launcher, "-m", *map(str, command)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert result.returncode == 0, result.stderr
-        return result
+    def launch(self, *arguments, **options):
+        """All that the processes print."""
+        results = run_programs(2, *arguments, **options)
+        assert [result.returncode for result in results] == [0, 0], results
+        return "".join(result.stdout for result in results), "".join(result.stderr for result in results)
 
     def test_compare(self, finished, tmp_path):
-        output = self.launch("act_eval", *ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path).stdout
+        output, _ = self.launch(*ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path)
         assert output.count("comparison.csv") == 1
         assert output.count("[1/4] demo_choice") == 1
         one, two = answers(finished), answers(tmp_path)
@@ -474,13 +476,15 @@ class TestTwoProcesses:
 
     def test_lm_eval(self, finished, tmp_path):
         arguments = ["--include_path", tasks_path(), "--tasks", "demo_choice", "--limit", 11, "--batch_size", 4]
-        result = self.launch(
-            *["lm_eval", "--model", "act-hf", "--model_args", MODEL_ARGS[1], *arguments],
+        _, errors = self.launch(
+            *["--model", "act-hf", "--model_args", MODEL_ARGS[1], *arguments],
             *["--log_samples", "--output_path", tmp_path],
+            prepare=leave_out_lm_evals_tasks,
+            program=LM_EVAL,
         )
         # Of 11 documents with 4 choices, the process that shows its progress has 6.
-        assert "24/24" in result.stderr
-        assert "44/44" not in result.stderr
+        assert "24/24" in errors
+        assert "44/44" not in errors
         one, two = answers(finished), answers(tmp_path)
         assert set(two) == {("demo_choice", True, document) for document in range(11)}
         for key, values in two.items():

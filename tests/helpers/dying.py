@@ -89,4 +89,3 @@ def _count_passes(command: Callable[[Path], object], output: Path, last: int | N
     points = Points(output, last, passes_alone=True)
     command(output)
     sender.send(points.forward_passes)
-

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from helpers.dying import run_until_killed
 from helpers.processes import run_program
+from helpers.thorough import thorough
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -329,11 +330,15 @@ GRIDS = {
     "one axis": axes(alpha=(3, 5, 7)),
     "one axis of names": axes(method=("act", "remove", "boost", "temperature")),
     "beta and method": axes(beta=(0, 0.2, 0.4, 0.6, 0.8, 1), method=("act", "to-first-token", "remove", "temperature")),
-    "four axes": axes(
-        threshold=(0.05, 0.1, 0.2), sink_share=(0, 0.4, 1), method=("act", "remove"), keep=("first-sink", "first-token")
-    ),
+    "four axes": axes(threshold=(0.05, 0.2), sink_share=(0, 1), method=("act", "remove"), keep=("first-sink", "first-token")),
     "long names": axes(profile=("2:8+13;5:1;7:1+2+3+4+5+6+7+8+9", "1:1+2+3+4+5+6+7+8", "all"), beta=(0.1, 0.3)),
 }
+MANY_PANELS = {
+    "more of four axes": axes(
+        threshold=(0.05, 0.1, 0.2), sink_share=(0, 0.4, 1), method=("act", "remove"), keep=("first-sink", "first-token")
+    )
+}
+GRIDS |= dict(thorough(*MANY_PANELS.items()))
 
 
 @pytest.mark.tier("slow")
