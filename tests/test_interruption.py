@@ -9,6 +9,7 @@ import pytest
 from helpers.dying import Points
 from helpers.processes import quick_processes
 from helpers.runs import samples_file
+from helpers.thorough import THOROUGH
 from rich.console import Console
 
 from act_eval.compare import ComparisonSettings, run_comparison
@@ -21,7 +22,7 @@ from act_eval.study import StudySettings, run_study
 
 pytestmark = pytest.mark.tier("process")
 
-KILLS = 7
+KILLS = 7 if THOROUGH else 3
 TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
 MODEL_ARGS = {"act_alpha": 5, "dtype": "float32"}
 MODEL, PROMPTS = ModelSettings(MODEL_ARGS, device="cpu", batch_size=4), PromptSettings(TASKS, limit=6)

@@ -8,14 +8,12 @@ import shutil
 import sys
 from pathlib import Path
 
-import lm_eval.tasks
 import pytest
 import torch
 import transformers
 import yaml
 from filelock import FileLock
 from lm_eval._cli import HarnessCLI
-from lm_eval.tasks import TaskManager
 
 from act_eval.cli.app import main
 from act_eval.demo import MODEL_PATH
@@ -87,16 +85,9 @@ def places(tmp_path_factory):
 
 
 @pytest.fixture
-def run(places, tmp_path, monkeypatch, capfd):
+def run(places, tmp_path, monkeypatch, capfd, without_lm_evals_tasks):
     """Run the program in a folder of its own: its exit code and what it printed to stderr."""
 
-    class Manager(TaskManager):
-        """Without lm-eval's own tasks, which take many seconds to index."""
-
-        def __init__(self, include_path=None, include_defaults=True, **options):
-            super().__init__(include_path=include_path, include_defaults=False, **options)
-
-    monkeypatch.setattr(lm_eval.tasks, "TaskManager", Manager)
     monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest keep warnings away from stderr
     monkeypatch.chdir(tmp_path)
 

@@ -18,7 +18,7 @@ from act_eval import plotting
 from act_eval.plotting import colour_and_marker, text_width, wrapped
 from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
-from act_eval.report.plots import make_plots, plot_improvement, write_plots
+from act_eval.report.plots import make_plots, plot_heat_map, plot_improvement, write_plots
 from act_eval.report.tables import latex, markdown, overview, print_tables
 
 pytestmark = pytest.mark.tier("unit")
@@ -122,12 +122,12 @@ class TestPlots:
                 assert overlapping(figure) == ([], []), plot
 
     def test_models_have_short_names(self):
-        figures = make_plots(REPORTS["8 models"])
-        labels = [label.get_text() for label in figures["improvement"].axes[0].get_yticklabels()]
+        axes = plot_improvement(REPORTS["8 models"].with_short_names()).axes[0]
+        labels = [label.get_text() for label in axes.get_yticklabels()]
         assert sorted(labels) == sorted(f"{task}, {model}" for task in MMLU[:6] for model in SHORT)
 
     def test_all_tasks_of_the_heat_map(self):
-        axes = make_plots(REPORTS["60 tasks"])["heat_map"].axes[0]
+        axes = plot_heat_map(REPORTS["60 tasks"]).axes[0]
         assert [label.get_text() for label in axes.get_yticklabels()] == sorted([*MMLU, "a", "b", "c"])
         assert [label.get_text() for label in axes.get_xticklabels()] == [ALL_HEADS]
 

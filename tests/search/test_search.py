@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.models import random_ids
+from helpers.processes import run_program, run_programs
 from helpers.search import evaluator, labelled_documents, naive_scores, random_documents
 from hypothesis import given
 from hypothesis import strategies as st
@@ -662,13 +662,9 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
 @pytest.mark.tier("process")
 @pytest.mark.parametrize("mode", [SCREENED, ESTIMATED], ids=["screened", "estimated"])
 def test_two_processes_give_the_same(tmp_path, mode):
-    """Both as users start them."""
-    prefixes = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name, prefix in prefixes.items():
-        command = [sys.executable, *prefix, "-m", "act_eval", "search", *SEARCH, *MODEL_ARGS, *mode]
-        result = subprocess.run([*command, "-o", tmp_path / name], capture_output=True, text=True, env=environment)
-        assert result.returncode == 0, result.stderr
+    command = ["search", *SEARCH, *MODEL_ARGS, *mode]
+    results = [run_program(*command, "-o", tmp_path / "one"), *run_programs(2, *command, "-o", tmp_path / "two")]
+    assert [result.returncode for result in results] == [0, 0, 0], results
     assert_same_files(tmp_path / "one", tmp_path / "two")
-    one, two = (json.loads((tmp_path / name / "search.json").read_text()) for name in prefixes)
+    one, two = (json.loads((tmp_path / name / "search.json").read_text()) for name in ("one", "two"))
     assert one == two
