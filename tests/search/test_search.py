@@ -523,9 +523,11 @@ class TestCommand:
         [
             (["--seed", "2"], "documents ("),
             (["--model-args", "act_alpha=3,dtype=float32"], "act.alpha (5; now 3)"),
-            (["--layers", "1-2"], "layers ("),
-            (["--batch-size", "9"], "batch_size (8; now 9)"),
-            (["--selection", "improving"], "selection (validated; now improving)"),
+            *thorough(
+                (["--layers", "1-2"], "layers ("),
+                (["--batch-size", "9"], "batch_size (8; now 9)"),
+                (["--selection", "improving"], "selection (validated; now improving)"),
+            ),
         ],
     )
     @pytest.mark.usefixtures("without_plots")
