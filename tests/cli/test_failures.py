@@ -13,6 +13,7 @@ import torch
 import transformers
 import yaml
 from filelock import FileLock
+from helpers.thorough import pairs
 from lm_eval._cli import HarnessCLI
 
 from act_eval.cli.app import main
@@ -195,11 +196,15 @@ def test_models_that_cannot_be_used(run, arguments):
     assert all(words in line for words in MODELS[arguments])
 
 
-@pytest.mark.parametrize("line", [*ASKING.values(), ANSWER, LM_EVAL], ids=[*ASKING, "mt-bench answer", "run"])
+LOADING = {**ASKING, "mt-bench answer": ANSWER, "run": LM_EVAL}
+
+
 @pytest.mark.parametrize(
-    "arguments", ["pretrained=WRONG/nowhere", "pretrained=WRONG/truncated", "foo=1", "dtype=x", "peft=no/such"]
+    ("command", "arguments"),
+    pairs([*LOADING], ["pretrained=WRONG/nowhere", "pretrained=WRONG/truncated", "foo=1", "dtype=x", "peft=no/such"]),
 )
-def test_every_command_that_loads_a_model(run, line, arguments):
+def test_every_command_that_loads_a_model(run, command, arguments):
+    line = LOADING[command]
     code, errors = run(f"{line},{arguments}")
     one_line(errors, noisy=line == LM_EVAL)
     assert code == 2
@@ -238,8 +243,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("command", ASKING)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("command", "options"), pairs([*ASKING], [*OPTIONS]))
 def test_options_that_cannot_work(run, command, options):
     code, errors = run(f"{ASKING[command]} {options}")
     assert OPTIONS[options] in one_line(errors)

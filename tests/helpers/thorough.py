@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from typing import TypeVar
@@ -14,6 +15,7 @@ EXAMPLES = 30
 _TIMES_AS_MANY = 10  # where tests are thorough
 
 Member = TypeVar("Member")
+Other = TypeVar("Other")
 
 
 def examples(count: int = EXAMPLES) -> settings:
@@ -31,3 +33,11 @@ def some(members: Sequence[Member], count: int) -> list[Member]:
     if THOROUGH or len(members) <= count:
         return list(members)
     return [members[place] for place in np.linspace(0, len(members) - 1, count).round().astype(int)]
+
+
+def pairs(members: Sequence[Member], others: Sequence[Other]) -> list[tuple[Member, Other]]:
+    """Pairs of a grid that hold all members and all others; the whole grid where tests are thorough."""
+    if THOROUGH:
+        return list(itertools.product(members, others))
+    turns = range(max(len(members), len(others)))
+    return [(members[turn % len(members)], others[turn % len(others)]) for turn in turns]

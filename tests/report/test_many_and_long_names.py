@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from helpers.figures import overlapping
 from helpers.made_up_report import ACT_17, ALL_HEADS, LONG_PATHS, LONG_SETTINGS, MMLU, MMLU_SUBJECTS, made_up_report
+from helpers.thorough import thorough
 from rich.console import Console
 
 from act_eval import plotting
@@ -28,10 +29,10 @@ SHORT = [f"smollm2-135m-instruct-seed-{seed}/checkpoint-500" for seed in range(8
 REPORTS = {
     "60 tasks": made_up_report(tasks=[*MMLU, "a", "b", "c"], group="mmlu", subjects=MMLU_SUBJECTS, priors=True),
     "8 models": made_up_report(LONG_PATHS, tasks=MMLU[:6], group="mmlu", subjects=MMLU_SUBJECTS[:20], priors=True),
-    "8 models, 60 tasks": made_up_report(LONG_PATHS, tasks=[*MMLU, "a", "b", "c"]),
     "1 task": made_up_report(LONG_PATHS[:1], (ALL_HEADS, LONG_SETTINGS), [max(MMLU, key=len)], priors=True),
     "8 settings": made_up_report(settings=[f"{LONG_SETTINGS}, {number}" for number in range(8)], tasks=MMLU[:5], group="g"),
 }
+REPORTS |= {name: made_up_report(LONG_PATHS, tasks=[*MMLU, "a", "b", "c"]) for name in thorough("8 models, 60 tasks")}
 
 
 def demo_report():
