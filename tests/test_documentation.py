@@ -30,7 +30,11 @@ STUDY = ROOT / "results" / "smollm2-135m-instruct" / "study"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md")), *sorted(ROOT.glob("tasks/*/README.md"))]
 WHAT_THEY_NEED = ("a package index", "two processes", "a cluster", "a GPU", "the Hugging Face hub", "weights")
 MOST_MARKED = 14
-INSTEAD = {"--num-fewshot 4 --seeds 0,42,84,126,168": "--num-fewshot 1 --seeds 0,42"}  # tests/hub has few rows to draw from
+MT_BENCH = "--questions tests/mt_bench/question.jsonl --chat-template tests/mt_bench/chat.jinja"
+INSTEAD = {
+    "--num-fewshot 4 --seeds 0,42,84,126,168": "--num-fewshot 1 --seeds 0,42",  # tests/hub has few rows to draw from
+    "answer --model-args pretrained=M,": f"answer {MT_BENCH} --model-args ",  # and no conversations
+}
 LONGEST_README = 150
 
 

@@ -193,7 +193,7 @@ class TestRun:
 
     def test_files_and_what_is_shown(self, finished):
         output, shown = finished
-        assert {path.name for path in output.iterdir() if path.is_file()} == FILES
+        assert {path.name for path in output.glob("[!.]*") if path.is_file()} == FILES
         assert "By beta: acc, average over 2 tasks" in shown
         assert "By method" in shown
         assert "demo_topic, method" not in shown
