@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from act_eval.attention.act import ACT
+from act_eval.attention.cache import CACHE_ATTRIBUTE
 from act_eval.attention.layer import LayerCalibration
 from act_eval.profiles import HeadProfile
 
 SHAPES = {
+    "tiny": {"hidden": 64, "layers": 1, "heads": 4, "key_value_heads": 2, "intermediate": 96},
     "llama-512": {"hidden": 512, "layers": 8, "heads": 8, "intermediate": 1376},
     "llama-2-7b-8-layers": {"hidden": 4096, "layers": 8, "heads": 32, "intermediate": 11008},
     "llama-2-7b-layer": {"hidden": 4096, "layers": 1, "heads": 32, "intermediate": 11008},
@@ -37,24 +40,32 @@ def profile(share: float, layers: int, heads: int) -> HeadProfile:
 
 
 def systems(model: PreTrainedModel, run: Callable[[], object], alpha: float) -> dict[str, Callable[[], object]]:
-    """What is compared, by name; the first is the reference."""
+    """What is compared, by name; the first is the reference. The model is left with sdpa, which all but eager run on."""
 
-    def baseline(attention: str) -> object:
-        model.set_attn_implementation(attention)
-        return run()
+    def eager() -> object:
+        model.set_attn_implementation("eager")
+        try:
+            return run()
+        finally:
+            model.set_attn_implementation("sdpa")
 
     def calibrated(act: ACT) -> object:
-        model.set_attn_implementation("sdpa")
         with act(model):
             return run()
 
+    model.set_attn_implementation("sdpa")
     config = model.config
     acts = {share: ACT(profile(share, config.num_hidden_layers, config.num_attention_heads), alpha=alpha) for share in SHARES}
-    return {
-        "sdpa": lambda: baseline("sdpa"),
-        "eager": lambda: baseline("eager"),
-        **{f"act {share:.0%}": (lambda act=act: calibrated(act)) for share, act in acts.items()},
-    }
+    return {"sdpa": run, "eager": eager, **{f"act {share:.0%}": partial(calibrated, act) for share, act in acts.items()}}
+
+
+@torch.no_grad()
+def sinks_per_head(act: ACT, model: PreTrainedModel, ids: Tensor) -> float:
+    """How many sinks a calibrated head has on average in rows of tokens, int64 `[rows, n]`."""
+    with act(model):
+        cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+    counts = [layer.sinks.sum(-1).float().flatten() for layer in getattr(cache, CACHE_ATTRIBUTE).values()]
+    return float(torch.cat(counts).mean())
 
 
 def attention_only(model: PreTrainedModel, hidden: Tensor) -> Callable[[], object]:

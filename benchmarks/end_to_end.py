@@ -17,12 +17,12 @@ from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Annotated, Any
 
 import torch
 import typer
-from attention_systems import SHAPES, SHARES
+from attention_systems import SHAPES, SHARES, sinks_per_head
 from floor import TokenCost, floor, stock_padding
 from json_lines import append
 from lm_eval.api.instance import Instance
@@ -32,7 +32,6 @@ from timing import Ratio, alternate, machine, ratio, save
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from workloads import made_up, real_rows
 
-from act_eval.attention.cache import CACHE_ATTRIBUTE
 from act_eval.attention.model_structure import model_shape
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
@@ -47,15 +46,11 @@ def profile(share: float, model: PreTrainedModel) -> HeadProfile:
     return HeadProfile({layer: tuple(sorted(h for at, h in chosen if at == layer)) for layer in range(layers)})
 
 
-@torch.no_grad()
-def sinks_per_pair(lm: ACTLM, requests: Sequence[Instance], contexts: int = 8) -> float:
+def mean_sinks(lm: ACTLM, requests: Sequence[Instance], contexts: int = 8) -> float:
     """How many sinks a calibrated head has on average in the first contexts of a workload."""
-    counts = []
-    for context in list(dict.fromkeys(request.args[0] for request in requests))[:contexts]:
-        with lm.act(lm.model):
-            cache = lm.model(torch.tensor([lm.tok_encode(context)], device=lm.device), use_cache=True).past_key_values
-        counts += [layer.sinks.sum(-1).float().flatten() for layer in getattr(cache, CACHE_ATTRIBUTE).values()]
-    return float(torch.cat(counts).mean())
+    first = list(dict.fromkeys(request.args[0] for request in requests))[:contexts]
+    tokens = [torch.tensor([lm.tok_encode(context)], device=lm.device) for context in first]
+    return mean(sinks_per_head(lm.act, lm.model, ids) for ids in tokens)
 
 
 def least_cost(lm: ACTLM, requests: Sequence[Instance], batch_size: int) -> dict[str, float]:
@@ -101,7 +96,7 @@ def measure(
         "requests": len(requests),
         "hf_seconds": median(times["hf"]),
         "ratios": {system: asdict(ratio(times[system], times["hf"])) for system in act},
-        "sinks_per_head": sinks_per_pair(everywhere, requests),
+        "sinks_per_head": mean_sinks(everywhere, requests),
         **least_cost(everywhere, requests, batch_size),
     }
 

@@ -23,6 +23,7 @@ from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.call import AttentionCall
 from act_eval.methods.base import Method
 
+CALIBRATE_STAGES = 2  # of loads in flight: with the usual three, keys and values would not fit where there are 99 KiB
 _MOST_QUERIES = 64  # of a block
 _TILE_BYTES = 2**14  # of a block of queries or keys: kernels hold several at once, and devices have room for 99 KiB and more
 
@@ -324,7 +325,7 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         *call.value.stride()[:3],
         *by_head.stride()[:3],
         SINK_BLOCK=16,
-        num_stages=2,  # with three, its blocks of keys and values are too large for devices with 99 KiB of shared memory
+        num_stages=CALIBRATE_STAGES,
         **options,
     )
     return sinks

@@ -5,17 +5,20 @@ Needs torch and `act_eval.attention` alone, so that a machine with a CUDA device
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from act_eval.attention import blockwise
 from act_eval.attention.calibration import CalibrationSettings, find_sinks
 from act_eval.attention.call import AttentionCall
 from act_eval.attention.layer import choose_kernels
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 from act_eval.attention.masks import Visibility
+from act_eval.methods.base import Method
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 HEAD_DIMS = (128, 64, 80, 96, 256)
@@ -57,6 +60,13 @@ class KernelCase:
             return DEFAULT_LIMITS
         return ComputeLimits(safe_factor=self.safe_factor, safe_factor_in_half_precision=self.safe_factor)
 
+    def cut(self, most: int) -> KernelCase:
+        """The case with at most so many tokens, since an interpreter is slow; padding and window shrink with it."""
+        if self.n <= most:
+            return self
+        window = None if self.window is None else max(2, self.window * most // self.n)
+        return replace(self, n=most, padding=self.padding * most // self.n, window=window)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -64,6 +74,7 @@ class Outcome:
 
     Attributes:
         kernels: the module that did it: "triton_kernels" or "blockwise".
+        sinks: how many keys are sinks in the heads that are calibrated.
         sinks_differ: how many keys it took for sinks, or not, that are none, or are one.
         others_changed: whether it touched heads that are not calibrated, or padding.
         means_error: largest difference of a key's mean attention.
@@ -72,6 +83,7 @@ class Outcome:
     """
 
     kernels: str
+    sinks: int
     sinks_differ: int
     others_changed: bool
     means_error: float
@@ -185,12 +197,22 @@ class Prefill:
         return AttentionCall(query, key, value, output, visibility, case.dim**-0.5, case.softcap, learned, case.limits)
 
 
-def try_kernels(case: KernelCase, device: str) -> Outcome:
-    """Calibrate some heads of a case on a device, by the kernels that a model would use there, and compare with the definition.
+def triton_where_supported(call: AttentionCall, method: Method) -> ModuleType:
+    """As `choose_kernels`, on any device: on a CPU the Triton kernels need Triton's interpreter."""
+    from act_eval.attention import triton_kernels
+
+    return triton_kernels if triton_kernels.is_supported(call, method) else blockwise
+
+
+def try_kernels(
+    case: KernelCase, device: str, choose: Callable[[AttentionCall, Method], ModuleType] = choose_kernels
+) -> Outcome:
+    """Calibrate some heads of a case on a device, and compare with the definition.
 
     Args:
         case: what is tried.
         device: where; everything it is compared with is computed on the CPU.
+        choose: says which kernels do it; by default those that a model would use there.
     """
     prefill = Prefill.of_case(case)
     settings = CalibrationSettings(threshold=prefill.threshold())
@@ -199,7 +221,7 @@ def try_kernels(case: KernelCase, device: str) -> Outcome:
     chosen = torch.ones(2, case.heads, dtype=torch.bool)
     chosen[0, 1] = chosen[1, 0] = False
     rows, heads = chosen.nonzero().to(device).unbind(-1)
-    kernels = choose_kernels(call, settings.method)
+    kernels = choose(call, settings.method)
     means, _ = kernels.attention_statistics(call, rows, heads)
     sinks = kernels.calibrate_prefill(call, rows, heads, settings)
 
@@ -212,6 +234,7 @@ def try_kernels(case: KernelCase, device: str) -> Outcome:
     size = float(expected.abs().max())
     return Outcome(
         kernels=kernels.__name__.rpartition(".")[2],
+        sinks=int(expected_sinks[chosen].sum()),
         sinks_differ=int((sinks.cpu() != expected_sinks[chosen]).sum()),
         others_changed=not torch.equal(call.output.cpu()[~touched], before.cpu()[~touched]),
         means_error=_largest(means.cpu().double() - prefill.means[chosen]),
