@@ -42,6 +42,9 @@ def parts_of(arguments: argparse.Namespace) -> list[Part]:
         end_to_end += ["--model", arguments.model, "--rows", arguments.rows]
     else:
         end_to_end += ["--shape", arguments.end_to_end_shape]
+    block_sizes = ["--dtype", arguments.dtype]
+    if arguments.most_tokens is not None:
+        block_sizes += ["--n", str(arguments.most_tokens), "--launches", "2"]
     return [
         Part("kernels", "kernels", program("kernel_checks.py", *kernels), least=30, most=200),
         *(
@@ -49,6 +52,7 @@ def parts_of(arguments: argparse.Namespace) -> list[Part]:
             for shape in arguments.shapes.split(",")
         ),
         Part("end to end", "end to end", program("end_to_end.py", *end_to_end), least=40, most=150, needs=("lm_eval", "typer")),
+        Part("block sizes", "block sizes", program("device_block_sizes.py", *block_sizes), least=20, most=80),
     ]
 
 
@@ -59,7 +63,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=450, help="for all parts together")
     parser.add_argument("--dtypes", default="bfloat16,float16,float32", help="of the kernel cases")
     parser.add_argument("--dims", default="128,64,80,96,256", help="head dimensions of the kernel cases")
-    parser.add_argument("--most-tokens", type=int, help="cut longer kernel cases to so many")
+    parser.add_argument("--most-tokens", type=int, help="of the kernel cases, which are cut to it; for a CPU")
     parser.add_argument("--shapes", default=SHAPES, help="of the layers whose forward pass is timed")
     parser.add_argument("--lengths", default="512,2048,8192,32768", help="tokens of a forward pass")
     parser.add_argument("--dtype", default="bfloat16", help="of forward passes and evaluations")

@@ -19,14 +19,14 @@ def markdown(result: Mapping[str, Any]) -> str:
 
     Args:
         result: `machine`, `command`, `seconds` and `budget_seconds`, and `parts`, which `budget.run_parts` gives, of
-            the kinds "kernels", "forward" and "end to end".
+            the kinds in `TABLES`.
     """
     machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
     lines = ["# On a device", "", f"`{result['command']}`", "", machine, ""]
     lines += [f"{result['seconds']:.0f} s of {result['budget_seconds']:.0f} s.", ""]
     lines += ["| part | what became of it |", "|---|---|"]
     lines += [f"| {part['part']} | {_cell(summary(part))} |" for part in result["parts"]]
-    for kind, table in (("kernels", _kernels), ("forward", _forward), ("end to end", _end_to_end)):
+    for kind, table in TABLES.items():
         rows = [row for part in result["parts"] if part["kind"] == kind for row in part["rows"]]
         if rows:
             lines += ["", f"## {kind.capitalize()}", "", *table(rows)]
@@ -110,6 +110,21 @@ def _end_to_end(rows: Sequence[Record]) -> Iterator[str]:
         yield f"| {row['rows']} | {row['floor']:.2f} | {ratios} | {row['sinks_per_head']:.1f} | {row['hf_seconds']:.2f} |"
 
 
+def _block_sizes(rows: Sequence[Record]) -> Iterator[str]:
+    """Times of the ways to launch the kernels, the fastest first, and why others failed."""
+    yield "Kernels that walk over all scores, launched in other ways than the package does; times in ms:"
+    yield ""
+    yield "| dtype | head dim | n | block | warps | stages | time | the package's | largest difference of a mean |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in sorted(rows, key=lambda row: row.get("seconds", float("inf"))):
+        launch = " | ".join(str(row[name]) for name in ("dtype", "dim", "n", "block", "warps", "stages"))
+        if "error" in row:
+            yield f"| {launch} | {_cell(row['error'])} |  |  |"
+        else:
+            times = f"{1000 * row['seconds']:.2f} | {1000 * row['own_seconds']:.2f}"
+            yield f"| {launch} | {times} | {row['difference']:.1e} |"
+
+
 def _ratio(value: Mapping[str, float] | None) -> str:
     return "" if value is None else f"{value['median']:.2f} ({value['low']:.2f}-{value['high']:.2f})"
 
@@ -121,3 +136,7 @@ def _mebibytes(size: int | None) -> str:
 def _cell(text: str) -> str:
     """A text in a cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+TABLES = {"kernels": _kernels, "forward": _forward, "end to end": _end_to_end, "block sizes": _block_sizes}
+"""What makes the lines of a table from the rows of all parts of a kind."""

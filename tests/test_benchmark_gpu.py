@@ -103,6 +103,18 @@ def test_table_of_evaluations():
 
 
 @pytest.mark.tier("unit")
+def test_table_of_block_sizes():
+    launch = {"dtype": "bfloat16", "dim": 128, "n": 4096, "warps": 4, "stages": 3}
+    slow = {**launch, "block": 32, "own_seconds": 0.002, "seconds": 0.003, "difference": 1e-8}
+    fast, failed = {**slow, "block": 64, "seconds": 0.0015}, {**launch, "block": 128, "error": "OutOfResources: shared memory"}
+    assert markdown(result(**{"block sizes": [failed, slow, fast]})).splitlines()[-3:] == [
+        "| bfloat16 | 128 | 4096 | 64 | 4 | 3 | 1.50 | 2.00 | 1.0e-08 |",
+        "| bfloat16 | 128 | 4096 | 32 | 4 | 3 | 3.00 | 2.00 | 1.0e-08 |",
+        "| bfloat16 | 128 | 4096 | 128 | 4 | 3 | OutOfResources: shared memory |  |  |",
+    ]
+
+
+@pytest.mark.tier("unit")
 def test_what_has_no_rows_has_no_table():
     skipped = {
         "part": "end to end",
@@ -156,6 +168,18 @@ def test_kernels_without_lm_eval(without_lm_eval, tmp_path):
     assert not any(row["right"] for row in rows if row["dim"] == 0)
 
 
+@pytest.mark.tier("slow")
+def test_block_sizes_change_nothing_but_the_last_bits(without_lm_eval, tmp_path):
+    pytest.importorskip("triton")
+    options = "--device cpu --dtype float32 --n 70 --heads 2 --key-heads 1 --dim 16 --repetitions 1 --launches 3"
+    command = [sys.executable, BENCHMARKS / "device_block_sizes.py", *options.split(), "--output", tmp_path / "rows"]
+    ended = run(command, {**without_lm_eval, "TRITON_INTERPRET": "1"})
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    assert {row["block"] for row in rows} == {32, 64, 128}
+    assert all(row["difference"] <= 1e-6 for row in rows), rows
+
+
 @pytest.mark.tier("process")
 def test_in_one_command_everything_is_skipped_where_there_is_no_time(without_lm_eval, tmp_path):
     command = [BENCHMARKS / "gpu.sh", "--device", "cpu", "--seconds", "10", *shlex.split(TINY), "--output", tmp_path / "all"]
@@ -167,8 +191,9 @@ def test_in_one_command_everything_is_skipped_where_there_is_no_time(without_lm_
         ("kernels", "skipped"),
         ("forward", "skipped"),
         ("end to end", "skipped"),
+        ("block sizes", "skipped"),
     ]
-    assert saved["parts"][-1]["why"] == "lm_eval, typer cannot be imported"
+    assert saved["parts"][2]["why"] == "lm_eval, typer cannot be imported"
     assert (tmp_path / "all.md").read_text() == markdown(saved)
 
 
