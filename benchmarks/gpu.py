@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from budget import Budget, Part, run_parts
-from gpu_tables import kernels_are_right, markdown
+from gpu_tables import everything_is_right, markdown
 from repository import RESULTS
 from timing import machine
 
@@ -47,6 +47,7 @@ def parts_of(arguments: argparse.Namespace) -> list[Part]:
         block_sizes += ["--n", str(arguments.most_tokens), "--launches", "2"]
     return [
         Part("kernels", "kernels", program("kernel_checks.py", *kernels), least=30, most=200),
+        Part("whole models", "whole models", program("whole_models.py"), least=10, most=60),
         *(
             Part(f"forward, {shape}", "forward", program("device_forward.py", "--shape", shape, *forward), least=20, most=90)
             for shape in arguments.shapes.split(",")
@@ -92,7 +93,7 @@ def main() -> int:
     table = markdown(result)
     output.with_name(output.name + ".md").write_text(table, encoding="utf-8")
     print(table)
-    return 0 if kernels_are_right(result) and all(record["state"] != "failed" for record in records) else 1
+    return 0 if everything_is_right(result) and all(record["state"] != "failed" for record in records) else 1
 
 
 if __name__ == "__main__":

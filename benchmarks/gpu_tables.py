@@ -33,9 +33,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def kernels_are_right(result: Mapping[str, Any]) -> bool:
-    """Whether all kernel cases that were tried gave what they should."""
-    return all(row["right"] for part in result["parts"] if part["kind"] == "kernels" for row in part["rows"])
+def everything_is_right(result: Mapping[str, Any]) -> bool:
+    """Whether all kernel cases and whole models that were tried gave what they should."""
+    return all(row["right"] for part in result["parts"] if part["kind"] in ("kernels", "whole models") for row in part["rows"])
 
 
 def _kernels(rows: Sequence[Record]) -> Iterator[str]:
@@ -63,6 +63,17 @@ def _kernels(rows: Sequence[Record]) -> Iterator[str]:
             f"{row['sinks_differ']} sinks differ, means {row['means_error']:.1e}, outputs {row['output_error']:.1e}"
         )
         yield f"| {row['dtype']}, {row['dim']}, {row['case']} | {_cell(why)} |"
+
+
+def _whole_models(rows: Sequence[Record]) -> Iterator[str]:
+    """A line for each model."""
+    yield "Logits of small models, against those that the published code gave; calls of each module of kernels:"
+    yield ""
+    yield "| model | right | largest difference | at most | calls |"
+    yield "|---|---|---|---|---|"
+    for row in rows:
+        calls = ", ".join(f"{name} {number}" for name, number in row["calls"].items())
+        yield f"| {row['model']} | {'yes' if row['right'] else 'NO'} | {row['error']:.1e} | {row['tolerance']:.1e} | {calls} |"
 
 
 def _largest(rows: Sequence[Record], kernels: str, error: str) -> str:
@@ -138,5 +149,11 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-TABLES = {"kernels": _kernels, "forward": _forward, "end to end": _end_to_end, "block sizes": _block_sizes}
+TABLES = {
+    "kernels": _kernels,
+    "whole models": _whole_models,
+    "forward": _forward,
+    "end to end": _end_to_end,
+    "block sizes": _block_sizes,
+}
 """What makes the lines of a table from the rows of all parts of a kind."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from gpu_tables import kernels_are_right, markdown
+from gpu_tables import everything_is_right, markdown
 from repository import ROOT
 from timing import Ratio
 
@@ -70,8 +70,8 @@ def test_table_of_kernels():
     assert "| float32 | 64 | 0 of 2 | 1.0e-07 | 5.0e-01 |  |  | 1.0e-04 |" in table
     assert "| float32, 64, padding | 2 sinks differ, means 1.0e-07, outputs 5.0e-01 |" in table
     assert r"| float32, 64, window | CompilationError: a \| b and so on |" in table
-    assert not kernels_are_right(result(kernels=rows))
-    assert kernels_are_right(result(kernels=rows[:3]))
+    assert not everything_is_right(result(kernels=rows))
+    assert everything_is_right(result(kernels=rows[:3]))
 
 
 @pytest.mark.tier("unit")
@@ -100,6 +100,14 @@ def test_table_of_evaluations():
     ratios = {"act-hf, 0% of heads": asdict(Ratio(0.5, 0.4, 0.6))}
     row = {"rows": "hellaswag", "floor": 0.481, "ratios": ratios, "sinks_per_head": 2.0, "hf_seconds": 1.234}
     assert "| hellaswag | 0.48 | 0.50 (0.40-0.60) | 2.0 | 1.23 |" in markdown(result(**{"end to end": [row]})).splitlines()
+
+
+@pytest.mark.tier("unit")
+def test_table_of_whole_models():
+    row = {"model": "tiny", "calls": {"triton_kernels": 60, "blockwise": 2}, "error": 1e-3, "tolerance": 5e-5, "right": False}
+    given = result(**{"whole models": [row]})
+    assert markdown(given).splitlines()[-1] == "| tiny | NO | 1.0e-03 | 5.0e-05 | triton_kernels 60, blockwise 2 |"
+    assert not everything_is_right(given)
 
 
 @pytest.mark.tier("unit")
@@ -154,6 +162,16 @@ def test_forward_passes_without_lm_eval(without_lm_eval, tmp_path):
     assert "tiny" in markdown(result(forward=rows))
 
 
+@pytest.mark.tier("process")
+def test_whole_models_without_lm_eval(without_lm_eval, tmp_path):
+    command = [sys.executable, BENCHMARKS / "whole_models.py", "--device", "cpu", "--output", tmp_path / "rows"]
+    ended = run(command, without_lm_eval)
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    assert len(rows) == 2
+    assert all(row["right"] and row["error"] > 0 and row["calls"]["blockwise"] > 50 for row in rows), rows
+
+
 @pytest.mark.tier("slow")
 def test_kernels_without_lm_eval(without_lm_eval, tmp_path):
     """In processes of their own, of which one fails as a whole."""
@@ -182,18 +200,19 @@ def test_block_sizes_change_nothing_but_the_last_bits(without_lm_eval, tmp_path)
 
 @pytest.mark.tier("process")
 def test_in_one_command_everything_is_skipped_where_there_is_no_time(without_lm_eval, tmp_path):
-    command = [BENCHMARKS / "gpu.sh", "--device", "cpu", "--seconds", "10", *shlex.split(TINY), "--output", tmp_path / "all"]
+    command = [BENCHMARKS / "gpu.sh", "--device", "cpu", "--seconds", "5", *shlex.split(TINY), "--output", tmp_path / "all"]
     ended = run(command, without_lm_eval)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines()[0] == "kernels: skipped: it needs 30 s, and 10 s are left"
+    assert ended.stdout.splitlines()[0] == "kernels: skipped: it needs 30 s, and 5 s are left"
     saved = json.loads((tmp_path / "all.json").read_text())
     assert [(part["kind"], part["state"]) for part in saved["parts"]] == [
         ("kernels", "skipped"),
+        ("whole models", "skipped"),
         ("forward", "skipped"),
         ("end to end", "skipped"),
         ("block sizes", "skipped"),
     ]
-    assert saved["parts"][2]["why"] == "lm_eval, typer cannot be imported"
+    assert saved["parts"][3]["why"] == "lm_eval, typer cannot be imported"
     assert (tmp_path / "all.md").read_text() == markdown(saved)
 
 
