@@ -7,7 +7,7 @@ MATRIX := oldest newest
 PYTEST := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 MATRIX_TESTS := attention methods harness/test_lm.py sinks test_profiles.py test_hub_profiles.py test_registration.py compare test_trouble.py
 
-.PHONY: setup demo test test-fast test-real test-matrix docs lint style types layers forms actionlint dist clean
+.PHONY: setup demo test test-fast test-thorough test-real test-matrix docs lint style types layers forms actionlint dist clean
 .PRECIOUS: .venv-%/.installed
 
 # All that a change needs: the package in .venv, tests, lint, and the checks before each commit.
@@ -23,6 +23,10 @@ test: $(VENV)/.installed-test
 # What needs no process, browser or long run of its own.
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST) -m 'unit or model'
+
+# Every member of each grid and many examples, where `make test` tries representative ones.
+test-thorough: $(VENV)/.installed-test
+	ACT_EVAL_THOROUGH=1 $(BIN)/python -m pytest $(PYTEST)
 
 # On real models, one test after the other: they take gigabytes. tests/README.md says where they come from.
 test-real: $(VENV)/.installed-test

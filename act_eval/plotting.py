@@ -162,6 +162,7 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     dpi = min(_DPI, _MOST_PIXELS / max(figure.get_size_inches()))
     with atomic_file(png) as file:
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+    figure.set_layout_engine("none")  # everything has its place now
     with atomic_file(svg) as file:
         file.write(_svg(figure))
     return [png, svg]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 sys.path.append(str(TESTS))
 
-from helpers.golden_logits import GOLDEN_MODELS, GOLDEN_TOLERANCE, golden_error
+from helpers.golden_logits import GOLDEN_MODELS, GOLDEN_TOLERANCE, golden_error, short_sequences
 from helpers.models import GOLDEN
 
 from act_eval.attention import layer
@@ -43,8 +43,9 @@ def main() -> None:
             return kernels
 
         with patch.object(layer, "choose_kernels", counted):
-            error = golden_error(name, model, given.device)
-        row = {"model": name, "calls": calls, "error": error, "tolerance": GOLDEN_TOLERANCE, "right": error <= GOLDEN_TOLERANCE}
+            error, cases = golden_error(name, model, given.device, short_sequences(name))
+        row = {"model": name, "cases": cases, "calls": calls, "error": error, "tolerance": GOLDEN_TOLERANCE}
+        row["right"] = error <= GOLDEN_TOLERANCE
         append(given.output, row)
         print(row, flush=True)
 

@@ -1,5 +1,7 @@
 """Fixtures: small models from files in this folder, and what ACT_EVAL_TEST_DATA and ACT_EVAL_REAL_MODELS name."""
 
+import atexit
+import gc
 import logging
 import os
 import shutil
@@ -23,15 +25,18 @@ import hypothesis
 import pytest
 import torch
 from helpers.models import GOLDEN
+from helpers.own_tasks import leave_out_lm_evals_tasks
+from helpers.thorough import examples
 from lm_eval.tasks import TaskManager
 from torch.utils import collect_env
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from act_eval.harness.tasks import tasks_path
+from act_eval.plotting import Plot
 
 # The same examples in every run, and none that has to be found or tried in time.
 hypothesis.settings.register_profile(
-    "act-eval", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "act-eval", examples(), deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("act-eval")
 
@@ -66,6 +71,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(tier.args[0])
 
 
+def pytest_collection_finish() -> None:
+    """What has been imported stays until the end: looking through its million objects for garbage is a tenth of the work."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # what is frozen then is reported as leaked
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-models", action="store_true", help="write the table of models from this run of test_families.py")
 
@@ -87,6 +99,25 @@ def _environment_is_left_as_it_was() -> Iterator[None]:
         yield
     logger.handlers[:], level, logger.propagate = kept
     logger.setLevel(level)
+
+
+@pytest.fixture
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands end with their runs: a report takes longer than these, and tests of what runs do not look at it."""
+    for command in ("compare", "study"):
+        monkeypatch.setattr(f"act_eval.cli.{command}.report_on", lambda *_, **__: None)
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write texts and tables alone: drawing takes longer than all else, and few tests look at it."""
+    monkeypatch.setattr(Plot, "write_figure", lambda *_, **__: [])
+
+
+@pytest.fixture
+def without_lm_evals_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval does not index its own tasks, which takes many seconds."""
+    leave_out_lm_evals_tasks(monkeypatch)
 
 
 @pytest.fixture(scope="session")

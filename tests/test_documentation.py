@@ -5,6 +5,7 @@ anchors lead somewhere is for the build of the site to say (`make docs`).
 """
 
 import ast
+import json
 import re
 import subprocess
 from dataclasses import fields
@@ -25,6 +26,7 @@ from act_eval.cli.options import SHARED
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+STUDY = ROOT / "results" / "smollm2-135m-instruct" / "study"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("**/*.md")), *sorted(ROOT.glob("tasks/*/README.md"))]
 WHAT_THEY_NEED = ("a package index", "two processes", "a cluster", "a GPU", "the Hugging Face hub", "weights")
 MOST_MARKED = 14
@@ -92,6 +94,19 @@ class TestPages:
         assert len(links) > 10
         for link in links:
             assert (ROOT / link).exists(), link
+
+    @pytest.mark.skipif(not STUDY.is_dir(), reason="a source release has no results")
+    def test_the_study_of_the_readme_is_that_of_the_results(self):
+        """Its verdict word by word, and each row of its table."""
+        text = (ROOT / "README.md").read_text()
+        (study,) = json.loads((STUDY / "report.json").read_text())["studies"]
+        for sentence in study["verdict"]["sentences"]:
+            assert sentence in " ".join(text.split())
+        assert f"Study of {study['model']}\n" in text
+        for row in study["table"]:
+            name = row["task"] if row["searched"] or row["task"] not in study["record"]["scores"] else f"{row['task']} †"
+            scores = f"{row['baseline']:.3f} {row['found']:.3f} {row['delta']:+.3f} {row['low']:+.3f} to {row['high']:+.3f}"
+            assert f"{name} {scores} {row['all_heads_delta']:+.3f} {row['random_delta']:+.3f}" in " ".join(text.split())
 
     @pytest.mark.tier("process")
     def test_scripts_are_scripts(self):

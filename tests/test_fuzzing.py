@@ -7,7 +7,8 @@ from dataclasses import fields
 import pytest
 from helpers.runs import ACT as ACT_SAMPLES
 from helpers.runs import BASELINE, write_run
-from hypothesis import HealthCheck, example, given, settings
+from helpers.thorough import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lm_eval.utils import simple_parse_args_string
 
@@ -21,8 +22,7 @@ from act_eval.report.machine_readable import to_json
 
 pytestmark = pytest.mark.tier("unit")
 
-few = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-many = settings(max_examples=200, deadline=None)
+few, many = examples(15), examples(100)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text() | st.just("../../x"),

@@ -9,9 +9,12 @@ import pytest
 from helpers.dying import Points
 from helpers.processes import quick_processes
 from helpers.runs import samples_file
+from helpers.thorough import THOROUGH
 from rich.console import Console
 
+from act_eval import plotting
 from act_eval.compare import ComparisonSettings, run_comparison
+from act_eval.files import atomic_file
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
@@ -21,7 +24,7 @@ from act_eval.study import StudySettings, run_study
 
 pytestmark = pytest.mark.tier("process")
 
-KILLS = 7
+KILLS = 7 if THOROUGH else 3
 TASKS = ("demo_sentiment", "demo_topic", "demo_choice")
 MODEL_ARGS = {"act_alpha": 5, "dtype": "float32"}
 MODEL, PROMPTS = ModelSettings(MODEL_ARGS, device="cpu", batch_size=4), PromptSettings(TASKS, limit=6)
@@ -78,8 +81,28 @@ def processes():
     return quick_processes()
 
 
+def write_plainly(figure, folder, name):
+    """A figure's files without the figure, which takes longer to draw than all else."""
+    files = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
+    for path in files:
+        with atomic_file(path) as file:
+            file.write(name.encode())
+    return files
+
+
+def do_not_draw(patch):
+    if not THOROUGH:
+        patch.setattr(plotting, "write_figure", write_plainly)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_drawn(monkeypatch):
+    do_not_draw(monkeypatch)
+
+
 def work(command, output, last, counts):
     """Run a command in a process of its own, killed at its `last` point; write down how many points there were."""
+    do_not_draw(pytest.MonkeyPatch())
     points = Points(output, last)
     command(output)
     counts.write_text(json.dumps([points.passed, points.forward_passes]))

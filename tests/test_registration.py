@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from helpers.thorough import thorough
 
 import act_eval
 
@@ -78,7 +79,10 @@ def test_entry_point():
 
 @pytest.mark.parametrize(
     "module",
-    ["act_eval", "act_eval.attention.calibration", "act_eval.attention.layer", "act_eval.attention.act", "act_eval.harness.lm"],
+    [
+        "act_eval.harness.lm",  # imports all others
+        *thorough("act_eval", "act_eval.attention.calibration", "act_eval.attention.layer", "act_eval.attention.act"),
+    ],
 )
 def test_importing_changes_nothing(module):
     """No attention function is registered, and no model class is replaced, before a context is entered."""

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -53,6 +54,17 @@ class TestVersion:
         assert set(re.findall("^### (.+)$", text, re.MULTILINE)) <= KINDS
         for name in ("Unreleased", *(version for version, _ in VERSION.findall(text))):
             assert re.search(rf"^\[{re.escape(name)}\]: https://github.com/", text, re.MULTILINE), name
+
+
+def test_badges_are_true():
+    """They are pictures with texts of their own."""
+    project = text_of("pyproject.toml")
+    pythons = re.findall(r"Python :: (3\.\d+)", project)
+    (licence,) = re.findall('^license = "(.+)"$', project, re.MULTILINE)
+    badges = re.findall(r"^!\[(.+?)\]\(https://img\.shields\.io/badge/(\w+)-(.+)-blue\)$", text_of("README.md"), re.MULTILINE)
+    shown = {name: unquote(value).replace("--", "-") for _, name, value in badges}
+    assert shown == {"python": f"{pythons[0]} to {pythons[-1]}", "licence": licence}
+    assert [text for text, *_ in badges] == [f"Python {shown['python']}", f"Licence: {licence}"]
 
 
 class TestWorkflows:

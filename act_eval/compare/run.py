@@ -31,11 +31,11 @@ from act_eval.compare.recorded import (
     identity_of,
 )
 from act_eval.demo import DEMO_MODEL_NAME
-from act_eval.files import UNFINISHED, make_folder
+from act_eval.files import UNFINISHED
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.environment import commit_looked_up_quietly, machine_described_once
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
+from act_eval.harness.processes import is_first_process, only_writer, same_for_all, shared_processes
 from act_eval.harness.recorded_answers import remove_answers
 from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
@@ -85,12 +85,16 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
         All runs; None in all but the main process.
 
     Raises:
-        InputError: a dataset cannot be had, the folder cannot be made, or a setting or profile does not fit the model; raised
-            before a model's weights are loaded.
+        InputError: a dataset cannot be had, the folder cannot be made, another command writes to it, or a setting or profile
+            does not fit the model; raised before a model's weights are loaded.
         RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
+    with only_writer(output):
+        return _run_missing(plan, output, console)
+
+
+def _run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns | None:
     processes = shared_processes()
-    make_folder(output)
     if processes.is_main_process:
         for leftover in output.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover)

@@ -6,17 +6,25 @@ Where they hold parts of the model, each must answer every request, together wit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from rich.console import Console
+
+from act_eval.errors import InputError
+from act_eval.files import make_folder
 
 Value = TypeVar("Value")
 
+_LOCK_FILE = ".lock"
 _PATIENCE = timedelta(weeks=52)  # with processes that have more to do, as lm-eval's `hf` has it
 
 
@@ -48,3 +56,35 @@ def same_for_all(value: Value) -> Value:
     if shared_processes().num_processes > 1:
         (value,) = broadcast_object_list([value])
     return value
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other commands from writing to a folder until the block is left, or the process is killed.
+
+    The main process holds the folder for all that run together. What is held may be asked for again inside the block: a study
+    holds the folder in which its comparison runs.
+
+    Args:
+        folder: made when missing.
+
+    Raises:
+        InputError: another command writes to the folder, or it cannot be written; raised in all processes.
+    """
+    make_folder(folder)
+    lock = FileLock(folder.resolve() / _LOCK_FILE, timeout=0, is_singleton=True)
+    if not same_for_all(shared_processes().is_main_process and _acquired(lock)):
+        raise InputError(f"another command is writing to {folder}: wait until it has finished, or choose another folder.")
+    try:
+        yield
+    finally:
+        if shared_processes().is_main_process:
+            lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True

@@ -115,20 +115,36 @@ class Report:
         def shortened(table: pd.DataFrame) -> pd.DataFrame:
             return table.assign(model=table["model"].map(names))
 
+        studies = tuple(replace(findings, model=names[findings.model]) for findings in self.studies)
+        return replace(self._with_tables(shortened), studies=studies)
+
+    def with_named_variants(self) -> Report:
+        """The same, with settings of studies named by what they stand for ("random heads 1"), for plots of results alone."""
+
+        def named(table: pd.DataFrame) -> pd.DataFrame:
+            settings = table["settings"].copy()
+            for findings in self.studies:
+                of_model = table["model"] == findings.model
+                settings[of_model] = settings[of_model].map(findings.named_by_variant)
+            return table.assign(settings=settings)
+
+        return self._with_tables(named)
+
+    def _with_tables(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Report:
+        """The same with something changed in all tables but the runs and those of studies."""
         return replace(
             self,
-            comparison=shortened(self.comparison),
-            groups=shortened(self.groups),
-            subjects=shortened(self.subjects),
-            flips=replace(self.flips, documents=shortened(self.flips.documents)),
-            studies=tuple(replace(findings, model=names[findings.model]) for findings in self.studies),
+            comparison=change(self.comparison),
+            groups=change(self.groups),
+            subjects=change(self.subjects),
+            flips=replace(self.flips, documents=change(self.flips.documents)),
             priors=replace(
                 self.priors,
-                tasks=shortened(self.label_priors),
-                groups=shortened(self.label_prior_groups),
-                labels=shortened(self.labels),
+                tasks=change(self.label_priors),
+                groups=change(self.label_prior_groups),
+                labels=change(self.labels),
             ),
-            replies=shortened(self.replies),
+            replies=change(self.replies),
         )
 
 

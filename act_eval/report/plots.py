@@ -62,7 +62,7 @@ def make_plots(report: Report, style: str | None = None) -> Mapping[str, Figure]
     Raises:
         SettingError: there is no such style.
     """
-    shown = report.with_short_names()
+    shown = report.with_short_names().with_named_variants()
     figures = {each.name: each(shown) for each in _styled(style)}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -80,7 +80,7 @@ def write_plots(report: Report, folder: Path, style: str | None = None) -> list[
     Raises:
         SettingError: there is no such style.
     """
-    shown = report.with_short_names()
+    shown = report.with_short_names().with_named_variants()
     return [path for each in _styled(style) for path in each.write(folder, shown)]
 
 

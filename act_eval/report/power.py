@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -75,6 +76,7 @@ def mcnemar_power(difference: float, n: int, discordance: float, level: float = 
     return _power_of_changes(difference, n, discordance, level, _MCNEMAR)
 
 
+@cache  # since few documents change, the same numbers come again and again
 def detectable_difference(n: int, discordance: float, power: float = POWER, level: float = LEVEL) -> float:
     """The smallest difference that the exact McNemar test finds with a probability of `power`.
 
@@ -90,6 +92,7 @@ def detectable_difference(n: int, discordance: float, power: float = POWER, leve
     return _smallest(lambda difference: mcnemar_power(difference, n, discordance, level), power)
 
 
+@cache
 def needed_documents(difference: float, discordance: float, power: float = POWER, level: float = LEVEL) -> int:
     """How many documents the exact McNemar test needs to find a difference with a probability of `power`.
 
@@ -206,12 +209,20 @@ def _most_by_chance(changed: np.ndarray, level: float, parameters: tuple[float, 
         parameters: added to the documents that changed one way and the other way, they are those of the beta distribution
             whose value at 0.5 is the one-sided p: `_MCNEMAR`, or the two documents of a posterior that were not seen.
     """
-    few, many = np.floor(changed / 2), changed
-    while (few < many).any():
-        middle = np.ceil((few + many) / 2)
-        by_chance = special.betainc(middle + parameters[0], changed - middle + parameters[1], 0.5) > level / 2
-        few, many = np.where(by_chance, middle, few), np.where(by_chance, many, np.maximum(middle - 1, few))
-    return few
+
+    def by_chance(most: np.ndarray) -> np.ndarray:
+        return special.betainc(most + parameters[0], changed - most + parameters[1], 0.5) > level / 2
+
+    # A step or two from where the normal distribution has the boundary:
+    total = changed + sum(parameters)
+    boundary = np.floor((total + special.ndtri(1 - level / 2) * np.sqrt(total)) / 2 - parameters[0])
+    half = np.floor(changed / 2)
+    most = np.clip(boundary, half, changed)
+    while (more := (most < changed) & by_chance(np.minimum(most + 1, changed))).any():
+        most = most + more
+    while (fewer := (most > half) & ~by_chance(most)).any():
+        most = most - fewer
+    return most
 
 
 def _smallest(power_of: Callable[[float], float], power: float, largest: float = 1.0) -> float:

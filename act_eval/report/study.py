@@ -60,7 +60,7 @@ class StudyFindings:
     Attributes:
         record: what it is about.
         model: its name in the tables.
-        settings: of ACT, each in one line, that it compares.
+        settings: by variant, those of ACT that it compares, each in one line.
         table: a row for each task, then for the average over them and over those that the search did not see
             (`STUDY_COLUMNS`): scores of baseline and heads found with their paired difference and its 95% interval, and
             differences of the controls from the baseline. That of the random heads is the mean over `random_sets` sets, with
@@ -73,13 +73,21 @@ class StudyFindings:
 
     record: StudyRecord
     model: str
-    settings: tuple[str, ...]
+    settings: Mapping[str, str]
     table: pd.DataFrame
     verdict: Verdict | None
 
     def holds(self, model: str, settings: str) -> bool:
         """Whether some settings of a model are among those that the study compares."""
-        return model == self.model and settings in self.settings
+        return model == self.model and settings in self.settings.values()
+
+    def named_by_variant(self, settings: str) -> str:
+        """Settings with the variant for which they stand in place of their profile's file; others as they are."""
+        for variant, text in self.settings.items():
+            if text == settings:
+                profile, bracket, others = text.partition(" (")
+                return f"{variant}{bracket}{others}" if bracket else f"{variant}: {profile}"
+        return settings
 
 
 def study_findings(
@@ -118,7 +126,7 @@ def study_findings(
             for rows in (comparison, replies)
         ]
         verdict = judge(_evidence(record, table, *of_found))
-    return StudyFindings(record, study.model, tuple(study.settings.values()), table, verdict)
+    return StudyFindings(record, study.model, study.settings, table, verdict)
 
 
 def _counts(values: pd.DataFrame, record: StudyRecord) -> pd.Series:

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from act_eval.files import make_folder
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.processes import same_for_all, shared_processes, speaking_console
+from act_eval.harness.processes import only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.what_ran import what_ran
 from act_eval.progress import ProgressDisplay, print_line
 from act_eval.search.documents import CalibrationDocument, fingerprint
@@ -55,11 +54,22 @@ def run_search(
         afterwards: says how many layer passes come after the search, and belong to the same work; none by default.
 
     Raises:
-        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used.
+        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used, or another
+            command writes to it.
         NonFiniteLogitsError: logits of the model are not numbers.
     """
     drawn = DrawnDocuments.of_search(settings)
-    make_folder(output)
+    with only_writer(output):
+        return _run_search(settings, drawn, output, speaking_console(console), afterwards)
+
+
+def _run_search(
+    settings: SearchSettings,
+    drawn: DrawnDocuments,
+    output: Path,
+    console: Console,
+    afterwards: Callable[[PlannedSearch[ACTLM]], float] | None,
+) -> SearchResult:
     planned = plan_search(settings, drawn, ACTLM)
     lm = planned.lm
     processes = shared_processes()
@@ -68,7 +78,6 @@ def run_search(
     identity = SearchIdentity(settings, planned.space, drawn.splits, fingerprint(planned.documents), ran)
     with processes.main_process_first():
         store = UnitStore.open(output, identity.content, _needed_bytes(planned))
-    console = speaking_console(console)
     kept = "" if store.is_empty else " What is there already is not computed again."
     print_line(console, f"{planned.costs.summary()}{kept}")
     time_left = TimeLeft(planned.costs, lm.world_size, afterwards=0.0 if afterwards is None else afterwards(planned))

@@ -13,9 +13,8 @@ from rich.console import Console
 
 from act_eval.attention.model_structure import attention_layers, model_shape
 from act_eval.errors import SettingError
-from act_eval.files import make_folder
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.processes import is_first_process, speaking_console
+from act_eval.harness.processes import is_first_process, only_writer, speaking_console
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
@@ -46,12 +45,17 @@ def run_sinks(settings: SinksSettings, output: Path, console: Console | None = N
         The paths of the files; none in all but the main process.
 
     Raises:
-        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be written to.
+        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be written to, or
+            another command writes to it.
         NonFiniteLogitsError: attention weights of a document are not numbers.
     """
     with explained_dataset_errors():
         tasks = draw_tasks(settings)
-    make_folder(output)
+    with only_writer(output):
+        return _run_sinks(settings, tasks, output, speaking_console(console))
+
+
+def _run_sinks(settings: SinksSettings, tasks: Mapping[str, DrawnTask], output: Path, console: Console) -> list[Path]:
     searched = None if settings.search is None else read_head_scores(settings.search)
     lm = ACTLM(needs_chat_template=settings.prompts.apply_chat_template, **settings.lm_arguments)
     num_layers, num_heads = model_shape(lm.config)
@@ -67,7 +71,7 @@ def run_sinks(settings: SinksSettings, output: Path, console: Console | None = N
     store = StatisticsStore.open(output, provenance) if is_first_process() else StatisticsStore(output)
     if searched is not None and is_first_process():
         write_head_scores(searched, output, num_layers, num_heads)
-    statistics = _collect_all(lm, prompts, layers, settings.model.whole_batch_size(), store, speaking_console(console))
+    statistics = _collect_all(lm, prompts, layers, settings.model.whole_batch_size(), store, console)
     document = None if single_document is None else _look_at_document(lm, *single_document, layers)
     if not is_first_process():
         return []

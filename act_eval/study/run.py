@@ -11,13 +11,12 @@ from act_eval.compare.recorded import FinishedRuns
 from act_eval.compare.run import run_missing
 from act_eval.differences import differences, in_words
 from act_eval.errors import InputError
-from act_eval.files import make_folder
-from act_eval.harness.processes import shared_processes
+from act_eval.harness.processes import only_writer, shared_processes
 from act_eval.harness.what_ran import in_json
 from act_eval.progress import print_line
 from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
-from act_eval.study.plan import SEARCH_FOLDER, plan_study, plan_variants, variants_of
+from act_eval.study.plan import SEARCH_FOLDER, PlannedStudy, plan_study, plan_variants, variants_of
 from act_eval.study.settings import StudySettings
 from act_eval.study_record import STUDY_FILE, StudyRecord, read_study, variants_with_heads, write_study
 
@@ -38,12 +37,17 @@ def run_study(settings: StudySettings, output: Path, console: Console) -> Finish
         All runs; None in all but the main process.
 
     Raises:
-        InputError: a setting or a task is wrong, or the folder holds another study; raised before a model's weights are loaded.
+        InputError: a setting or a task is wrong, the folder holds another study, or another command writes to it; raised
+            before a model's weights are loaded.
         RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
     planned = plan_study(settings)
+    with only_writer(output):
+        return _run_study(settings, planned, output, console)
+
+
+def _run_study(settings: StudySettings, planned: PlannedStudy, output: Path, console: Console) -> FinishedRuns | None:
     record = planned.record
-    make_folder(output)
     processes = shared_processes()
     with processes.main_process_first():
         record = gone_on_with(record, output)

@@ -8,13 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import lm_eval.tasks
 import pytest
 import torch
 import transformers
 import yaml
+from filelock import FileLock
+from helpers.thorough import pairs
 from lm_eval._cli import HarnessCLI
-from lm_eval.tasks import TaskManager
 
 from act_eval.cli.app import main
 from act_eval.demo import MODEL_PATH
@@ -86,16 +86,9 @@ def places(tmp_path_factory):
 
 
 @pytest.fixture
-def run(places, tmp_path, monkeypatch, capfd):
+def run(places, tmp_path, monkeypatch, capfd, without_lm_evals_tasks):
     """Run the program in a folder of its own: its exit code and what it printed to stderr."""
 
-    class Manager(TaskManager):
-        """Without lm-eval's own tasks, which take many seconds to index."""
-
-        def __init__(self, include_path=None, include_defaults=True, **options):
-            super().__init__(include_path=include_path, include_defaults=False, **options)
-
-    monkeypatch.setattr(lm_eval.tasks, "TaskManager", Manager)
     monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest keep warnings away from stderr
     monkeypatch.chdir(tmp_path)
 
@@ -203,11 +196,15 @@ def test_models_that_cannot_be_used(run, arguments):
     assert all(words in line for words in MODELS[arguments])
 
 
-@pytest.mark.parametrize("line", [*ASKING.values(), ANSWER, LM_EVAL], ids=[*ASKING, "mt-bench answer", "run"])
+LOADING = {**ASKING, "mt-bench answer": ANSWER, "run": LM_EVAL}
+
+
 @pytest.mark.parametrize(
-    "arguments", ["pretrained=WRONG/nowhere", "pretrained=WRONG/truncated", "foo=1", "dtype=x", "peft=no/such"]
+    ("command", "arguments"),
+    pairs([*LOADING], ["pretrained=WRONG/nowhere", "pretrained=WRONG/truncated", "foo=1", "dtype=x", "peft=no/such"]),
 )
-def test_every_command_that_loads_a_model(run, line, arguments):
+def test_every_command_that_loads_a_model(run, command, arguments):
+    line = LOADING[command]
     code, errors = run(f"{line},{arguments}")
     one_line(errors, noisy=line == LM_EVAL)
     assert code == 2
@@ -246,8 +243,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("command", ASKING)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("command", "options"), pairs([*ASKING], [*OPTIONS]))
 def test_options_that_cannot_work(run, command, options):
     code, errors = run(f"{ASKING[command]} {options}")
     assert OPTIONS[options] in one_line(errors)
@@ -472,3 +468,15 @@ def test_whoever_reads_the_output_may_stop(run, monkeypatch):
     monkeypatch.setattr("act_eval.profiles.published_profiles", fail)
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     assert run("profiles") == (1, "")
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_a_folder_that_another_command_writes_to(run, tmp_path, monkeypatch, command):
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("a model is loaded"))
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):
+        code, errors = run(ASKING[command])
+    assert code == 2
+    assert one_line(errors) == (
+        "act-eval: another command is writing to out: wait until it has finished, or choose another folder."
+    )

@@ -1,7 +1,6 @@
 """act-eval compare, report, run, demo and profiles, as users call them."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from helpers.dying import run_until_killed
+from helpers.own_tasks import leave_out_lm_evals_tasks
 from helpers.pets import write_pets
+from helpers.processes import LM_EVAL, run_program, run_programs
 from helpers.runs import read_samples
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -77,6 +78,7 @@ def test_lm_evals_own_files(finished):
     assert (finished / "comparison.md").is_file()
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_a_task_with_requests_that_cannot_be_run_does_not_stop_the_others(tmp_path, monkeypatch):
     def without_food(lm, context, continuation):
@@ -95,11 +97,14 @@ def test_a_task_with_requests_that_cannot_be_run_does_not_stop_the_others(tmp_pa
     assert identities(tmp_path) == EVERY_CELL
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.tier("slow")
-def test_the_demo_is_a_study(tmp_path):
+def test_the_demo_is_a_study(tmp_path, monkeypatch):
     output = tmp_path / "demo"
-    first, second = (CliRunner().invoke(cli.app, ["demo", "--limit", "4", "--output", str(output)]) for _ in range(2))
-    assert (first.exception, second.exception) == (None, None)
+    command = ["demo", "--limit", "4", "--output", str(output)]
+    CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    monkeypatch.setattr("act_eval.cli.study.report_on", lambda *_, **__: None)
+    second = CliRunner().invoke(cli.app, command, catch_exceptions=False)
     profile = HeadProfile.load(str(output / "search" / "profile.json"))
     assert profile.size == 4
     assert set(profile.provenance["tasks"].values()) == {"train"}
@@ -114,6 +119,7 @@ def test_the_demo_is_a_study(tmp_path):
     assert "all (32 heads)" in text
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.tier("slow")
 def test_seeds_are_averaged(tmp_path):
     arguments = ["compare", "--tasks", "demo_topic", "--limit", "10", "--batch-size", "10", "--device", "cpu", *MODEL_ARGS]
@@ -135,12 +141,14 @@ def test_seeds_are_averaged(tmp_path):
     assert f"{(means[32, 0] + means[32, 42]) / 2:.3f} ±" in (tmp_path / "comparison.md").read_text()
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_finished_cells_are_not_run_again(finished, monkeypatch):
     monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
     assert "4 of 4 runs are finished" in compare(finished)
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.tier("slow")
 def test_a_killed_comparison_goes_on(tmp_path, finished, monkeypatch):
     original, scored = ACTLM._score_contexts, []
@@ -182,6 +190,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.usefixtures("without_plots")
 class TestWhatHasChanged:
     """Finished runs count only for what gave them; else they run again, a line says why, and nothing is deleted."""
 
@@ -243,6 +252,7 @@ def accuracy(doc, results):
         model.lm_head.weight.data *= factor
         model.save_pretrained(world / "model")
 
+    @pytest.mark.usefixtures("without_reports")
     @pytest.mark.tier("slow")
     @pytest.mark.parametrize("what", CHANGES)
     def test_it_runs_again(self, world, what):
@@ -256,6 +266,7 @@ def accuracy(doc, results):
         assert len(after) == 4
         assert "2 of 2 runs are finished" in self.run(world)
 
+    @pytest.mark.usefixtures("without_reports")
     @pytest.mark.tier("slow")
     def test_nothing_that_counts_has_changed(self, world):
         """Another time of a file, and examples that no prompt shows."""
@@ -270,6 +281,7 @@ def accuracy(doc, results):
         self.edit(world / "examples.jsonl", "red", "old")
         return self.run(world, "--num-fewshot", "1")
 
+    @pytest.mark.usefixtures("without_reports")
     def test_the_weights_are_read_once(self, world, monkeypatch):
         """Not for every run, since that takes seconds for a large model."""
         read = []
@@ -292,6 +304,7 @@ def accuracy(doc, results):
         assert self.comparison(world) == first
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_other_settings_are_other_cells(tmp_path):
     compare(tmp_path, "--limit", "4")
@@ -299,6 +312,7 @@ def test_other_settings_are_other_cells(tmp_path):
     assert identities(tmp_path) == sorted([*EVERY_CELL, ("demo_choice", "0:1"), ("demo_topic", "0:1")])
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_a_changed_profile_file_is_another_cell(tmp_path):
     profile, output = tmp_path / "mine.json", tmp_path / "output"
@@ -321,7 +335,7 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--model-args", "act_head_share=0"], "act_head_share=0 changes nothing"),
         (["--model-args", "act_sink_share=0,act_beta=1"], "act_sink_share=0, act_beta=1 changes nothing"),
         (["--model-args", "act_method=temperature,act_theta=1"], "act_theta=1 changes nothing"),
-        pytest.param(["--tasks", "no_such_task"], "no_such_task", marks=pytest.mark.tier("slow")),  # lm-eval's own are indexed
+        (["--tasks", "no_such_task"], "no_such_task"),
         (["--tasks", ","], "no task was named"),
         (["--model-args", "act_profile=none"], "baseline itself"),
         (["--model-args", "act_profile= NONE"], "baseline itself"),
@@ -329,6 +343,7 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--seeds", "1,2", "--num-fewshot", "0"], "several seeds give the same prompts"),
     ],
 )
+@pytest.mark.usefixtures("without_lm_evals_tasks")
 def test_bad_input_before_the_model_is_loaded(tmp_path, monkeypatch, arguments, culprit):
     monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(InputError, match=culprit):
@@ -348,7 +363,7 @@ def test_a_task_name_leads_nowhere_else(tmp_path, monkeypatch):
 
 @pytest.mark.tier("process")
 def test_report_of_a_folder(finished, tmp_path):
-    result = act_eval("report", finished, "--output", tmp_path)
+    result = run_program("report", finished, "--output", tmp_path)
     assert result.returncode == 0
     assert "demo_choice" in result.stdout
     assert (tmp_path / "comparison.csv").read_text() == (finished / "comparison.csv").read_text()
@@ -356,15 +371,15 @@ def test_report_of_a_folder(finished, tmp_path):
 
 @pytest.mark.tier("process")
 @pytest.mark.parametrize(
-    "arguments",
+    ("program", "arguments"),
     [
-        ["report", "no-such-folder"],
-        ["profiles", "no-such-profile"],
-        ["compare", "--tasks", "demo_choice", "--output", "x", "--model-args", "act_threshold=0.1,act_alpha=5"],
+        (act_eval, ["report", "no-such-folder"]),
+        (run_program, ["profiles", "no-such-profile"]),
+        (run_program, ["compare", "--tasks", "demo_choice", "--output", "x", "--model-args", "act_threshold=0.1,act_alpha=5"]),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments):
-    result = act_eval(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, program, arguments):
+    result = program(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith("act-eval: ")
     assert "Traceback" not in result.stderr
@@ -382,17 +397,18 @@ def test_a_folder_that_cannot_be_made(finished, tmp_path, monkeypatch):
 
 @pytest.mark.tier("process")
 def test_profiles():
-    listing = act_eval("profiles").stdout
+    listing = run_program("profiles").stdout
     assert "llama-2-7b-chat/classification" in listing
     assert json.loads(act_eval("profiles", "llama-2-7b-chat/mt-bench").stdout)["model"]["layers"] == 32
 
 
 @pytest.mark.tier("process")
 def test_run_is_lm_eval_with_the_projects_tasks(tmp_path):
-    result = act_eval(
+    result = run_program(
         *("run", "--model_args", "act_profile=all,act_alpha=5", "--tasks", "act_demo", "--limit", "4", "--device", "cpu"),
         *("--batch_size", "4", "--output_path", tmp_path, "--log_samples"),
         cwd=tmp_path,
+        prepare=leave_out_lm_evals_tasks,
     )
     assert result.returncode == 0, result.stderr
     assert re.search(r"\|\s*- demo_choice\s*\|", result.stdout)
@@ -443,16 +459,14 @@ def answers(folder):
 class TestTwoProcesses:
     """With an odd number of documents, so that the processes have different numbers of them."""
 
-    def launch(self, *command):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command = [sys.executable, "-m", *launcher, "-m", *map(str, command)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert result.returncode == 0, result.stderr
-        return result
+    def launch(self, *arguments, **options):
+        """All that the processes print."""
+        results = run_programs(2, *arguments, **options)
+        assert [result.returncode for result in results] == [0, 0], results
+        return "".join(result.stdout for result in results), "".join(result.stderr for result in results)
 
     def test_compare(self, finished, tmp_path):
-        output = self.launch("act_eval", *ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path).stdout
+        output, _ = self.launch(*ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path)
         assert output.count("comparison.csv") == 1
         assert output.count("[1/4] demo_choice") == 1
         one, two = answers(finished), answers(tmp_path)
@@ -462,13 +476,15 @@ class TestTwoProcesses:
 
     def test_lm_eval(self, finished, tmp_path):
         arguments = ["--include_path", tasks_path(), "--tasks", "demo_choice", "--limit", 11, "--batch_size", 4]
-        result = self.launch(
-            *["lm_eval", "--model", "act-hf", "--model_args", MODEL_ARGS[1], *arguments],
+        _, errors = self.launch(
+            *["--model", "act-hf", "--model_args", MODEL_ARGS[1], *arguments],
             *["--log_samples", "--output_path", tmp_path],
+            prepare=leave_out_lm_evals_tasks,
+            program=LM_EVAL,
         )
         # Of 11 documents with 4 choices, the process that shows its progress has 6.
-        assert "24/24" in result.stderr
-        assert "44/44" not in result.stderr
+        assert "24/24" in errors
+        assert "44/44" not in errors
         one, two = answers(finished), answers(tmp_path)
         assert set(two) == {("demo_choice", True, document) for document in range(11)}
         for key, values in two.items():
@@ -482,6 +498,7 @@ def test_a_profile_without_heads_is_refused(tmp_path, monkeypatch):
         compare(tmp_path / "results", "--model-args", f"act_profile={tmp_path / 'empty.json'}")
 
 
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_runs_that_were_asked_otherwise_are_other_runs(tmp_path, monkeypatch):
     """What shapes prompts or answers of a task counts; what does not, such as how to generate where nothing is, does not."""

@@ -14,7 +14,7 @@ from act_eval.harness.tasks import load_for_evaluation, task_manager
 from act_eval.report.load import load
 from act_eval.task_groups import GROUPS_FILE, TaskGroup, add_groups, read_groups
 
-pytestmark = pytest.mark.tier("model")
+pytestmark = [pytest.mark.tier("model"), pytest.mark.usefixtures("without_plots")]
 
 MODEL_ARGS = {"act_profile": "all", "act_alpha": 5, "dtype": "float32"}
 SIZES = {"pets_small": 3, "pets_middle": 5, "pets_large": 9, "pets_alone": 4}

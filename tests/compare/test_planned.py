@@ -11,7 +11,7 @@ from act_eval.cli import app as cli
 from act_eval.planned_runs import PLANNED_RUNS_FILE
 from act_eval.report.build import make_report
 
-pytestmark = pytest.mark.tier("model")
+pytestmark = [pytest.mark.tier("model"), pytest.mark.usefixtures("without_plots")]
 
 
 class StoppedError(Exception):

@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from helpers.thorough import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from act_eval.harness.recorded_answers import RecordedAnswers, remove_answers, request_keys
@@ -39,7 +40,7 @@ def test_round_trip(tmp_path_factory, batches):
     assert json.dumps(found) == json.dumps(expected)  # to the last bit, also of -0.0 and infinities
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(BATCHES, st.data())
 def test_cut_off_anywhere_a_batch_is_whole_or_missing(tmp_path_factory, batches, data):
     numbered = [{f"{number}-{key}": answer for key, answer in batch.items()} for number, batch in enumerate(batches)]
@@ -65,7 +66,7 @@ def ends(content):
     return found
 
 
-@settings(max_examples=50)
+@examples(30)
 @given(st.data())
 def test_changed_bytes_are_never_another_answer(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("answers")

@@ -1,12 +1,10 @@
 """Requests that lm-eval keeps (`--cache-requests`): never those of another config, other documents, or settings."""
 
 from dataclasses import replace
-from functools import partialmethod
 
 import pytest
 from helpers.pets import write_pets, write_rows
 from lm_eval.caching import cache
-from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -16,17 +14,16 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.settings import PromptSettings
 
-pytestmark = pytest.mark.tier("slow")
+pytestmark = [pytest.mark.tier("slow"), pytest.mark.usefixtures("without_reports")]
 
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def world(tmp_path, monkeypatch, without_lm_evals_tasks):
     """A folder with tasks and a tokenizer, and a cache of its own."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     monkeypatch.setattr(cache, "PATH", str(tmp_path / "cache"))
-    monkeypatch.setattr(TaskManager, "__init__", partialmethod(TaskManager.__init__, include_defaults=False))
     monkeypatch.chdir(tmp_path)  # so that the tokenizer has a short name, of which lm-eval 0.4.10 makes a file's
     write_pets(tmp_path / "pets")
     save_tokenizer(TEMPLATE)

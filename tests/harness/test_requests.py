@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from helpers.thorough import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
@@ -246,10 +247,7 @@ pieces = st.sampled_from(
     ]
 )
 texts = st.lists(pieces, max_size=3).map("".join) | st.text(max_size=6) | st.just(" cat" * (WINDOW + 1))
-many, some = (
-    settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    for examples in (150, 30)
-)
+many, few = (settings(examples(count), suppress_health_check=[HealthCheck.function_scoped_fixture]) for count in (30, 10))
 
 
 @pytest.mark.tier("slow")
@@ -289,7 +287,7 @@ class TestSameAsHF:
     @given(context=texts, until=st.lists(pieces, max_size=2) | pieces, max_gen_toks=st.integers(-1, WINDOW + 1))
     @example(context="", until=[], max_gen_toks=4)
     @example(context="The", until="", max_gen_toks=WINDOW - 1)
-    @some
+    @few
     def test_generation(self, pair_of_models, context, until, max_gen_toks):
         hf, lm = pair_of_models
         arguments = (context, {"until": until, "max_gen_toks": max_gen_toks})
@@ -305,7 +303,7 @@ class TestSameAsHF:
     @given(context=texts, continuation=texts)
     @example(context="Answ", continuation="er")
     @example(context="\n", continuation="cat")
-    @some
+    @few
     def test_pairs_with_other_tokenizers(self, model_folder, model, context, continuation):
         self.check(*models(model_folder(model)), "loglikelihood", (context, continuation))
 

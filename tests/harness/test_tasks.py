@@ -11,6 +11,8 @@ import datasets
 import numpy as np
 import pytest
 from helpers.models import GOLDEN
+from helpers.own_tasks import leave_out_lm_evals_tasks
+from helpers.processes import LM_EVAL, run_program
 from lm_eval.api.samplers import get_sampler
 from lm_eval.tasks import TaskManager
 from typer.testing import CliRunner
@@ -332,8 +334,8 @@ class TestDatasetErrors:
 
     @pytest.mark.tier("process")
     def test_in_lm_eval_itself(self, tmp_path):
-        command = [str(Path(sys.executable).with_name("act-eval")), "run", "--tasks", "act_copa", "--limit", "2"]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        command = ["run", "--tasks", "act_copa", "--limit", "2"]
+        result = run_program(*command, cwd=tmp_path, prepare=leave_out_lm_evals_tasks)
         assert result.returncode == 2
         assert result.stderr.splitlines()[-1].startswith("act-eval: the dataset aps/super_glue copa of task act_copa")
         assert "Traceback" not in result.stderr
@@ -362,7 +364,7 @@ class TestCommandLine:
     def test_lm_eval_validates_every_task(self):
         names = ",".join([*project_tasks().all_subtasks, *project_tasks().all_groups])
         command = ["validate", "--tasks", names, "--include_path", str(tasks_path())]
-        result = subprocess.run([sys.executable, "-m", "lm_eval", *command], capture_output=True, text=True)
+        result = run_program(*command, prepare=leave_out_lm_evals_tasks, program=LM_EVAL)
         assert result.returncode == 0, result.stderr
         assert "All tasks found and valid" in result.stdout
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from helpers.processes import quick_processes
+from helpers.processes import quick_processes, run_program
 
 
 class Points:
@@ -63,9 +61,7 @@ class Points:
 
 def run_until_killed(output: Path, last: int, *arguments: str) -> None:
     """Run act-eval in a process of its own until a file that it writes; see `Points`."""
-    command = [sys.executable, "-m", "helpers.dying", output, last, *arguments]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    result = subprocess.run([*map(str, command)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    result = run_program(*arguments, prepare=functools.partial(Points, output, last, files_alone=True))
     assert result.returncode == -signal.SIGKILL, result.stderr
 
 
@@ -93,11 +89,3 @@ def _count_passes(command: Callable[[Path], object], output: Path, last: int | N
     points = Points(output, last, passes_alone=True)
     command(output)
     sender.send(points.forward_passes)
-
-
-if __name__ == "__main__":
-    from act_eval.cli import main
-
-    Points(Path(sys.argv[1]), int(sys.argv[2]), files_alone=True)
-    sys.argv = ["act-eval", *sys.argv[3:]]
-    main()

@@ -2,6 +2,7 @@
 
 from unittest.mock import patch
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -21,11 +22,8 @@ def overlapping(figure):
     assert boxes
     width, height = figure.bbox.size
     beyond = [text for text, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1]
-    shrunk = [(text, box.x0 + 1, box.x1 - 1, box.y0 + 1, box.y1 - 1) for text, box in boxes]
-    covered = [
-        (one[0], two[0])
-        for place, one in enumerate(shrunk)
-        for two in shrunk[:place]
-        if min(one[2], two[2]) > max(one[1], two[1]) and min(one[4], two[4]) > max(one[3], two[3])
-    ]
-    return beyond, covered
+    left, bottom, right, top = np.array([(box.x0 + 1, box.y0 + 1, box.x1 - 1, box.y1 - 1) for _, box in boxes]).T
+    across = np.minimum.outer(right, right) > np.maximum.outer(left, left)
+    upright = np.minimum.outer(top, top) > np.maximum.outer(bottom, bottom)
+    pairs = np.argwhere(np.tril(across & upright, -1))
+    return beyond, [(boxes[one][0], boxes[other][0]) for one, other in pairs]

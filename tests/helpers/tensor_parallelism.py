@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
-from helpers.processes import quick_processes
+from helpers.processes import meet, quick_processes
 
 
 def call_in_processes(function: Callable[..., Any], size: int, folder: Path, *arguments: Any) -> list[Any]:
@@ -29,9 +28,6 @@ def call_in_processes(function: Callable[..., Any], size: int, folder: Path, *ar
 
 
 def _call(rank: int, function: Callable[..., Any], size: int, folder: Path, arguments: tuple[Any, ...]) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # accelerate wants them set, also where all have met
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+    meet(rank, size, folder)
     torch.save(function(*arguments), folder / f"{rank}.pt")
     distributed.destroy_process_group()

@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.own_tasks import leave_out_lm_evals_tasks
+from helpers.processes import run_program
 
 pytestmark = pytest.mark.tier("process")
 
@@ -27,6 +30,12 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=300)
+
+
+def start_with(folder: Path) -> None:
+    """Have a process find the packages of a folder, and no tasks of lm-eval's own, which take long to index."""
+    sys.path.insert(0, str(folder))
+    leave_out_lm_evals_tasks()
 
 
 def announce(folder: Path, distribution: str, value: str, code: str = "") -> None:
@@ -51,7 +60,7 @@ def test_in_lm_eval(installed, tmp_path):
     """On the command line it is a method like any other: by name, with its parameter, and in the results."""
     model_args = "act_profile=all,act_alpha=5,act_method=to-own-token,act_share=0.75"
     options = ["--tasks", "demo_topic", "--limit", "4", "--batch_size", "4", "--device", "cpu", "--output_path", str(tmp_path)]
-    process = python(installed, "-m", "act_eval", "run", "--model_args", model_args, *options)
+    process = run_program("run", "--model_args", model_args, *options, prepare=partial(start_with, installed))
     assert process.returncode == 0, process.stderr
     (results,) = tmp_path.rglob("results_*.json")
     act = json.loads(results.read_text())["config"]["act"]
@@ -118,7 +127,7 @@ def test_packages_that_do_not_work_are_named(tmp_path, packages, message):
         announce(tmp_path, distribution, value, code)
     output = tmp_path / "output"
     options = ["--tasks", "demo_topic", "--model-args", "act_profile=all", "--output", str(output)]
-    process = python(tmp_path, "-m", "act_eval", "compare", *options)
+    process = run_program("compare", *options, prepare=partial(start_with, tmp_path))
     assert process.returncode == 2
     (line,) = process.stderr.strip().splitlines()
     assert line.startswith(f"act-eval: {message}")

@@ -8,7 +8,8 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers.thorough import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
@@ -96,7 +97,7 @@ class TestPosterior:
             assert 2 / n < -row["low"] < 3.2 / n
             assert 2 / n < row["high"] < 3.2 / n
 
-    @settings(max_examples=30)
+    @examples(10)
     @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60))
     def test_it_holds_the_difference_and_stays_inside_what_can_be(self, n, gained, lost):
         gained, lost = min(gained, n), min(lost, max(0, n - gained))

@@ -467,6 +467,7 @@ def test_mutual_information_adds_no_choices(tmp_path):
     check_row(row, gold, *runs)
 
 
+@pytest.mark.usefixtures("without_plots")
 class TestFiles:
     @pytest.mark.tier("slow")
     def test_files(self, report, tmp_path):
@@ -506,6 +507,7 @@ class TestFiles:
         assert f"{row['baseline']:.3f} {row['act']:.3f} {row['delta']:+.3f}" in " ".join(text.split())
         assert "all tasks" in text
 
+    @pytest.mark.usefixtures("without_plots")
     def test_a_report_without(self, tmp_path):
         for heads in (0, 32):
             write_run(tmp_path, [0.5, 0.25], heads=heads, metric="f1")

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from helpers.figures import overlapping
 from helpers.made_up_report import ACT_17, ALL_HEADS, LONG_PATHS, LONG_SETTINGS, MMLU, MMLU_SUBJECTS, made_up_report
+from helpers.thorough import thorough
 from rich.console import Console
 
 from act_eval import plotting
 from act_eval.plotting import colour_and_marker, text_width, wrapped
 from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
-from act_eval.report.plots import make_plots, plot_improvement, write_plots
+from act_eval.report.plots import make_plots, plot_heat_map, plot_improvement, write_plots
 from act_eval.report.tables import latex, markdown, overview, print_tables
 
 pytestmark = pytest.mark.tier("unit")
@@ -28,10 +29,10 @@ SHORT = [f"smollm2-135m-instruct-seed-{seed}/checkpoint-500" for seed in range(8
 REPORTS = {
     "60 tasks": made_up_report(tasks=[*MMLU, "a", "b", "c"], group="mmlu", subjects=MMLU_SUBJECTS, priors=True),
     "8 models": made_up_report(LONG_PATHS, tasks=MMLU[:6], group="mmlu", subjects=MMLU_SUBJECTS[:20], priors=True),
-    "8 models, 60 tasks": made_up_report(LONG_PATHS, tasks=[*MMLU, "a", "b", "c"]),
     "1 task": made_up_report(LONG_PATHS[:1], (ALL_HEADS, LONG_SETTINGS), [max(MMLU, key=len)], priors=True),
     "8 settings": made_up_report(settings=[f"{LONG_SETTINGS}, {number}" for number in range(8)], tasks=MMLU[:5], group="g"),
 }
+REPORTS |= {name: made_up_report(LONG_PATHS, tasks=[*MMLU, "a", "b", "c"]) for name in thorough("8 models, 60 tasks")}
 
 
 def demo_report():
@@ -122,12 +123,12 @@ class TestPlots:
                 assert overlapping(figure) == ([], []), plot
 
     def test_models_have_short_names(self):
-        figures = make_plots(REPORTS["8 models"])
-        labels = [label.get_text() for label in figures["improvement"].axes[0].get_yticklabels()]
+        axes = plot_improvement(REPORTS["8 models"].with_short_names()).axes[0]
+        labels = [label.get_text() for label in axes.get_yticklabels()]
         assert sorted(labels) == sorted(f"{task}, {model}" for task in MMLU[:6] for model in SHORT)
 
     def test_all_tasks_of_the_heat_map(self):
-        axes = make_plots(REPORTS["60 tasks"])["heat_map"].axes[0]
+        axes = plot_heat_map(REPORTS["60 tasks"]).axes[0]
         assert [label.get_text() for label in axes.get_yticklabels()] == sorted([*MMLU, "a", "b", "c"])
         assert [label.get_text() for label in axes.get_xticklabels()] == [ALL_HEADS]
 

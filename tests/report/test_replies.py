@@ -200,6 +200,7 @@ class TestTables:
         assert max(map(len, text.splitlines())) <= width
         assert "0.125 0.625 +0.500" in " ".join(text.split())
 
+    @pytest.mark.usefixtures("without_plots")
     @pytest.mark.tier("slow")
     def test_files(self, report, tmp_path):
         files = {path.name: path for path in write_report(report, tmp_path / "report")}

@@ -58,6 +58,7 @@ class TestSeeds:
         assert row["delta_sd"] == pytest.approx(np.std(means[1] - means[0], ddof=1))
         assert pd.isna(row["p"])
 
+    @pytest.mark.usefixtures("without_plots")
     def test_table_shows_the_spread(self, folder, tmp_path):
         written(folder, tmp_path / "report")
         text = (tmp_path / "report" / "comparison.md").read_text()
@@ -157,6 +158,7 @@ class TestCompare:
         ):
             compared(tmp_path)
 
+    @pytest.mark.usefixtures("without_plots")
     def test_a_refusal_leaves_the_rest(self, tmp_path):
         for task, prompt in (("good", "p"), ("bad", "q")):
             write_run(tmp_path, BASELINE, task=task)
@@ -179,6 +181,7 @@ class TestCompare:
         assert any(older in note and "newer" in note for note in pairing.notes)
         assert any(truncated in note and "60 of 100" in note for note in pairing.notes)
 
+    @pytest.mark.usefixtures("without_plots")
     @pytest.mark.parametrize("samples", [0, 30])
     def test_runs_without_all_samples_are_unpaired(self, tmp_path, samples):
         write_run(tmp_path, BASELINE, samples=samples)
@@ -196,6 +199,7 @@ class TestCompare:
         assert re.search(r"not paired by document, for it has (no samples|samples of 30 of 100 documents) \(baseline\)", note)
         assert text.count(note) == 1
 
+    @pytest.mark.usefixtures("without_plots")
     def test_two_baselines_show_the_noise(self, tmp_path):
         write_run(tmp_path, BASELINE, stock=True)
         write_run(tmp_path, [0.0, *BASELINE[1:60], 1.0, 1.0, *BASELINE[62:]])

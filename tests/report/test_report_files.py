@@ -47,6 +47,14 @@ def files(report, tmp_path_factory):
     return {path.name: path for path in write_report(report, tmp_path_factory.mktemp("report"))}
 
 
+@pytest.fixture(scope="module")
+def figures(report):
+    before = dict(matplotlib.rcParams)
+    drawn = make_plots(report)
+    assert dict(matplotlib.rcParams) == before
+    return drawn
+
+
 def sample_values(task, metric, shots, seed, profile):
     """One value per document of a run, read from its samples without the project's code."""
     for file in sorted(RESULTS.glob("results_*.json"), reverse=True):
@@ -320,9 +328,9 @@ class TestTextTable:
 
 @pytest.mark.tier("slow")
 class TestPlots:
-    def test_all_of_them_as_png_and_svg(self, report, files):
+    def test_all_of_them_as_png_and_svg(self, figures, files):
         names = ["improvement", "label_priors", "scatter", "heat_map", "number_of_heads", "subjects"]
-        assert list(make_plots(report)) == names
+        assert list(figures) == names
         for name in names:
             image = matplotlib.image.imread(files[f"{name}.png"])
             assert min(image.shape[:2]) > 200
@@ -330,9 +338,9 @@ class TestPlots:
             texts = [text.text for text in ElementTree.parse(files[f"{name}.svg"]).iter("{http://www.w3.org/2000/svg}text")]
             assert any(text and "ACT" in text for text in texts), name
 
-    def test_a_plot_says_all_that_is_said_of_it(self, report, files):
+    def test_a_plot_says_all_that_is_said_of_it(self, figures, files):
         """Its name, its title on the page, and one place in it: a new one needs nothing else."""
-        drawn = [plot for plot in PLOTS if plot.name in make_plots(report)]
+        drawn = [plot for plot in PLOTS if plot.name in figures]
         assert [plot.name for plot in PLOTS if plot not in drawn] == ["study"], "of which there is none"
         assert len({plot.name for plot in PLOTS}) == len({plot.title for plot in PLOTS}) == len(PLOTS)
         assert {file.stem for file in files.values() if file.suffix == ".svg"} == {plot.name for plot in drawn}
@@ -340,7 +348,7 @@ class TestPlots:
         assert titles == [plot.title for plot in drawn]
 
     def test_a_new_plot_is_written_and_on_the_page(self, report, tmp_path, monkeypatch):
-        monkeypatch.setattr("act_eval.report.plots.PLOTS", plots_of_a_report := [*PLOTS])
+        monkeypatch.setattr("act_eval.report.plots.PLOTS", plots_of_a_report := PLOTS[:2])
         monkeypatch.setattr("act_eval.report.page.PLOTS", plots_of_a_report)
 
         @report_plot("rows", "How many rows there are")
@@ -354,8 +362,8 @@ class TestPlots:
         assert written >= {"rows.png", "rows.svg"}
         assert "<figcaption>How many rows there are</figcaption>" in (tmp_path / "report.html").read_text()
 
-    def test_texts_stay_inside(self, report):
-        for name, figure in make_plots(report).items():
+    def test_texts_stay_inside(self, figures):
+        for name, figure in figures.items():
             figure.draw_without_rendering()
             drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
             assert min(drawn.x0, drawn.y0) >= -0.02, name
@@ -370,14 +378,14 @@ class TestPlots:
             for figure in figures.values():
                 figure.draw_without_rendering()
 
-    def test_bars_are_the_differences(self, report):
-        panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in make_plots(report)["improvement"].axes]
+    def test_bars_are_the_differences(self, report, figures):
+        panels = [[round(bar.get_width(), 6) for bar in axes.patches] for axes in figures["improvement"].axes]
         deltas = [round(delta * 100, 6) for delta in report.comparison["delta"]]
         assert sorted(width for widths in panels for width in widths) == sorted(deltas)
         assert all(widths == sorted(widths) for widths in panels)
 
-    def test_points_are_the_differences_before_and_after(self, report):
-        settings = {axes.get_title(loc="left"): axes for axes in make_plots(report)["label_priors"].axes}
+    def test_points_are_the_differences_before_and_after(self, report, figures):
+        settings = {axes.get_title(loc="left"): axes for axes in figures["label_priors"].axes}
         for name, rows in report.label_priors.groupby("settings"):
             axes = settings[name]
             assert [text.get_text() for text in axes.get_yticklabels()] == rows.sort_values("delta")["task"].tolist()
@@ -385,8 +393,8 @@ class TestPlots:
                 points = container.lines[0].get_xdata()
                 assert points == pytest.approx(rows.sort_values("delta")[column].to_numpy(float) * 100)
 
-    def test_line_of_heads(self, report):
-        (axes,) = make_plots(report)["number_of_heads"].axes
+    def test_line_of_heads(self, report, figures):
+        (axes,) = figures["number_of_heads"].axes
         x, y = axes.lines[0].get_data()
         groups = report.groups.sort_values("num_heads")
         assert list(x) == [16, 32]
@@ -400,7 +408,8 @@ class TestPlots:
         empty = {"groups": report.groups.iloc[:0], "subjects": report.subjects.iloc[:0]}
         assert make_plots(dataclasses.replace(report, comparison=worse, priors=LabelPriors(), **empty)) == {}
 
-    def test_style(self, report, tmp_path):
+    def test_style(self, report, tmp_path, monkeypatch):
+        monkeypatch.setattr("act_eval.report.plots.PLOTS", PLOTS[:2])
         sheet = tmp_path / "own.mplstyle"
         sheet.write_text("figure.facecolor: 00ff00\nsavefig.facecolor: 00ff00\n")
         paths = write_plots(report, tmp_path, str(sheet))

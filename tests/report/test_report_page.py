@@ -9,6 +9,7 @@ import pytest
 from helpers.made_up_report import LONG_PATHS, MMLU, MMLU_SUBJECTS, made_up_report
 
 from act_eval.report.build import make_report
+from act_eval.report.page import page as page_without_figures
 from act_eval.report.write import write_report
 
 pytestmark = pytest.mark.tier("browser")
@@ -88,12 +89,18 @@ def test_fits_the_width(page):
     assert images.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 200)")
 
 
-@pytest.fixture(params=[360, 800, 1280])
-def page_of_long_names(browser, tmp_path, request):
+@pytest.fixture(scope="module")
+def html_of_long_names(tmp_path_factory):
     report = made_up_report(LONG_PATHS, tasks=MMLU[:20], group="mmlu", of_tasks=57, subjects=MMLU_SUBJECTS[:5])
-    html = next(path for path in write_report(report, tmp_path) if path.suffix == ".html")
+    file = tmp_path_factory.mktemp("long-names") / "report.html"
+    file.write_text(page_without_figures(report, {}))
+    return file
+
+
+@pytest.fixture(params=[360, 800, 1280])
+def page_of_long_names(browser, html_of_long_names, request):
     page = browser.new_page(viewport={"width": request.param, "height": 800})
-    page.goto(html.as_uri())
+    page.goto(html_of_long_names.as_uri())
     yield page
     page.close()
 

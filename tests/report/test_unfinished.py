@@ -64,6 +64,7 @@ def test_says_how_far_it_is(folder):
     ]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_in_all_that_is_written(folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["act-eval", "report", str(folder)])
     main()

@@ -3,7 +3,8 @@
 import io
 
 import pytest
-from hypothesis import given, settings
+from helpers.thorough import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
@@ -82,7 +83,7 @@ class TestTimeLeft:
 @pytest.mark.tier("unit")
 class TestSearchesByEstimates:
     @pytest.mark.parametrize("has_priors", [False, True])
-    @settings(max_examples=25)
+    @examples(25)
     @given(
         layers=st.integers(4, 200),
         heads=st.integers(1, 256),

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.planted import found, plant_head, save_tokenizer, search, write_task
+from helpers.thorough import thorough
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from act_eval.attention.act import ACT
@@ -84,8 +85,10 @@ def test_sinks_are_where_they_were_planted(planted):
             assert sinks == ({2, 6} if (layer, head) in HARMFUL | HELPFUL | NEUTRAL else set()), (layer, head)
 
 
-@pytest.mark.parametrize("mode", ["exact", "screened"])
-@pytest.mark.parametrize("selection", ["validated", "improving"])
+@pytest.mark.parametrize(
+    ("mode", "selection"),
+    [("exact", "validated"), ("screened", "improving"), *thorough(("exact", "improving"), ("screened", "validated"))],
+)
 def test_exactly_the_harmful_heads_are_found(planted, tmp_path, mode, selection):
     result = search(planted, tmp_path / "search", mode=mode, selection=selection)
     assert found(result) == HARMFUL

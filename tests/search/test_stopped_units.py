@@ -1,9 +1,10 @@
-"""Units of a search that are stopped at every one of their forward passes, and gone on with."""
+"""Units of a search that are stopped at their forward passes, thorough tests at every one, and gone on with."""
 
 import numpy as np
 import pytest
 import torch
 from helpers.search import evaluator, labelled_documents, random_documents
+from helpers.thorough import some
 from rich.console import Console
 from transformers import AutoTokenizer
 
@@ -91,14 +92,14 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("rows", [100, 4], ids=["enough memory", "little memory"])
-def test_stopped_at_every_forward_pass(gqa_lm, tmp_path, rows):
+def test_stopped_at_forward_passes(gqa_lm, tmp_path, rows):
     gqa_lm.scorer()  # tries once whether the model can be packed
     passes = work(gqa_lm, tmp_path / "whole", rows)
     whole = contents(tmp_path / "whole")
     assert any(name.startswith("units/exact0-") for name in whole)
     assert not any(name.endswith(".pieces") for name in whole)
     lost = []
-    for last in range(passes):
+    for last in some(range(passes), 6):
         folder = tmp_path / str(last)
         assert work(gqa_lm, folder, rows, last) == last
         lost.append(last + work(gqa_lm, folder, rows) - passes)
@@ -106,12 +107,12 @@ def test_stopped_at_every_forward_pass(gqa_lm, tmp_path, rows):
     assert 0 <= min(lost) <= max(lost) <= LOST_AT_MOST
 
 
-def test_estimates_and_label_priors_stopped_at_every_forward_pass(gqa_lm, tmp_path):
+def test_estimates_and_label_priors_stopped_at_forward_passes(gqa_lm, tmp_path):
     passes = work(gqa_lm, tmp_path / "whole", asked=estimates)
     whole = contents(tmp_path / "whole")
     stages = {name.removeprefix("units/").rpartition("-")[0] for name in whole if name.endswith(".npz")}
     assert len(stages) == 6, "estimates and label priors of both stages, and two rounds of validation"
-    for last in range(passes):
+    for last in some(range(passes), 6):
         folder = tmp_path / str(last)
         assert work(gqa_lm, folder, last=last, asked=estimates) == last
         assert last + work(gqa_lm, folder, asked=estimates) - passes <= LOST_AT_MOST
@@ -131,7 +132,7 @@ def test_stopped_again_and_again(gqa_lm, tmp_path):
 def test_damaged_pieces_are_computed_again(gqa_lm, tmp_path):
     passes = work(gqa_lm, tmp_path / "whole")
     whole, rng = contents(tmp_path / "whole"), np.random.default_rng(0)
-    for number in range(6):
+    for number in some(range(6), 2):
         folder = tmp_path / str(number)
         work(gqa_lm, folder, last=passes * 3 // 4)
         (file,) = folder.glob("units/*.pieces")

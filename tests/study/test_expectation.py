@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 from helpers.runs import write_run
-from hypothesis import given, settings
+from helpers.thorough import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -27,7 +28,7 @@ def test_one_task_is_as_in_the_textbook(n, discordance):
     assert found.probability == pytest.approx(norm.cdf(reached), abs=0.04)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.lists(st.tuples(st.integers(30, 2000), st.floats(0.02, 0.4)), min_size=1, max_size=5))
 def test_the_numbers_fit_each_other(tasks):
     documents = {f"task {place}": n for place, (n, _) in enumerate(tasks)}

@@ -21,6 +21,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.profiles import HeadProfile
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.machine_readable import schema, to_json
+from act_eval.report.plots import plot_improvement
 from act_eval.study import StudySettings, foresee_study, run_study
 from act_eval.study import run as run_module
 from act_eval.study.plan import plan_study
@@ -269,6 +270,21 @@ def test_a_report_on_some_of_the_tasks_has_no_verdict(finished):
     (found,) = make_report([finished], ReportOptions(patterns={"task": "demo_topic"})).studies
     assert found.verdict is None
     assert found.table["task"].tolist() == ["demo_topic", "average, not searched on"]
+
+
+def test_plots_name_settings_by_what_they_stand_for(finished):
+    report = make_report([finished])
+    settings = set(report.with_named_variants().comparison["settings"])
+    assert {text.partition(" (")[0] for text in settings} == {
+        "heads found",
+        "all heads",
+        "random heads 1",
+        "random heads 2",
+        "heads found, switched off",
+    }
+    assert len(settings) == report.comparison["settings"].nunique()
+    titles = {axes.get_title(loc="left").replace("\n", " ") for axes in plot_improvement(report.with_named_variants()).axes}
+    assert titles == settings
 
 
 def test_the_command(finished, tmp_path):

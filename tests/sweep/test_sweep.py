@@ -2,12 +2,13 @@
 
 import itertools
 import json
-import subprocess
-import sys
+import shutil
 
 import pandas as pd
 import pytest
 from helpers.dying import run_until_killed
+from helpers.processes import run_program
+from helpers.thorough import thorough
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -211,9 +212,10 @@ class TestRun:
         assert sweep(output).exit_code == 0
         assert {name: (output / name).read_bytes() for name in FILES} == before
 
+    @pytest.mark.usefixtures("without_plots")
     def test_more_values_run_what_is_missing(self, finished, tmp_path, monkeypatch):
         output = tmp_path / "sweep"
-        subprocess.run(["cp", "-r", str(finished[0]), str(output)], check=True)
+        shutil.copytree(finished[0], output)
         done, loaded = cells(output), []
         original = ACTLM.set_act
         monkeypatch.setattr(ACTLM, "set_act", lambda lm, arguments: loaded.append(arguments) or original(lm, arguments))
@@ -229,10 +231,11 @@ class TestRun:
         assert len(table) == 4 * (len(TASKS) + 1)
         assert sum("temperature" in settings for settings in make_report([output]).comparison["settings"]) == len(TASKS)
 
+    @pytest.mark.usefixtures("without_plots")
     def test_other_results_beside_it_are_left_out(self, finished, tmp_path):
         """Runs of the same settings, on other documents."""
         output = tmp_path / "sweep"
-        subprocess.run(["cp", "-r", str(finished[0]), str(output)], check=True)
+        shutil.copytree(finished[0], output)
         vary = ["--vary", "beta=0,0.5", "--vary", "method=act"]
         fewer = ["--tasks", "demo_topic", "--limit", "8", "--batch-size", "8", "--device", "cpu"]
         assert sweep(output, vary=vary, options=fewer).exit_code == 0
@@ -241,6 +244,7 @@ class TestRun:
         assert set(table["task"]) == {"demo_topic"}
         assert "acc, demo_topic" in (output / "by_beta.md").read_text()
 
+    @pytest.mark.usefixtures("without_plots")
     def test_seeds(self, tmp_path):
         output = tmp_path / "sweep"
         options = [*OPTIONS, "--limit", "8", "--num-fewshot", "1", "--seeds", "1,2"]
@@ -251,6 +255,7 @@ class TestRun:
         settings = "all (32 heads), beta 0.4, alpha 3"
         assert set(table["settings"]) == {"baseline", settings, f"{settings}, 50% of sinks"}
 
+    @pytest.mark.usefixtures("without_plots")
     def test_shares_of_heads(self, tmp_path):
         assert sweep(tmp_path, vary=["--vary", "head_share=0,0.25,0.26,1"], options=[*OPTIONS, "--limit", "8"]).exit_code == 0
         table = pd.read_csv(tmp_path / "sweep.csv")
@@ -287,8 +292,7 @@ class TestRun:
 
     @pytest.mark.tier("process")
     def test_a_profile_that_does_not_fit_ends_before_anything_runs(self, tmp_path):
-        command = [sys.executable, "-m", "act_eval", "sweep", *OPTIONS, "--vary", "profile=all,9:1"]
-        result = subprocess.run([*command, "--output", str(tmp_path / "x")], capture_output=True, text=True)
+        result = run_program("sweep", *OPTIONS, "--vary", "profile=all,9:1", "--output", tmp_path / "x")
         assert result.returncode == 2
         (line,) = [line for line in result.stderr.splitlines() if line.startswith("act-eval: ")]
         assert "names layer 9" in line
@@ -297,7 +301,7 @@ class TestRun:
 
     def test_a_metric_that_is_not_there_loses_nothing(self, finished, tmp_path):
         output = tmp_path / "sweep"
-        subprocess.run(["cp", "-r", str(finished[0]), str(output)], check=True)
+        shutil.copytree(finished[0], output)
         with pytest.raises(InputError, match="--metric f1: no task of the sweep has it; there are acc"):
             sweep(output, "--metric", "f1")
         assert len(cells(output)) == (RUN + 1) * len(TASKS)
@@ -325,11 +329,15 @@ GRIDS = {
     "one axis": axes(alpha=(3, 5, 7)),
     "one axis of names": axes(method=("act", "remove", "boost", "temperature")),
     "beta and method": axes(beta=(0, 0.2, 0.4, 0.6, 0.8, 1), method=("act", "to-first-token", "remove", "temperature")),
-    "four axes": axes(
-        threshold=(0.05, 0.1, 0.2), sink_share=(0, 0.4, 1), method=("act", "remove"), keep=("first-sink", "first-token")
-    ),
+    "four axes": axes(threshold=(0.05, 0.2), sink_share=(0, 1), method=("act", "remove"), keep=("first-sink", "first-token")),
     "long names": axes(profile=("2:8+13;5:1;7:1+2+3+4+5+6+7+8+9", "1:1+2+3+4+5+6+7+8", "all"), beta=(0.1, 0.3)),
 }
+MANY_PANELS = {
+    "more of four axes": axes(
+        threshold=(0.05, 0.1, 0.2), sink_share=(0, 0.4, 1), method=("act", "remove"), keep=("first-sink", "first-token")
+    )
+}
+GRIDS |= dict(thorough(*MANY_PANELS.items()))
 
 
 @pytest.mark.tier("slow")
