@@ -1,6 +1,11 @@
 """Whole evaluations through lm-eval's model interface: stock `hf` and `act-hf` on the same requests, in turn.
 
-python benchmarks/end_to_end.py --help
+Made-up workloads on a model with random weights, or rows of real tasks on a real model:
+
+    python benchmarks/end_to_end.py
+    python benchmarks/end_to_end.py --model DIR --rows hellaswag,sst2,squad
+
+Without a network, run it in a folder that holds the datasets by their names on the hub, such as `Rowan/hellaswag`.
 """
 
 from __future__ import annotations
@@ -11,115 +16,147 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
-from typing import Annotated
+from pathlib import Path
+from statistics import mean, median
+from typing import Annotated, Any
 
 import torch
 import typer
+from attention_systems import SHAPES, SHARES, sinks_per_head
+from floor import TokenCost, floor, stock_padding
+from json_lines import append
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from models import llama, word_tokenizer, words
-from timing import alternate, machine, ratio, save
+from models import llama, word_tokenizer
+from timing import Ratio, alternate, machine, ratio, save
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from workloads import made_up, real_rows
 
-from act_eval.attention.cache import CACHE_ATTRIBUTE
+from act_eval.attention.model_structure import model_shape
+from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 from act_eval.profiles import HeadProfile
 
-LAYERS, HEADS = 8, 8
 
-
-def choices(documents: int, shots: int, rng: random.Random) -> list[Instance]:
-    """Like HellaSwag: contexts of 60 to 120 tokens, four endings of 15 to 40; each shot is a context with its ending."""
-    instances = []
-    for document in range(documents):
-        examples = [words(rng.randint(75, 160), rng) for _ in range(shots)]
-        context = " ".join([*examples, words(rng.randint(60, 120), rng)])
-        for choice in range(4):
-            instances.append(_loglikelihood(context, " " + words(rng.randint(15, 40), rng), document, choice))
-    return instances
-
-
-def letters(documents: int, rng: random.Random) -> list[Instance]:
-    """Like MMLU: contexts of 60 to 250 tokens and four letters."""
-    instances = []
-    for document in range(documents):
-        context = words(rng.randint(60, 250), rng)
-        instances += [_loglikelihood(context, f" w{letter}", document, letter) for letter in range(2, 6)]
-    return instances
-
-
-def questions(documents: int, rng: random.Random) -> list[Instance]:
-    """Like SQuAD: contexts of 120 to 250 tokens, 16 generated."""
-    generation = {"until": ["\n"], "max_gen_toks": 16, "min_new_tokens": 16, "do_sample": False}
-    return [
-        Instance("generate_until", {}, (words(rng.randint(120, 250), rng), dict(generation)), 0, ("questions", document, 1))
-        for document in range(documents)
-    ]
-
-
-def _loglikelihood(context: str, continuation: str, document: int, choice: int) -> Instance:
-    return Instance("loglikelihood", {}, (context, continuation), choice, ("choices", document, 1))
-
-
-def profile(share: float) -> HeadProfile:
-    """A share of all heads, drawn once."""
-    every_head = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
+def profile(share: float, model: PreTrainedModel) -> HeadProfile:
+    """A share of all heads of a model, drawn once."""
+    layers, heads = model_shape(model.config)[:2]
+    every_head = [(layer, head) for layer in range(layers) for head in range(heads)]
     chosen = random.Random(0).sample(every_head, round(share * len(every_head)))
-    return HeadProfile({layer: tuple(sorted(h for at, h in chosen if at == layer)) for layer in range(LAYERS)})
+    return HeadProfile({layer: tuple(sorted(h for at, h in chosen if at == layer)) for layer in range(layers)})
 
 
-@torch.no_grad()
-def sinks_per_pair(lm: ACTLM, requests: Sequence[Instance], contexts: int = 8) -> float:
+def mean_sinks(lm: ACTLM, requests: Sequence[Instance], contexts: int = 8) -> float:
     """How many sinks a calibrated head has on average in the first contexts of a workload."""
-    counts = []
-    for context in list(dict.fromkeys(request.args[0] for request in requests))[:contexts]:
-        with lm.act(lm.model):
-            cache = lm.model(torch.tensor([lm.tok_encode(context)], device=lm.device), use_cache=True).past_key_values
-        counts += [layer.sinks.sum(-1).float() for layer in getattr(cache, CACHE_ATTRIBUTE).values()]
-    return float(torch.cat(counts).mean())
+    first = list(dict.fromkeys(request.args[0] for request in requests))[:contexts]
+    tokens = [torch.tensor([lm.tok_encode(context)], device=lm.device) for context in first]
+    return mean(sinks_per_head(lm.act, lm.model, ids) for ids in tokens)
+
+
+def least_cost(lm: ACTLM, requests: Sequence[Instance], batch_size: int) -> dict[str, float]:
+    """The floor of a workload, and the share of stock `hf`'s tokens that are padding, where continuations are scored."""
+    if requests[0].request_type != "loglikelihood":
+        return {"floor": 1.0}
+    pairs = [lm.encode_request(*request.args) for request in requests]
+    return {"floor": floor(pairs, TokenCost.of_model(lm.model)), "padding": stock_padding(pairs, batch_size)}
+
+
+def table_head(systems: Sequence[str]) -> str:
+    """The head of the table that `table_row` fills."""
+    columns = ["rows", "floor (operations)", *systems, "sinks per head", "padding of hf", "hf, s"]
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+
+
+def table_row(row: dict[str, Any]) -> str:
+    """A line of the table: of what `measure` gives."""
+    ratios = [str(Ratio(**value)) for value in row["ratios"].values()]
+    padding = f"{row['padding']:.0%}" if "padding" in row else ""
+    texts = [row["rows"], f"{row['floor']:.2f}", *ratios, f"{row['sinks_per_head']:.1f}", padding, f"{row['hf_seconds']:.2f}"]
+    return f"| {' | '.join(texts)} |"
+
+
+def measure(
+    name: str, requests: Sequence[Instance], stock: HFLM, act: dict[str, ACTLM], repetitions: int, batch_size: int, device: str
+) -> dict[str, Any]:
+    """Times of act-hf as ratios to stock hf's, with what they may be at least.
+
+    Args:
+        name: of the workload.
+        requests: all of one type.
+        stock: lm-eval's own model.
+        act: act-hf on the same weights, by name, the one that calibrates all heads last.
+        repetitions, batch_size, device: see `main`.
+    """
+    answer = attrgetter(requests[0].request_type)
+    systems = {system: partial(answer(lm), requests, disable_tqdm=True) for system, lm in {"hf": stock, **act}.items()}
+    times = alternate(systems, repetitions, device)
+    everywhere = list(act.values())[-1]
+    return {
+        "rows": name,
+        "requests": len(requests),
+        "hf_seconds": median(times["hf"]),
+        "ratios": {system: asdict(ratio(times[system], times["hf"])) for system in act},
+        "sinks_per_head": mean_sinks(everywhere, requests),
+        **least_cost(everywhere, requests, batch_size),
+    }
 
 
 def main(
+    model: Annotated[str | None, typer.Option(help="Folder of a real model; made-up weights by default.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Real tasks, separated by commas: hellaswag,sst2,squad.")] = None,
     workload: Annotated[list[str] | None, typer.Option(help="choices, choices-5-shot, letters, generation; all.")] = None,
+    shape: Annotated[str, typer.Option(help=f"Of made-up weights: {', '.join(SHAPES)}.")] = "llama-512",
     documents: Annotated[int, typer.Option(help="Documents per workload (5-shot: a half).")] = 32,
     repetitions: int = 5,
     batch_size: int = 8,
     alpha: Annotated[float, typer.Option(help="A key is a sink above alpha / n; the paper's value.")] = 5.0,
     dtype: str = "float32",
     device: str = "cpu",
+    output: Annotated[Path | None, typer.Option(help="Also append each row to this file, as a line of JSON.")] = None,
     write: Annotated[bool, typer.Option(help="Save the table to benchmarks/results.")] = False,
 ) -> None:
-    """Print the time of act-hf as a ratio to stock hf's: median over repetitions (least-most)."""
+    """Print the time of act-hf as a ratio to stock hf's: median over repetitions (least-most), and the floor of it."""
+    if (model is None) != (rows is None):
+        raise typer.BadParameter("real rows need a real model, and it needs them: give --model and --rows, or neither.")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("act_eval").setLevel(logging.ERROR)
-    model = llama(512, LAYERS, HEADS, 1376, getattr(torch, dtype), device)
-    tokenizer = word_tokenizer()
+    if model is None or rows is None:
+        weights, tokenizer = llama(**SHAPES[shape], dtype=getattr(torch, dtype), device=device), word_tokenizer()
+        workloads = made_up(documents)
+    else:
+        try:
+            workloads = real_rows(rows.split(","), documents)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from error
+        weights = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(model)
     options = {"tokenizer": tokenizer, "batch_size": batch_size, "device": device}
-    stock = HFLM(pretrained=model, **options)
+    stock = HFLM(pretrained=weights, **options)
     act = {
-        f"act-hf, {share:.0%} of heads": ACTLM(pretrained=model, act_profile=profile(share), act_alpha=alpha, **options)
-        for share in (0.0, 0.3, 1.0)
+        f"act-hf, {share:.0%} of heads": ACTLM(
+            pretrained=weights, act_profile=profile(share, weights), act_alpha=alpha, **options
+        )
+        for share in SHARES
     }
-    rng = random.Random(1)
-    workloads: dict[str, Sequence[Instance]] = {
-        "choices": choices(documents, 0, rng),
-        "choices-5-shot": choices(documents // 2, 5, rng),
-        "letters": letters(documents * 2, rng),
-        "generation": questions(documents, rng),
-    }
-    table: dict[str, dict[str, object]] = {}
-    print(f"| workload | {' | '.join(act)} | sinks per head |\n|---|{'---|' * (len(act) + 1)}")
+    print(table_head(list(act)))
+    table = []
     for name in workload or workloads:
-        requests = workloads[name]
-        answer = attrgetter(requests[0].request_type)
-        systems = {system: partial(answer(lm), requests, disable_tqdm=True) for system, lm in {"hf": stock, **act}.items()}
-        times = alternate(systems, repetitions, device)
-        ratios = {system: ratio(times[system], times["hf"]) for system in act}
-        sinks = sinks_per_pair(act["act-hf, 100% of heads"], requests)
-        table[name] = {**{system: asdict(value) for system, value in ratios.items()}, "sinks_per_head": sinks}
-        print(f"| {name} | {' | '.join(map(str, ratios.values()))} | {sinks:.1f} |", flush=True)
-    settings = {"documents": documents, "repetitions": repetitions, "batch_size": batch_size, "alpha": alpha, "dtype": dtype}
+        row = measure(name, workloads[name], stock, act, repetitions, batch_size, device)
+        print(table_row(row), flush=True)
+        table.append(row)
+        if output is not None:
+            append(output, row)
     if write:
-        save(f"end_to_end-{device}-{dtype}", {"machine": machine(device), "settings": settings, "ratios": table})
+        settings = {
+            "model": shape if model is None else Path(model).name,
+            "documents": documents,
+            "repetitions": repetitions,
+            "batch_size": batch_size,
+            "alpha": alpha,
+            "dtype": dtype,
+        }
+        name = "end_to_end" if model is None else f"end_to_end-{Path(model).name}"
+        save(f"{name}-{device}-{dtype}", {"machine": machine(device), "settings": settings, "rows": table})
 
 
 if __name__ == "__main__":

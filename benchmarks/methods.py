@@ -12,7 +12,7 @@ from typing import Annotated
 
 import torch
 import typer
-from forward import SHAPES
+from attention_systems import SHAPES
 from models import llama
 from timing import alternate, machine, ratio, save
 from transformers import PreTrainedModel

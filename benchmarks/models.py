@@ -11,18 +11,39 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 VOCABULARY = 32_000
 
 
-def llama(hidden: int, layers: int, heads: int, intermediate: int, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """A Llama with random weights, the same ones each time."""
+def llama(
+    hidden: int,
+    layers: int,
+    heads: int,
+    intermediate: int,
+    dtype: torch.dtype,
+    device: str,
+    key_value_heads: int | None = None,
+    vocabulary: int = VOCABULARY,
+    max_length: int = 8192,
+) -> PreTrainedModel:
+    """A Llama with random weights, the same ones each time on one kind of device.
+
+    Args:
+        hidden, layers, heads, intermediate: its shape.
+        dtype: of its weights.
+        device: where it is made, so that large ones need not pass through the memory of the CPU.
+        key_value_heads: as many as heads by default.
+        vocabulary: number of tokens.
+        max_length: tokens that it takes.
+    """
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=intermediate,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        max_position_embeddings=8192,
+        num_key_value_heads=heads if key_value_heads is None else key_value_heads,
+        max_position_embeddings=max_length,
     )
-    model = LlamaForCausalLM(config)
+    with torch.device(device):
+        model = LlamaForCausalLM(config)
     sharpen_attention(model)
     return model.to(device=device, dtype=dtype).eval()
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import torch
 import typer
-from forward import peak_memory
+from memory import peak_memory
 from timing import alternate, machine, ratio, save
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 

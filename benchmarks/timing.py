@@ -8,11 +8,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import act_eval
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -69,8 +71,17 @@ def ratio(times: list[float], reference: list[float]) -> Ratio:
 def machine(device: str) -> dict[str, Any]:
     """Describe what the times depend on: device, threads and versions."""
     name = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name()
-    packages = {name: version(name) for name in ("act-eval", "lm-eval", "torch", "transformers")}
-    return {"device": name, "threads": torch.get_num_threads(), "python": platform.python_version(), **packages}
+    packages = {package: _version(package) for package in ("lm-eval", "torch", "transformers", "triton")}
+    versions = {"act-eval": act_eval.__version__, **{package: number for package, number in packages.items() if number}}
+    return {"device": name, "threads": torch.get_num_threads(), "python": platform.python_version(), **versions}
+
+
+def _version(package: str) -> str | None:
+    """The version of a package, or None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

@@ -23,7 +23,9 @@ from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.call import AttentionCall
 from act_eval.methods.base import Method
 
-_BLOCK = 64
+CALIBRATE_STAGES = 2  # of loads in flight: with the usual three, keys and values would not fit where there are 99 KiB
+_MOST_QUERIES = 64  # of a block
+_TILE_BYTES = 2**14  # of a block of queries or keys: kernels hold several at once, and devices have room for 99 KiB and more
 
 
 @triton.jit
@@ -196,7 +198,7 @@ def _calibrate_kernel(
     PRECISION: tl.constexpr,
 ):
     row_head = tl.program_id(1)
-    count = tl.load(count_ptr + row_head)
+    count = tl.load(count_ptr + row_head).to(tl.int32)
     if count == 0:
         return
     row = tl.load(rows_ptr + row_head)
@@ -299,7 +301,7 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
     rows, heads = rows.contiguous(), heads.contiguous()
     (query, key, padding, n, k, group, scale, softcap, *strides), options = _common(call)
     by_head = call.output.transpose(1, 2)
-    _calibrate_kernel[(triton.cdiv(n, _BLOCK), len(rows))](
+    _calibrate_kernel[(triton.cdiv(n, options["BLOCK"]), len(rows))](
         query,
         key,
         call.value,
@@ -323,6 +325,7 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         *call.value.stride()[:3],
         *by_head.stride()[:3],
         SINK_BLOCK=16,
+        num_stages=CALIBRATE_STAGES,
         **options,
     )
     return sinks
@@ -344,10 +347,10 @@ def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tu
     log_normalizer = torch.empty(len(rows), n, dtype=torch.float32, device=rows.device)
     received = torch.empty(len(rows), k, dtype=torch.float32, device=rows.device)
     (query, key, padding, *others), options = _common(call)
-    _log_normalizer_kernel[(triton.cdiv(n, _BLOCK), len(rows))](
+    _log_normalizer_kernel[(triton.cdiv(n, options["BLOCK"]), len(rows))](
         query, key, rows, heads, padding, log_normalizer, *others, **options
     )
-    _received_kernel[(triton.cdiv(k, _BLOCK), len(rows))](
+    _received_kernel[(triton.cdiv(k, options["BLOCK"]), len(rows))](
         query, key, rows, heads, padding, log_normalizer, received, *others, **options
     )
     seen_by = call.visibility.seen_by[call.visibility.places_of_rows(rows), 0]
@@ -357,7 +360,6 @@ def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tu
 def _common(call: AttentionCall) -> tuple[list[Any], dict[str, Any]]:
     """The arguments that the kernels share, in their order, and their compile-time constants."""
     query, key, padding = call.query, call.key, call.visibility.padding
-    dim = query.shape[-1]
     arguments = [
         query,
         key,
@@ -373,9 +375,20 @@ def _common(call: AttentionCall) -> tuple[list[Any], dict[str, Any]]:
     options = {
         "HAS_PADDING": padding is not None,
         "HAS_SOFTCAP": call.softcap is not None,
-        "DIM": dim,
-        "DIM_BLOCK": max(16, triton.next_power_of_2(dim)),
-        "BLOCK": _BLOCK,
-        "PRECISION": "ieee" if query.dtype == torch.float32 else "tf32",
+        **compile_time_sizes(query.shape[-1], query.dtype),
     }
     return arguments, options
+
+
+def compile_time_sizes(dim: int, dtype: torch.dtype) -> dict[str, Any]:
+    """The compile-time constants of the kernels that follow from the head dimension and the dtype.
+
+    Blocks are smaller where a query is longer, so that all fits into the shared memory of any device.
+    """
+    dim_block = max(16, triton.next_power_of_2(dim))
+    return {
+        "DIM": dim,
+        "DIM_BLOCK": dim_block,
+        "BLOCK": max(16, min(_MOST_QUERIES, _TILE_BYTES // (dim_block * dtype.itemsize))),
+        "PRECISION": "ieee" if dtype == torch.float32 else "tf32",
+    }

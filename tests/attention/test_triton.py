@@ -1,20 +1,23 @@
 """The Triton kernels against the torch path: interpreted on a CPU (see conftest.py), compiled where there is a CUDA device."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: it comes with torch's CUDA builds")
 
-from helpers.models import golden_act, logits_of
+from helpers.golden_logits import GOLDEN_TOLERANCE, golden_error, short_sequences
+from helpers.kernel_cases import KernelCase, Prefill, kernel_cases, triton_where_supported, try_kernels
 from helpers.thorough import some
 
 from act_eval.attention import blockwise, triton_kernels
 from act_eval.attention.calibration import CalibrationSettings
-from act_eval.attention.call import AttentionCall
 from act_eval.attention.layer import choose_kernels
 from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.masks import Visibility
@@ -24,29 +27,12 @@ from act_eval.methods.to_first_token import ToFirstToken
 pytestmark = pytest.mark.tier("model")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-BATCH, HEADS = 2, 4
 
 
-def make_call(n=70, key_heads=4, dim=24, padding=0, softcap=None, dtype=torch.float32, seed=0):
+def make_call(**case):
     """A prefill with a few attractive keys; row 1 is padded on the left."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def states(heads):
-        return torch.randn(BATCH, n, heads, dim, generator=generator).transpose(1, 2)
-
-    query, key, value = states(HEADS) + 0.7, states(key_heads), states(key_heads)
-    key[:, :, 3::11] += 0.7
-    mask = torch.ones(n, n, dtype=torch.bool).tril().expand(BATCH, 1, n, n).clone()
-    mask[1, :, :, :padding] = False
-    query, key, value, mask = (tensor.to(DEVICE) for tensor in (query, key, value, mask))
-    query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
-    visibility = Visibility.from_mask(mask if padding else None, query, key)
-    scores = query.float() @ key.float().repeat_interleave(HEADS // key_heads, 1).mT * dim**-0.5
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    weights = scores.masked_fill(~mask, torch.finfo(torch.float32).min).softmax(-1)
-    output = (weights @ value.float().repeat_interleave(HEADS // key_heads, 1)).transpose(1, 2).contiguous().to(dtype)
-    return AttentionCall(query, key, value, output, visibility, dim**-0.5, softcap)
+    kernel_case = KernelCase("", **case)
+    return Prefill.of_case(kernel_case).call(kernel_case, DEVICE)
 
 
 def some_heads():
@@ -96,6 +82,41 @@ def test_outputs(name, settings, limit):
     assert name == "one token" or not torch.equal(call.output, before)
 
 
+@pytest.mark.tier("slow")
+@pytest.mark.parametrize("case", some(list(kernel_cases(torch.float32, 80)), 5), ids=lambda case: case.name)
+def test_outputs_by_definition(case):
+    """What `benchmarks/gpu.sh` tries on a device, with few tokens."""
+    outcome = try_kernels(case.cut(37), DEVICE, triton_where_supported)
+    assert outcome.is_right, outcome
+    assert outcome.sinks > 0
+    assert outcome.kernels == ("blockwise" if case.window or case.learned_sinks else "triton_kernels")
+
+
+def test_a_wrong_kernel_is_found(monkeypatch):
+    """Of a case that is tried, each number counts."""
+    case = KernelCase("")
+    right = try_kernels(case, DEVICE, triton_where_supported)
+    assert right.is_right
+    assert not replace(right, means_error=float("nan")).is_right
+    monkeypatch.setattr(triton_kernels, "calibrate_prefill", lambda call, rows, heads, _: torch.zeros(len(rows), 70).bool())
+    wrong = try_kernels(case, DEVICE, triton_where_supported)
+    assert wrong.sinks_differ == wrong.sinks > 0
+    assert wrong.output_error > wrong.output_tolerance
+    assert not wrong.is_right
+
+
+@pytest.mark.tier("slow")
+def test_they_compile_for_devices_and_fit_into_their_shared_memory(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, "-m", "helpers.kernel_compilation"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    sizes = json.loads(ended.stdout)
+    assert len(sizes) == 4
+    assert max(sizes.values()) <= 99 * 2**10, sizes
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_scores_are_accumulated_in_float32(dtype):
     if dtype == torch.bfloat16 and DEVICE == "cpu":
@@ -108,9 +129,6 @@ def test_half_precision_scores_are_accumulated_in_float32(dtype):
 @pytest.mark.tier("slow")
 def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeypatch):
     """Short sequences under every setting of the published implementation; the interpreter is slow."""
-    cases = json.loads((golden_folder / "cases.json").read_text())
-    expected = np.load(golden_folder / "logits.npz")
-    sequences = {sequence["id"]: torch.tensor([sequence["input_ids"]]) for sequence in cases["sequences"]}
     used = []
 
     def always(call, method):
@@ -118,15 +136,10 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
         return triton_kernels
 
     monkeypatch.setattr("act_eval.attention.layer.choose_kernels", always)
-    model = golden_model.to(DEVICE)
-    short = some([name for name, ids in sequences.items() if 9 <= len(ids[0]) <= 17], 1)
-    chosen = [case for case in cases["cases"] if case["sequence"] in short]
-    for case in chosen:
-        act = golden_act(cases, case["setting"])
-        logits = logits_of(model, sequences[case["sequence"]].to(DEVICE), act)[0, -1].cpu().numpy()
-        np.testing.assert_allclose(logits, expected[case["last_key"]][case["last_row"]], rtol=0, atol=5e-5)
-    assert len(used) > 1.5 * len(chosen)
-    golden_model.to("cpu")
+    sequences = some(short_sequences(golden_folder.name), 1)
+    error, cases = golden_error(golden_folder.name, golden_model, DEVICE, sequences)
+    assert error <= GOLDEN_TOLERANCE
+    assert len(used) > 1.5 * cases
 
 
 def test_only_cuda_uses_them():
