@@ -11,12 +11,13 @@ pytest.importorskip("triton", reason="Triton is not installed: it comes with tor
 
 from helpers.models import golden_act, logits_of
 
-from act_eval.attention import blockwise, triton_kernels
+from act_eval.attention import blockwise, triton_kernels, whole_maps
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.call import AttentionCall
 from act_eval.attention.layer import choose_kernels
 from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.masks import Visibility
+from act_eval.attention.pairs import ChosenHeads
 from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.to_first_token import ToFirstToken
 
@@ -112,11 +113,12 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
     sequences = {sequence["id"]: torch.tensor([sequence["input_ids"]]) for sequence in cases["sequences"]}
     used = []
 
-    def always(call, method):
+    def always(call, method, chosen):
         used.append(call)
         return triton_kernels
 
     monkeypatch.setattr("act_eval.attention.layer.choose_kernels", always)
+    monkeypatch.setattr("act_eval.attention.layer.LayerCalibration.always_runs_base", True)
     model = golden_model.to(DEVICE)
     for case in cases["cases"]:
         if not 9 <= len(sequences[case["sequence"]][0]) <= 17:
@@ -129,8 +131,9 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
 
 
 def test_only_cuda_uses_them():
-    expected = triton_kernels if torch.cuda.is_available() else blockwise
-    assert choose_kernels(make_call(), ToOtherTokens()) is expected
+    everything = ChosenHeads(torch.ones(BATCH, HEADS, dtype=torch.bool))
+    expected = triton_kernels if torch.cuda.is_available() else whole_maps
+    assert choose_kernels(make_call(), ToOtherTokens(), everything) is expected
 
 
 def test_what_is_supported():
