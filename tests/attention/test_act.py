@@ -314,6 +314,34 @@ def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch, limits):
     assert all(visibility.hidden is None and visibility.padding is not None for visibility in read)
 
 
+@pytest.mark.parametrize(
+    ("act", "runs"),
+    [
+        (ACT("all"), False),
+        (ACT("all", decode="row"), False),
+        (ACT("all", method="temperature"), False),
+        (ACT("2:0"), False),
+        (ACT("2:0", limits=ComputeLimits(share_of_heads_to_pick=0.9)), True),
+        (ACT("2:0", decode="row"), True),
+        (ACT("2:0", method="temperature"), True),
+        (ACT("all", limits=ComputeLimits(map_elements=0)), True),
+        (ACT([HeadProfile({2: (0,)}), HeadProfile({2: (1,)})]), True),
+    ],
+)
+def test_whether_the_base_backend_runs(gqa_model, act, runs):
+    """Not where all heads of a layer are computed anew, which is where they are many, the same in all rows, and short."""
+    calls = []
+    ids = random_ids(30, seed=33, rows=2)
+    with act(gqa_model):
+        layer = getattr(gqa_model.model.layers[2].self_attn, MODULE_ATTRIBUTE)
+        base = layer.base
+        layer.base = lambda *args, **kwargs: calls.append(1) or base(*args, **kwargs)
+        logits = logits_of(gqa_model, ids)
+    assert len(calls) == runs
+    expected = logits_of(gqa_model, ids, replace(act, limits=ComputeLimits(map_elements=0)))
+    torch.testing.assert_close(logits, expected, rtol=0, atol=5e-5)
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @both_ways_to_prefill
 def test_masks_that_add_to_the_scores(gqa_model, slope, limits):
