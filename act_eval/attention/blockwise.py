@@ -16,6 +16,8 @@ with g as a factor on each sum over keys (`RowHeadPairs.times_share_of_keys`).
 
 In layers with a sliding window, the mean attention of a key is over the queries whose window holds it.
 
+Prefills whose maps are small go another way, `whole_maps`, where rows calibrate the same heads.
+
 `triton_kernels` has `attention_statistics` and `calibrate_prefill` under the same names, with the same arguments and results.
 """
 
