@@ -16,21 +16,23 @@ with g as a factor on each sum over keys (`RowHeadPairs.times_share_of_keys`).
 
 In layers with a sliding window, the mean attention of a key is over the queries whose window holds it.
 
+Prefills whose maps are small go another way, `whole_maps`, where rows calibrate the same heads.
+
 `triton_kernels` has `attention_statistics` and `calibrate_prefill` under the same names, with the same arguments and results.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from act_eval.attention.calibration import CalibrationSettings, at_least_float32, find_sinks
+from act_eval.attention.calibration import CalibrationSettings, find_sinks
 from act_eval.attention.call import AttentionCall
 from act_eval.attention.masks import Visibility
-from act_eval.attention.pairs import RowHeadPairs, soft_cap
+from act_eval.attention.pairs import RowHeadPairs, SelectedKeys
+from act_eval.attention.shared_heads import SharedHeads
 from act_eval.methods.base import Method, SelectiveMethod
 
 _COPIES = 4  # of a block of weights, which a method may need at once
@@ -108,30 +110,6 @@ def find_prefill_sinks(means: Tensor, visibility: Visibility, rows: Tensor, sett
     real_keys = torch.zeros_like(means, dtype=torch.bool)
     real_keys[:, offset : offset + n] = real
     return find_sinks(means, real.sum(-1), settings, real_keys)
-
-
-@dataclass(frozen=True)
-class SelectedKeys:
-    """Some keys of each of some (row, head) pairs, by key index.
-
-    Attributes:
-        index: int64 `[row_heads, most]`.
-        present: bool `[row_heads, most]`, False for places that hold no key, since pairs have different numbers of them.
-        first_token_mask: bool `[row_heads, most]`, True for the first token.
-    """
-
-    index: Tensor
-    present: Tensor
-    first_token_mask: Tensor
-
-    @classmethod
-    def from_masks(cls, selected: Tensor, first_token_mask: Tensor) -> SelectedKeys | None:
-        """Pack the keys of masks, bool `[row_heads, k]`: selected keys and first tokens. None if no key is selected."""
-        most = int(selected.sum(-1).max()) if selected.numel() else 0
-        if most == 0:
-            return None
-        present, index = selected.to(torch.uint8).topk(most, dim=-1)
-        return cls(index, present.bool(), first_token_mask.gather(-1, index))
 
 
 def _calibrated_outputs(row_heads: RowHeadPairs, sinks: Tensor, log_normalizer: Tensor | None, method: Method) -> Tensor | None:
@@ -236,34 +214,8 @@ def attend_on_cache(call: AttentionCall, heads: Tensor | None, calibrate_rows: C
     Returns:
         At least float32 `[batch, chosen, n, head_dim]`.
     """
-    query, key, value = call.query, call.key, call.value
-    hidden, bias, learned_sinks = call.visibility.hidden_keys, call.visibility.bias, call.learned_sinks
-    if heads is not None:
-        key_heads = heads // (query.shape[1] // key.shape[1])
-        query, key, value = (
-            tensor.index_select(1, some) for tensor, some in ((query, heads), (key, key_heads), (value, key_heads))
-        )
-        if bias.shape[1] > 1:
-            hidden, bias = hidden.index_select(1, heads), bias.index_select(1, heads)
-        learned_sinks = None if learned_sinks is None else learned_sinks.index_select(0, heads)
-    query, key, value = at_least_float32(query) * call.scaling, at_least_float32(key), at_least_float32(value)
-    outputs = []
-    for block in call.limits.row_blocks(query.shape[-2], query.shape[0] * query.shape[1] * key.shape[-2], query.device):
-        scores = soft_cap(_grouped_matmul(query[:, :, block], key.mT), call.softcap)
-        weights = _softmax_with_learned_sinks(scores + bias[:, :, block], learned_sinks)
-        outputs.append(_grouped_matmul(calibrate_rows(weights, hidden[:, :, block]), value))
+    shared, outputs = SharedHeads.of_call(call, heads), list[Tensor]()
+    batch, num_heads, n, _ = shared.query.shape
+    for block in call.limits.row_blocks(n, batch * num_heads * shared.key.shape[-2], shared.key.device):
+        outputs.append(shared.sum_values(calibrate_rows(shared.weights(block), shared.hidden[:, :, block])))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-
-
-def _softmax_with_learned_sinks(scores: Tensor, learned_sinks: Tensor | None) -> Tensor:
-    """The attention weights of scores `[batch, chosen, rows, k]`; with learned sinks, `[chosen]`, rows sum to less than 1."""
-    if learned_sinks is None:
-        return scores.softmax(-1)
-    column = learned_sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
-    return torch.cat([scores, column], dim=-1).softmax(-1)[..., :-1]
-
-
-def _grouped_matmul(rows: Tensor, table: Tensor) -> Tensor:
-    """Multiply `[batch, heads, n, a]` by `[batch, key/value heads, a, b]`, without a copy of the latter for each head."""
-    batch, heads, n, _ = rows.shape
-    return (rows.reshape(batch, table.shape[1], -1, rows.shape[-1]) @ table).view(batch, heads, n, -1)

@@ -50,9 +50,8 @@ class LayerSinks:
         Where heads with sinks are not few, it is all heads: that saves the base backend's work, and costs less than picking
         them out of the cache at every step.
         """
-        mask = self.to_change.mask
-        if self.settings.method.uses_sinks and float(mask.float().mean()) >= self.limits.share_of_heads_to_pick:
-            return ChosenHeads(torch.ones_like(mask))
+        if self.settings.method.uses_sinks and self.to_change.share >= self.limits.share_of_heads_to_pick:
+            return ChosenHeads(torch.ones_like(self.to_change.mask))
         return self.to_change
 
     def select(self, rows: Tensor) -> LayerSinks:

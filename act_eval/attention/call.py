@@ -22,6 +22,9 @@ class AttentionCall:
         query: `[batch, heads, n, head_dim]`.
         key, value: `[batch, key/value heads, k, head_dim]`.
         output: `[batch, n, heads, head_dim]`, the base backend's; calibrated outputs are written over it.
+        log_sum_exp: `[batch, heads, n]`, of each query's scores, as the base backend's kernel computed it; for padding it may
+            be any number, or not one. None where it is not known.
+        has_base_output: whether the base backend ran; if not, all of `output` has to be written.
         visibility: which keys the queries see.
         scaling: what scores are multiplied by.
         softcap: soft cap of the scores, or None.
@@ -38,6 +41,8 @@ class AttentionCall:
     softcap: float | None
     learned_sinks: Tensor | None = None
     limits: ComputeLimits = DEFAULT_LIMITS
+    log_sum_exp: Tensor | None = None
+    has_base_output: bool = True
 
     def chunks(self, rows: Tensor, heads: Tensor) -> Iterator[tuple[slice, RowHeadPairs]]:
         """Gather the pairs (`rows[i]`, `heads[i]`), so many at a time that a few queries of each fill a block of scores.
@@ -66,23 +71,23 @@ class AttentionCall:
         else:
             output[row_heads.rows, row_heads.heads] = calibrated.to(output.dtype)
 
-    def write_heads(self, heads: Tensor | None, attended: Tensor, chosen: Tensor | None) -> None:
-        """Replace the outputs of some heads, or of all.
+    def write_heads(self, heads: Tensor | None, attended: Tensor, chosen: Tensor | None, rows: slice = slice(None)) -> None:
+        """Replace the outputs of some heads, or of all, in some rows of the batch.
 
         Args:
             heads: int64 `[some heads]`, or None for all.
-            attended: `[batch, some heads, n, head_dim]`.
-            chosen: bool `[batch, heads]`, the heads of each row to replace, or None for all.
+            attended: `[rows, some heads, n, head_dim]`.
+            chosen: bool `[rows, some heads]`, the heads of each row to replace, or None for all.
+            rows: of the batch.
         """
-        attended = attended.transpose(1, 2).to(self.output.dtype)
+        output, attended = self.output[rows], attended.transpose(1, 2).to(self.output.dtype)
         if chosen is not None:
-            before = self.output if heads is None else self.output.index_select(2, heads)
-            chosen = chosen if heads is None else chosen.index_select(1, heads)
+            before = output if heads is None else output.index_select(2, heads)
             attended = torch.where(chosen[:, None, :, None], attended, before)
         if heads is None:
-            self.output.copy_(attended)
+            output.copy_(attended)
         else:
-            self.output.index_copy_(2, heads, attended)
+            output.index_copy_(2, heads, attended)
 
     def _gather(self, rows: Tensor, heads: Tensor) -> RowHeadPairs:
         group = self.query.shape[1] // self.key.shape[1]

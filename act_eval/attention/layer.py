@@ -14,19 +14,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from act_eval.attention import blockwise
+from act_eval.attention import blockwise, whole_maps
 from act_eval.attention.cache import LayerSinks, keep_sinks, kept_sinks
 from act_eval.attention.calibration import CalibrationSettings, calibrate_decode_rows
 from act_eval.attention.call import AttentionCall
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
+from act_eval.attention.log_sum_exp import LogSumExp, can_be_noted
 from act_eval.attention.masks import LastVisibility
 from act_eval.attention.pairs import ChosenHeads
+from act_eval.attention.shared_heads import rewrite_rows
 from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.errors import InputError
 from act_eval.methods.base import Method
@@ -65,6 +67,7 @@ class LayerCalibration:
     """What one attention module needs inside an ACT context: its base backend and its calibrated heads.
 
     Attributes:
+        always_runs_base: whether the base backend runs where all of its output is written over, too.
         layer: layer index, 0-based.
         base_name: name of the base backend, such as "sdpa".
         base: its attention function.
@@ -82,6 +85,8 @@ class LayerCalibration:
         called: whether the attention function was reached in this call of the module.
         context_length: of packed rows, how many tokens of each are its context; set by `packing.packed_tokens`.
     """
+
+    always_runs_base: ClassVar[bool] = False
 
     layer: int
     base_name: str
@@ -208,14 +213,45 @@ class LayerCalibration:
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Compute attention with the chosen heads calibrated; the other arguments and results are those of `act_attention`."""
-        if self.cached_length and chosen.all:
+        runs_base, log_sum_exp = self._runs_base(chosen, query, key, kwargs.get("softcap")), None
+        if not runs_base:
             output = value.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
-        else:
+        elif self.cached_length or not can_be_noted(query, self.base_name):
             output, weights = self.base(module, query, key, value, attention_mask, *args, **kwargs)
             if self.cached_length and not chosen.any:
                 return output, weights
-        self.replace_calibrated(chosen, output, query, key, value, attention_mask, **kwargs)
+        else:
+            with LogSumExp() as noted:
+                output, _ = self.base(module, query, key, value, attention_mask, *args, **kwargs)
+            log_sum_exp = noted.of_queries(query)
+        self.replace_calibrated(
+            chosen,
+            output,
+            query,
+            key,
+            value,
+            attention_mask,
+            has_base_output=runs_base,
+            log_sum_exp=log_sum_exp,
+            **kwargs,
+        )
         return output, None
+
+    def _runs_base(self, chosen: ChosenHeads, query: Tensor, key: Tensor, softcap: float | None) -> bool:
+        """Whether the base backend runs: not where all heads are computed anew."""
+        if self.always_runs_base or (self.base_name == "sdpa" and softcap is not None):
+            return True  # which refuses the soft cap
+        if self.cached_length:
+            return not chosen.all
+        if query.device.type != "cpu" or not chosen.same_in_all_rows:
+            return True
+        length = self.context_length
+        n, k = (query.shape[-2], key.shape[-2]) if length is None else (length, length)
+        if chosen.all:
+            return not whole_maps.fit(query.shape[1] // key.shape[1], n, k, query.device, self.limits)
+        leaves_others = self.settings.method.uses_sinks and self.settings.decode == "prefill"
+        many = chosen.share >= self.limits.share_of_heads_to_pick
+        return not (leaves_others and many and whole_maps.fit(query.shape[1], n, k, query.device, self.limits))
 
     def replace_calibrated(
         self,
@@ -229,6 +265,8 @@ class LayerCalibration:
         softcap: float | None = None,
         sliding_window: int | None = None,
         s_aux: Tensor | None = None,
+        has_base_output: bool = True,
+        log_sum_exp: Tensor | None = None,
         **_: Any,
     ) -> None:
         """Write the chosen heads' calibrated outputs over the base backend's, and keep the sinks of a prefill on its cache.
@@ -237,19 +275,28 @@ class LayerCalibration:
             chosen: the heads.
             output: `[batch, n, heads, head_dim]`.
             query, key, value, attention_mask, scaling, softcap, sliding_window, s_aux: as the base backend gets them.
+            has_base_output: whether the base backend ran; if not, all of the output is written.
+            log_sum_exp: `[batch, heads, n]`, of each query's scores, where the base backend's kernel has given it.
         """
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         if self.base_name == "sdpa":
             softcap = None  # sdpa has none: transformers 5 refuses it, 4.57 runs the model without
-        make_call = partial(AttentionCall, scaling=scaling, softcap=softcap, learned_sinks=s_aux, limits=self.limits)
+        make_call = partial(
+            AttentionCall,
+            scaling=scaling,
+            softcap=softcap,
+            learned_sinks=s_aux,
+            limits=self.limits,
+            has_base_output=has_base_output,
+        )
         with torch.autocast(query.device.type, enabled=False):
             if self.context_length is not None:
                 assert attention_mask is not None
-                self._packed_rows(chosen, output, query, key, value, attention_mask, make_call)
+                self._packed_rows(chosen, output, query, key, value, attention_mask, log_sum_exp, make_call)
                 return
             dropped = max(0, self.cached_length + query.shape[-2] - key.shape[-2])
             visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
-            call = make_call(query, key, value, output, visibility)
+            call = make_call(query, key, value, output, visibility, log_sum_exp=log_sum_exp)
             if self.cached_length == 0:
                 sinks = self._prefill(call, chosen)
                 if self.cache is not None and self.settings.decode == "prefill":
@@ -266,6 +313,7 @@ class LayerCalibration:
         key: Tensor,
         value: Tensor,
         attention_mask: Tensor,
+        log_sum_exp: Tensor | None,
         make_call: Callable[..., AttentionCall],
     ) -> None:
         """Calibrate contexts as prefills, and the continuations that follow them in their rows with the contexts' sinks."""
@@ -273,17 +321,21 @@ class LayerCalibration:
         of_context, after = slice(self.context_length), slice(self.context_length, None)
         part = query[:, :, of_context], key[:, :, of_context], value[:, :, of_context], output[:, of_context]
         visibility = self.visibility(attention_mask, *part[:2], 0, None, (of_context, of_context))
-        sinks = self._prefill(make_call(*part, visibility), chosen)
+        log_sum_exp = None if log_sum_exp is None else log_sum_exp[..., of_context]
+        sinks = self._prefill(make_call(*part, visibility, log_sum_exp=log_sum_exp), chosen)
         if query.shape[2] == self.context_length:
             return
         part = query[:, :, after], key, value, output[:, after]
         visibility = self.visibility_of_continuations(
             attention_mask, *part[:2], self.context_length, None, (after, slice(None))
         )
-        if self.settings.decode == "prefill":
+        call = make_call(*part, visibility)
+        if not call.has_base_output:
+            chosen = ChosenHeads(torch.ones_like(chosen.mask))
+        elif self.settings.decode == "prefill":
             chosen = sinks.to_change
         if chosen.any:
-            self._decode(make_call(*part, visibility), chosen, sinks, dropped=0)
+            self._decode(call, chosen, sinks, dropped=0)
 
     def _prefill(self, call: AttentionCall, chosen: ChosenHeads) -> LayerSinks:
         """Calibrate a block of queries with the sinks of its own, and return these for what follows."""
@@ -300,7 +352,7 @@ class LayerCalibration:
         """
         if not chosen.any:  # other processes have the calibrated heads
             return chosen.mask.new_zeros(0, call.key.shape[-2])
-        return choose_kernels(call, self.settings.method).calibrate_prefill(call, *chosen.indices, self.settings)
+        return choose_kernels(call, self.settings.method, chosen).calibrate_prefill(call, *chosen.indices, self.settings)
 
     def _decode(self, call: AttentionCall, chosen: ChosenHeads, kept: LayerSinks | None, dropped: int) -> None:
         """Calibrate queries on keys of a prefill.
@@ -313,10 +365,12 @@ class LayerCalibration:
         """
         if self.settings.decode == "prefill":
             assert kept is not None
-            sinks, first_token = (mask[:, :, None] for mask in kept.on_cache(chosen.heads, dropped, call.key.shape[-2]))
+            sinks, first_token = kept.on_cache(chosen.heads, dropped, call.key.shape[-2])
 
             def calibrate_rows(weights: Tensor, hidden: Tensor) -> Tensor:
-                return self.settings.method.rewrite(weights, sinks, first_token)
+                if weights.shape[-2] == 1:
+                    return self.settings.method.rewrite(weights, sinks[:, :, None], first_token[:, :, None])
+                return rewrite_rows(self.settings.method, weights, sinks, first_token.expand_as(sinks))
 
         else:
 
@@ -324,7 +378,8 @@ class LayerCalibration:
                 return calibrate_decode_rows(weights, ~hidden, self.settings)
 
         attended = blockwise.attend_on_cache(call, chosen.heads, calibrate_rows)
-        call.write_heads(chosen.heads, attended, None if chosen.all else chosen.mask)
+        of_heads = chosen.mask if chosen.heads is None else chosen.mask.index_select(1, chosen.heads)
+        call.write_heads(chosen.heads, attended, None if chosen.all else of_heads)
 
     def _kept_sinks(self, batch: int) -> LayerSinks:
         return kept_sinks(self.cache, self.layer, batch, self.settings, self.heads)
@@ -339,10 +394,18 @@ class LayerCalibration:
             )
 
 
-def choose_kernels(call: AttentionCall, method: Method) -> ModuleType:
-    """The module whose `calibrate_prefill` does a prefill: `triton_kernels` on CUDA where they can, and else `blockwise`."""
-    if not call.query.is_cuda or find_spec("triton") is None:
-        return blockwise
-    from act_eval.attention import triton_kernels
+def choose_kernels(call: AttentionCall, method: Method, chosen: ChosenHeads) -> ModuleType:
+    """The module whose `calibrate_prefill` does a prefill.
 
-    return triton_kernels if triton_kernels.is_supported(call, method) else blockwise
+    `triton_kernels` on CUDA where they can; else `whole_maps` where rows share heads and maps are small; else `blockwise`.
+    """
+    if not call.has_base_output:
+        return whole_maps
+    if call.query.is_cuda and find_spec("triton") is not None:
+        from act_eval.attention import triton_kernels
+
+        if triton_kernels.is_supported(call, method):
+            return triton_kernels
+    (heads, n), (key_heads, k) = call.query.shape[1:3], call.key.shape[1:3]
+    fits = whole_maps.fit(heads // key_heads, n, k, call.query.device, call.limits)
+    return whole_maps if fits and chosen.same_in_all_rows else blockwise

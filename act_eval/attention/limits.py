@@ -19,6 +19,8 @@ class ComputeLimits:
         block_elements_on_cpu: how many scores (queries times keys, of all heads in a block) are worked on at once on a CPU;
             2**20 in float32 are 4 MiB, which stay in its caches.
         block_elements: as many on any other device, where larger blocks keep it busy.
+        map_elements: prefills are computed from whole maps (`whole_maps`) where those of the query heads of a key/value head
+            have at most so many weights, and fit into a block; 0 for never.
         rows_of_block: queries that a block has room for in each head, where the sequence has so many; bounds how many heads
             are worked on together.
         mask_elements: how many entries of an attention mask are compared at once when it is read.
@@ -26,11 +28,13 @@ class ComputeLimits:
             backend's output, in models of float32 and float64; above it, that would lose digits.
         safe_factor_in_half_precision: the same in models of other dtypes, whose base backend rounds its output more.
         share_of_heads_to_pick: decode steps pick the heads with sinks out of the cache where they are less than this share of
-            all heads and rows, in [0, 1], and else compute all heads anew.
+            all heads and rows, in [0, 1], and else compute all heads anew; so do prefills from whole maps with the heads that
+            are calibrated.
     """
 
     block_elements_on_cpu: int = 2**20
     block_elements: int = 2**26
+    map_elements: int = 2**20
     rows_of_block: int = 64
     mask_elements: int = 2**22
     safe_factor: float = 10.0

@@ -40,6 +40,16 @@ class ChosenHeads:
         return bool(self.mask.all())
 
     @cached_property
+    def share(self) -> float:
+        """How many of the heads of all rows are chosen, as a share in [0, 1]."""
+        return float(self.mask.float().mean())
+
+    @cached_property
+    def same_in_all_rows(self) -> bool:
+        """Whether all rows choose the same heads."""
+        return bool((self.mask == self.mask[:1]).all())
+
+    @cached_property
     def indices(self) -> tuple[Tensor, Tensor]:
         """Row and head index of every choice, in ascending order: two int64 `[row_heads]`."""
         rows, heads = self.mask.nonzero(as_tuple=True)
@@ -50,6 +60,30 @@ class ChosenHeads:
         """The heads that are chosen in some row, int64 `[some heads]`, or None for all heads."""
         in_some_row = self.mask.any(0)
         return None if bool(in_some_row.all()) else in_some_row.nonzero().squeeze(-1)
+
+
+@dataclass(frozen=True)
+class SelectedKeys:
+    """Some keys of each of some heads, by key index; the first dimensions, called any, are `row_heads` or batch and heads.
+
+    Attributes:
+        index: int64 `[any, most]`.
+        present: bool `[any, most]`, False for places that hold no key, since heads have different numbers of them.
+        first_token_mask: bool `[any, most]`, True for the first token.
+    """
+
+    index: Tensor
+    present: Tensor
+    first_token_mask: Tensor
+
+    @classmethod
+    def from_masks(cls, selected: Tensor, first_token_mask: Tensor) -> SelectedKeys | None:
+        """Pack the keys of masks, bool `[any, k]`: selected keys and first tokens. None if no key is selected."""
+        most = int(selected.sum(-1).max()) if selected.numel() else 0
+        if most == 0:
+            return None
+        present, index = selected.to(torch.uint8).topk(most, dim=-1)
+        return cls(index, present.bool(), first_token_mask.gather(-1, index))
 
 
 @dataclass(frozen=True)

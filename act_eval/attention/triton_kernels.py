@@ -3,8 +3,9 @@
 They compute what the functions of the same names in `blockwise` compute in torch, for masks that are causality and padding.
 Scores are accumulated in float32 from the model's own dtype, whose products are exact in float32 (float32 models: no TF32).
 
-1. `attention_statistics`: each query's log-sum-exp (one program per block of queries), then each key's mean attention (one
-   program per block of keys, over the queries from it on). No atomics: the result does not depend on timing.
+1. `attention_statistics`: each query's log-sum-exp, where the base backend's kernel has not given it (`log_sum_exp`; one
+   program per block of queries), then each key's mean attention (one program per block of keys, over the queries from it on).
+   No atomics: the result does not depend on timing.
 2. `calibrate_prefill`: these statistics, the sinks, and outputs from the base backend's in O(n * sinks); blocks that hold a row
    with nearly all its mass on sinks go over all keys once more, without the sinks.
 """
@@ -18,9 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from act_eval.attention.blockwise import SelectedKeys, find_prefill_sinks
+from act_eval.attention.blockwise import find_prefill_sinks
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.call import AttentionCall
+from act_eval.attention.pairs import SelectedKeys
 from act_eval.methods.base import Method
 
 CALIBRATE_STAGES = 2  # of loads in flight: with the usual three, keys and values would not fit where there are 99 KiB
@@ -332,7 +334,7 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
 
 
 def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tuple[Tensor, Tensor]:
-    """Walk over the scores of a prefill twice: by queries, then by keys.
+    """Walk over the scores of a prefill by keys, and before by queries where the base backend's log-sum-exp is not known.
 
     Args:
         call: a prefill whose mask is causality and padding.
@@ -344,12 +346,17 @@ def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tu
     """
     n, k = call.query.shape[-2], call.key.shape[-2]
     rows, heads = rows.contiguous(), heads.contiguous()
-    log_normalizer = torch.empty(len(rows), n, dtype=torch.float32, device=rows.device)
     received = torch.empty(len(rows), k, dtype=torch.float32, device=rows.device)
     (query, key, padding, *others), options = _common(call)
-    _log_normalizer_kernel[(triton.cdiv(n, options["BLOCK"]), len(rows))](
-        query, key, rows, heads, padding, log_normalizer, *others, **options
-    )
+    if call.log_sum_exp is None:
+        log_normalizer = torch.empty(len(rows), n, dtype=torch.float32, device=rows.device)
+        _log_normalizer_kernel[(triton.cdiv(n, options["BLOCK"]), len(rows))](
+            query, key, rows, heads, padding, log_normalizer, *others, **options
+        )
+    else:
+        log_normalizer = call.log_sum_exp[rows, heads].float()
+        if not call.visibility.all_real:
+            log_normalizer.masked_fill_(~call.visibility.real[call.visibility.places_of_rows(rows)], 0)
     _received_kernel[(triton.cdiv(k, options["BLOCK"]), len(rows))](
         query, key, rows, heads, padding, log_normalizer, received, *others, **options
     )

@@ -237,6 +237,7 @@ class _Counter:
 class _ObservedLayer(LayerCalibration):
     """Leaves the base backend's output as it is, and shows each call to a counter."""
 
+    always_runs_base: ClassVar[bool] = True
     counter: _Counter | None = None
 
     def calibrate_prefill(self, call: AttentionCall, chosen: ChosenHeads) -> Tensor:

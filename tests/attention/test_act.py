@@ -24,6 +24,7 @@ from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.masks import Visibility
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.attention.pairs import RowHeadPairs
+from act_eval.attention.shared_heads import SharedHeads
 from act_eval.methods.act import ToOtherTokens
 from act_eval.profiles import HeadProfile, ProfileError
 
@@ -34,6 +35,10 @@ SETTINGS = [
     CalibrationSettings(method=ToOtherTokens(0), threshold=0.05),
     CalibrationSettings(method=ToOtherTokens(0.7), alpha=3, keep="first-token"),
 ]
+
+both_ways_to_prefill = pytest.mark.parametrize(
+    "limits", [ComputeLimits(), ComputeLimits(map_elements=0)], ids=["whole maps", "blocks"]
+)
 
 
 class TestGolden:
@@ -47,11 +52,13 @@ class TestGolden:
     def expected(self, golden_folder):
         return np.load(golden_folder / "logits.npz")
 
-    def test_every_case(self, cases, expected, golden_model):
+    @both_ways_to_prefill
+    def test_every_case(self, cases, expected, golden_model, limits):
         sequences = {sequence["id"]: torch.tensor([sequence["input_ids"]]) for sequence in cases["sequences"]}
         assert len(cases["cases"]) == 132
         for case in cases["cases"]:
-            logits = logits_of(golden_model, sequences[case["sequence"]], golden_act(cases, case["setting"]))[0].numpy()
+            act = replace(golden_act(cases, case["setting"]), limits=limits)
+            logits = logits_of(golden_model, sequences[case["sequence"]], act)[0].numpy()
             np.testing.assert_allclose(logits[-1], expected[case["last_key"]][case["last_row"]], rtol=0, atol=5e-5)
             if case["full_key"]:
                 np.testing.assert_allclose(logits, expected[case["full_key"]], rtol=0, atol=5e-5)
@@ -92,7 +99,8 @@ def test_equals_naive_reference(golden_model, settings, heads, dtype, tolerance)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=["default", "beta0", "alpha"])
 @pytest.mark.parametrize("base", ["sdpa", "eager"])
-def test_padding_and_batch_change_nothing(gqa_model, side, settings, base):
+@both_ways_to_prefill
+def test_padding_and_batch_change_nothing(gqa_model, side, settings, base, limits):
     lengths = [40, 61, 9]
     width = max(lengths)
     rows = [random_ids(length, seed=length)[0] for length in lengths]
@@ -101,7 +109,7 @@ def test_padding_and_batch_change_nothing(gqa_model, side, settings, base):
         place = slice(width - len(tokens), width) if side == "left" else slice(0, len(tokens))
         ids[row, place], mask[row, place] = tokens, 1
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    act = act_of(settings, base=base)
+    act = act_of(settings, base=base, limits=limits)
     together = logits_of(gqa_model, ids, act, attention_mask=mask, position_ids=positions)
     for row, tokens in enumerate(rows):
         alone = logits_of(gqa_model, tokens[None], act)[0]
@@ -282,15 +290,16 @@ def test_row_blocks_and_chunks_of_heads_change_nothing(gqa_model, block):
 
 @pytest.mark.parametrize("limit", [0.0, 2.0, 10.0])
 def test_both_forms_of_the_output_agree(gqa_model, limit):
-    """Rows computed from the base output and rows computed from their weights give the same."""
+    """Rows computed from the base output, rows computed from their weights and whole maps give the same."""
     expected = prefill_and_decode(gqa_model, ACT("all", threshold=0.02))
-    act = ACT("all", threshold=0.02, limits=ComputeLimits(safe_factor=limit))
+    act = ACT("all", threshold=0.02, limits=ComputeLimits(map_elements=0, safe_factor=limit))
     torch.testing.assert_close(prefill_and_decode(gqa_model, act), expected, rtol=0, atol=5e-5)
 
 
-def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch):
+@both_ways_to_prefill
+def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch, limits):
     """A causal mask with padding is kept as one row per sequence; any other mask as it is."""
-    act = ACT("all", threshold=0.02)
+    act = ACT("all", threshold=0.02, limits=limits)
     expected = prefill_and_decode(gqa_model, act)
     original, read = Visibility.from_mask, []
 
@@ -305,8 +314,37 @@ def test_both_readings_of_a_mask_agree(gqa_model, monkeypatch):
     assert all(visibility.hidden is None and visibility.padding is not None for visibility in read)
 
 
+@pytest.mark.parametrize(
+    ("act", "runs"),
+    [
+        (ACT("all"), False),
+        (ACT("all", decode="row"), False),
+        (ACT("all", method="temperature"), False),
+        (ACT("2:0"), False),
+        (ACT("2:0", limits=ComputeLimits(share_of_heads_to_pick=0.9)), True),
+        (ACT("2:0", decode="row"), True),
+        (ACT("2:0", method="temperature"), True),
+        (ACT("all", limits=ComputeLimits(map_elements=0)), True),
+        (ACT([HeadProfile({2: (0,)}), HeadProfile({2: (1,)})]), True),
+    ],
+)
+def test_whether_the_base_backend_runs(gqa_model, act, runs):
+    """Not where all heads of a layer are computed anew, which is where they are many, the same in all rows, and short."""
+    calls = []
+    ids = random_ids(30, seed=33, rows=2)
+    with act(gqa_model):
+        layer = getattr(gqa_model.model.layers[2].self_attn, MODULE_ATTRIBUTE)
+        base = layer.base
+        layer.base = lambda *args, **kwargs: calls.append(1) or base(*args, **kwargs)
+        logits = logits_of(gqa_model, ids)
+    assert len(calls) == runs
+    expected = logits_of(gqa_model, ids, replace(act, limits=ComputeLimits(map_elements=0)))
+    torch.testing.assert_close(logits, expected, rtol=0, atol=5e-5)
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.1])
-def test_masks_that_add_to_the_scores(gqa_model, slope):
+@both_ways_to_prefill
+def test_masks_that_add_to_the_scores(gqa_model, slope, limits):
     """As ALiBi does; with slope 0 the mask only hides."""
     n, settings = 40, SETTINGS[1]
     distance = torch.arange(n)[:, None] - torch.arange(n)
@@ -314,7 +352,7 @@ def test_masks_that_add_to_the_scores(gqa_model, slope):
     ids = random_ids(n, seed=31)
     with naive_act(gqa_model, SOME, settings), torch.no_grad():
         expected = gqa_model(ids, attention_mask=mask).logits
-    calibrated = logits_of(gqa_model, ids, act_of(settings, SOME), attention_mask=mask)
+    calibrated = logits_of(gqa_model, ids, act_of(settings, SOME, limits=limits), attention_mask=mask)
     torch.testing.assert_close(calibrated, expected, rtol=0, atol=5e-5)
     assert (logits_of(gqa_model, ids, attention_mask=mask) - expected).abs().max() > 0.01
 
@@ -362,17 +400,20 @@ def test_half_precision_stays_near_float32(gqa_model, dtype):
     assert (expected - baseline).abs().mean() > 3 * error
 
 
-def test_autocast_does_not_reach_the_calibration(gqa_model, monkeypatch):
-    original, dtypes = RowHeadPairs.scores, []
+@pytest.mark.parametrize(
+    ("limits", "method"), [(ComputeLimits(), SharedHeads.weights), (ComputeLimits(map_elements=0), RowHeadPairs.scores)]
+)
+def test_autocast_does_not_reach_the_calibration(gqa_model, monkeypatch, limits, method):
+    dtypes = []
 
-    def recorded(self, block):
-        scores = original(self, block)
-        dtypes.append(scores.dtype)
-        return scores
+    def recorded(*args):
+        tensor = method(*args)
+        dtypes.append(tensor.dtype)
+        return tensor
 
-    monkeypatch.setattr(RowHeadPairs, "scores", recorded)
+    monkeypatch.setattr(SharedHeads if method is SharedHeads.weights else RowHeadPairs, method.__name__, recorded)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits_of(gqa_model, random_ids(40, seed=27), ACT("all"))
+        logits_of(gqa_model, random_ids(40, seed=27), ACT("all", limits=limits))
     assert set(dtypes) == {torch.float32}
 
 

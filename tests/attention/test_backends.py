@@ -167,7 +167,8 @@ class TestLearnedSinks:
     """A row that has nearly everything on its sinks, or on its head's learned logit."""
 
     @pytest.mark.parametrize(("logit", "threshold"), [(-30.0, 0.1), (0.0, 0.1), (5.0, 0.01), (30.0, 1e-20)])
-    def test_extreme_logits(self, logit, threshold):
+    @pytest.mark.parametrize("map_elements", [0, 2**20], ids=["blocks", "whole maps"])
+    def test_extreme_logits(self, logit, threshold, map_elements):
         model = make("gpt-oss")
         for layer in model.model.layers:
             layer.self_attn.sinks.data.fill_(logit)
@@ -176,14 +177,14 @@ class TestLearnedSinks:
         with naive_act(model, all_heads(model), settings, mask) as layers:
             expected = run(model, mask, NEW)
         assert all(layer.sinks.any() for layer in layers.values())
-        with act(threshold=threshold)(model):
+        with replace(act(threshold=threshold), limits=ComputeLimits(map_elements=map_elements))(model):
             result = run(model, mask, NEW)
         assert_close(result, expected)
 
     @pytest.mark.parametrize("limit", [0.0, 1e6])
     def test_both_forms_of_the_output_agree(self, limit):
         model = make("gpt-oss")
-        with replace(act(threshold=0.02), limits=ComputeLimits(safe_factor=limit))(model):
+        with replace(act(threshold=0.02), limits=ComputeLimits(map_elements=0, safe_factor=limit))(model):
             result = run(model, mask_of("right"))
         with naive_act(model, all_heads(model), replace(SETTINGS, threshold=0.02), mask_of("right")):
             expected = run(model, mask_of("right"))

@@ -16,11 +16,12 @@ from helpers.golden_logits import GOLDEN_TOLERANCE, golden_error, short_sequence
 from helpers.kernel_cases import KernelCase, Prefill, kernel_cases, triton_where_supported, try_kernels
 from helpers.thorough import some
 
-from act_eval.attention import blockwise, triton_kernels
+from act_eval.attention import blockwise, triton_kernels, whole_maps
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.layer import choose_kernels
 from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.masks import Visibility
+from act_eval.attention.pairs import ChosenHeads
 from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.to_first_token import ToFirstToken
 
@@ -131,11 +132,12 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
     """Short sequences under every setting of the published implementation; the interpreter is slow."""
     used = []
 
-    def always(call, method):
+    def always(call, method, chosen):
         used.append(call)
         return triton_kernels
 
     monkeypatch.setattr("act_eval.attention.layer.choose_kernels", always)
+    monkeypatch.setattr("act_eval.attention.layer.LayerCalibration.always_runs_base", True)
     sequences = some(short_sequences(golden_folder.name), 1)
     error, cases = golden_error(golden_folder.name, golden_model, DEVICE, sequences)
     assert error <= GOLDEN_TOLERANCE
@@ -143,8 +145,10 @@ def test_golden_logits_through_whole_models(golden_folder, golden_model, monkeyp
 
 
 def test_only_cuda_uses_them():
-    expected = triton_kernels if torch.cuda.is_available() else blockwise
-    assert choose_kernels(make_call(), ToOtherTokens()) is expected
+    call = make_call()
+    everything = ChosenHeads(torch.ones(call.query.shape[:2], dtype=torch.bool))
+    expected = triton_kernels if torch.cuda.is_available() else whole_maps
+    assert choose_kernels(call, ToOtherTokens(), everything) is expected
 
 
 def test_what_is_supported():

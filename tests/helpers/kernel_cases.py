@@ -18,6 +18,7 @@ from act_eval.attention.call import AttentionCall
 from act_eval.attention.layer import choose_kernels
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 from act_eval.attention.masks import Visibility
+from act_eval.attention.pairs import ChosenHeads
 from act_eval.methods.base import Method
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -197,7 +198,7 @@ class Prefill:
         return AttentionCall(query, key, value, output, visibility, case.dim**-0.5, case.softcap, learned, case.limits)
 
 
-def triton_where_supported(call: AttentionCall, method: Method) -> ModuleType:
+def triton_where_supported(call: AttentionCall, method: Method, chosen: ChosenHeads) -> ModuleType:
     """As `choose_kernels`, on any device: on a CPU the Triton kernels need Triton's interpreter."""
     from act_eval.attention import triton_kernels
 
@@ -205,7 +206,7 @@ def triton_where_supported(call: AttentionCall, method: Method) -> ModuleType:
 
 
 def try_kernels(
-    case: KernelCase, device: str, choose: Callable[[AttentionCall, Method], ModuleType] = choose_kernels
+    case: KernelCase, device: str, choose: Callable[[AttentionCall, Method, ChosenHeads], ModuleType] = choose_kernels
 ) -> Outcome:
     """Calibrate some heads of a case on a device, and compare with the definition.
 
@@ -221,7 +222,7 @@ def try_kernels(
     chosen = torch.ones(2, case.heads, dtype=torch.bool)
     chosen[0, 1] = chosen[1, 0] = False
     rows, heads = chosen.nonzero().to(device).unbind(-1)
-    kernels = choose(call, settings.method)
+    kernels = choose(call, settings.method, ChosenHeads(chosen.to(device)))
     means, _ = kernels.attention_statistics(call, rows, heads)
     sinks = kernels.calibrate_prefill(call, rows, heads, settings)
 
