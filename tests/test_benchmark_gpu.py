@@ -169,7 +169,7 @@ def test_whole_models_without_lm_eval(without_lm_eval, tmp_path):
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
     assert len(rows) == 2
-    assert all(row["right"] and row["error"] > 0 and row["calls"]["blockwise"] > 50 for row in rows), rows
+    assert all(row["right"] and row["error"] > 0 and row["calls"]["whole_maps"] > 50 for row in rows), rows
 
 
 @pytest.mark.tier("slow")
