@@ -52,8 +52,8 @@ class ACT(CalibrationSettings):
             `"2:8+13;5:1"`, a path, a published name, `"auto"`), or a sequence of head profiles, one for each row of the batch.
         base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
         limits: how much is computed at once; no setting of ACT, since results agree whatever it is.
-        method, beta, threshold, alpha, keep, decode, sink_share: when a key is a sink, and what becomes of its attention, as
-            fields of `CalibrationSettings`; by keyword.
+        method, beta, threshold, alpha, keep, decode, sink_share, min_queries: when a key is a sink, and what becomes of its
+            attention, as fields of `CalibrationSettings`; by keyword.
 
     Raises:
         InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.

@@ -58,6 +58,8 @@ class CalibrationSettings:
             `calibrate_decode_rows`), ACT only.
         sink_share: share of a sequence's sinks that are calibrated in a head, in [0, 1]: those that receive most, the spared
             one not counted, their number rounded.
+        min_queries: a key is a sink only if so many queries see it, at least 1, as in the paper. The mean of a key near the end
+            of a prompt is over few queries.
 
     Raises:
         InputError: a setting is out of range, there is no such method, both threshold and alpha are given, or a setting that is
@@ -75,6 +77,7 @@ class CalibrationSettings:
     sink_share: float = field(
         default=1.0, metadata={"text": lambda share: f"{100 * share:.10g}% of sinks", "about_sinks": True}
     )
+    min_queries: int = field(default=1, metadata={"text": "sinks seen by {} queries or more".format, "about_sinks": True})
 
     def __post_init__(self) -> None:
         method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
@@ -85,6 +88,8 @@ class CalibrationSettings:
         elif self.threshold is None and self.alpha is None:
             object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
         self._check_number("sink_share", "a share of the sinks", "a number in [0, 1]", lambda share: 0 <= share <= 1)
+        meaning = "the number of queries that must see a key for it to be a sink"
+        self._check_number("min_queries", meaning, "a whole number, at least 1", lambda number: number >= 1 and number % 1 == 0)
         if self.threshold is not None:
             meaning = "the mean attention weight above which a key is a sink"
             self._check_number("threshold", meaning, "a number in [0, 1)", lambda weight: 0 <= weight < 1)
@@ -99,6 +104,10 @@ class CalibrationSettings:
         if self.decode == "official" and method.constant_factor is None:
             raise InputError(
                 f"decode=official is the published code, which has no method {method.name}: choose decode prefill or row."
+            )
+        if self.decode == "official" and self.min_queries > 1:
+            raise InputError(
+                "decode=official is the published code, which has no min_queries: leave it out, or choose another decode."
             )
 
     def _check_number(self, name: str, meaning: str, expected: str, is_in_range: Callable[[float], bool]) -> None:
@@ -170,14 +179,22 @@ def column_means(attention: Tensor, valid: Tensor | None = None) -> Tensor:
     return received / visible.sum(-2).clamp(min=1)
 
 
-def find_sinks(means: Tensor, length: Tensor | int, settings: CalibrationSettings, valid: Tensor | None = None) -> Tensor:
+def find_sinks(
+    means: Tensor,
+    length: Tensor | int,
+    settings: CalibrationSettings,
+    valid: Tensor | None = None,
+    seen_by: Tensor | None = None,
+) -> Tensor:
     """The sinks to calibrate: keys that receive more than the threshold, less the one that is spared.
 
     Args:
         means: float `[..., k]`, attention per key: column means in prefill, a single row in decode.
         length: number of real tokens `n` that alpha is divided by: an int, or an integer tensor of shape `[...]`.
-        settings: threshold or alpha, keep, and sink_share.
+        settings: threshold or alpha, keep, sink_share, and min_queries.
         valid: bool, broadcastable to `[..., k]`, False for padding: token 0 is the first valid one.
+        seen_by: integers, broadcastable to `[..., k]`, how many queries see each key; by default those from its own to the last
+            valid one, as where no sliding window hides it.
 
     Returns:
         bool `[..., k]`.
@@ -190,11 +207,21 @@ def find_sinks(means: Tensor, length: Tensor | int, settings: CalibrationSetting
         detected = means > (settings.alpha / length.to(means.dtype))[..., None]
     if valid is not None:
         detected = detected & valid
+    if settings.min_queries > 1:
+        seen_by = _tokens_from_here(means, valid) if seen_by is None else seen_by
+        detected = detected & (seen_by >= settings.min_queries)
     if settings.keep == "first-sink":
         sinks = detected & (detected.cumsum(-1) > 1)
     else:
         sinks = detected.scatter(-1, first_token(means.shape, valid, means.device), False)
     return sinks if settings.sink_share == 1 else _with_most_attention(means, sinks, settings.sink_share)
+
+
+def _tokens_from_here(means: Tensor, valid: Tensor | None) -> Tensor:
+    """How many tokens there are from each key on, itself among them: int64, broadcastable to `[..., k]`; see `find_sinks`."""
+    if valid is None:
+        return torch.arange(means.shape[-1], 0, -1, device=means.device)
+    return valid.flip(-1).cumsum(-1).flip(-1)
 
 
 def _with_most_attention(means: Tensor, sinks: Tensor, share: float) -> Tensor:

@@ -87,7 +87,6 @@ class AttentionCall:
     def _gather(self, rows: Tensor, heads: Tensor) -> RowHeadPairs:
         group = self.query.shape[1] // self.key.shape[1]
         visibility = self.visibility
-        many_heads = visibility.hidden is not None and visibility.hidden.shape[1] > 1
         return RowHeadPairs(
             query=at_least_float32(_take(self.query, rows, heads)) * self.scaling,
             key=at_least_float32(_take_key_heads(self.key, rows, heads, group)),
@@ -98,7 +97,7 @@ class AttentionCall:
             group=group,
             visibility=visibility,
             mask_rows=visibility.places_of_rows(rows),
-            mask_heads=heads if many_heads else torch.zeros_like(heads),
+            mask_heads=visibility.places_of_heads(heads),
             softcap=self.softcap,
             learned_sinks=None if self.learned_sinks is None else at_least_float32(self.learned_sinks[heads]),
             largest_safe_factor=self.limits.largest_safe_factor(self.query.dtype),

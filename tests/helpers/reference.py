@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -61,9 +62,11 @@ class NaiveLayer:
         real = torch.ones(n, dtype=torch.bool) if self.valid is None else self.valid[row].bool()
         among_real = maps[self.heads][:, real][..., :n][..., real]
         # In a sliding window, the mean is over the queries that see the key: those that give it any weight.
-        means = among_real.sum(-2) / (among_real > 0).sum(-2).clamp(min=1)
-        places = real.nonzero().squeeze(-1)
-        sinks[torch.tensor(self.heads, dtype=torch.long)[:, None], places] = find_sinks(means, int(real.sum()), self.settings)
+        seen_by = (among_real > 0).sum(-2)
+        means = among_real.sum(-2) / seen_by.clamp(min=1)
+        means[seen_by < self.settings.min_queries] = 0
+        places, settings = real.nonzero().squeeze(-1), replace(self.settings, min_queries=1)
+        sinks[torch.tensor(self.heads, dtype=torch.long)[:, None], places] = find_sinks(means, int(real.sum()), settings)
         return sinks
 
 

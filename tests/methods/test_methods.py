@@ -373,6 +373,26 @@ def test_a_share_of_the_sinks_in_a_model(gqa_model):
     assert (logits[1] - logits[2]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("name", ["Llama", "Mistral", "Gemma 4", "gpt-oss"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_sinks_that_enough_queries_see_in_families(name, side):
+    """Padded, with sliding windows shorter than the prompt, and on a cache."""
+    family = next(family for family in FAMILIES if family.name == name)
+    if family.is_newer_than_transformers or not family.is_known:
+        pytest.skip(f"this transformers has no {name}")
+    model, mask, new = family.make_model(), mask_of(side), () if side == "right" else (2,)
+    results = []
+    for least in (1, 6):
+        settings = CalibrationSettings(threshold=0.05, min_queries=least)
+        with naive_act(model, all_heads(model), settings, mask):
+            expected = run(model, mask, new)
+        with act_of(settings, all_heads(model))(model):
+            results.append(run(model, mask, new))
+        for got, wanted in zip(results[-1], expected, strict=True):
+            assert (got - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert (results[0][0] - results[1][0]).abs().max() > 1e-3 * results[0][0].abs().max()
+
+
 profiles = st.dictionaries(st.integers(0, 8), st.sets(st.integers(0, 9), min_size=1).map(tuple), max_size=6).map(HeadProfile)
 
 
