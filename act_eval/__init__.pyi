@@ -7,6 +7,7 @@ from .errors import InputError as InputError
 from .harness.lm import ACTLM as ACTLM
 from .methods.base import Method as Method
 from .methods.registry import make_method as make_method
+from .profiles import HeadGroup as HeadGroup
 from .profiles import HeadProfile as HeadProfile
 
 __version__: str

@@ -22,6 +22,7 @@ NAMES = {
     "act_eval": [
         "ACT",
         "ACTLM",
+        "HeadGroup",
         "HeadProfile",
         "InputError",
         "Method",
@@ -77,6 +78,7 @@ NAMES = {
     ],
     "act_eval.methods": [
         "Method",
+        "PerHeadGroup",
         "SelectiveMethod",
         "available_methods",
         "check_range",

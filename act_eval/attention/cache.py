@@ -75,21 +75,27 @@ class LayerSinks:
         return on_cache, first_token
 
 
-def keep_sinks(cache: Cache, layer: int, sinks: LayerSinks) -> None:
-    """Keep what a prefill found in a layer on the cache that it filled."""
-    cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})[layer] = sinks
+def keep_sinks(cache: Cache, layer: int, group: int, sinks: LayerSinks) -> None:
+    """Keep what a prefill found in a group of heads of a layer on the cache that it filled."""
+    cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})[layer, group] = sinks
 
 
 def kept_sinks(
-    cache: Cache | None, layer: int, batch: int, settings: CalibrationSettings, heads: tuple[tuple[int, ...], ...]
+    cache: Cache | None,
+    layer: int,
+    group: int,
+    batch: int,
+    settings: CalibrationSettings,
+    heads: tuple[tuple[int, ...], ...],
 ) -> LayerSinks:
-    """What the prefill of a cache found in a layer, for a batch that continues it.
+    """What the prefill of a cache found in a group of heads of a layer, for a batch that continues it.
 
     A batch that is a multiple of the prefill's holds several continuations of each prompt (choices, beams), side by side.
 
     Args:
         cache: the cache of a decode step.
         layer: layer index.
+        group: number of the group.
         batch: number of rows.
         settings, heads: what the step is calibrated with.
 
@@ -97,7 +103,7 @@ def kept_sinks(
         RuntimeError: the cache holds no sinks of this layer, or they were found with other settings or heads, or the batch is
             no multiple of the prefill's.
     """
-    kept: LayerSinks | None = getattr(cache, CACHE_ATTRIBUTE, {}).get(layer)
+    kept: LayerSinks | None = getattr(cache, CACHE_ATTRIBUTE, {}).get((layer, group))
     if kept is None:
         raise RuntimeError(
             "the cache was filled outside this ACT context, so the sinks of its prompt are unknown: "
@@ -135,7 +141,7 @@ def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
         # Layers of linear attention have dictionaries of states.
         layer.__dict__.update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
     selected.reorder_cache(rows)
-    layers: dict[int, LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
-    if layers is not None:
-        setattr(selected, CACHE_ATTRIBUTE, {index: layer.select(rows) for index, layer in layers.items()})
+    found: dict[tuple[int, int], LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
+    if found is not None:
+        setattr(selected, CACHE_ATTRIBUTE, {place: sinks.select(rows) for place, sinks in found.items()})
     return selected

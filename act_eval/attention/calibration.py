@@ -27,6 +27,7 @@ from torch import Tensor
 
 from act_eval.errors import InputError, SettingError
 from act_eval.methods.base import Method
+from act_eval.methods.per_head_group import PerHeadGroup
 from act_eval.methods.registry import make_method
 
 Keep = Literal["first-sink", "first-token"]
@@ -45,7 +46,8 @@ class CalibrationSettings:
 
     Args:
         method: what becomes of the rows: `"act"`, or another method of `act_eval.methods`, by name or as an object
-            (`Temperature(theta=1.2)`). The field holds the object.
+            (`Temperature(theta=1.2)`), or several for groups of heads (`"act+mask-head"`, `PerHeadGroup`). The field holds the
+            object.
         beta: of a method that has one: for ACT the share of its attention that a sink keeps, in [0, 1], 0.4 by default; 1
             changes nothing.
         threshold: a key is a sink when it receives more than this on average, in [0, 1). 0.1 when alpha is not given either.
@@ -69,7 +71,7 @@ class CalibrationSettings:
     # `text` words a value that is not the default, for the line that names a run's settings; `about_sinks` marks settings that
     # say which keys are sinks, so that a method without sinks does not take them.
     method: Any = DEFAULT_METHOD
-    beta: float | None = None
+    beta: float | str | None = None
     threshold: float | None = field(default=None, metadata={"text": "threshold {:.10g}".format, "about_sinks": True})
     alpha: float | None = field(default=None, metadata={"text": "alpha {:.10g}".format, "about_sinks": True})
     keep: Keep = field(default="first-sink", metadata={"text": str, "about_sinks": True})
@@ -125,14 +127,27 @@ class CalibrationSettings:
                 )
 
     @property
+    def of_groups(self) -> tuple[CalibrationSettings, ...]:
+        """The settings of each group of heads: these themselves, unless there is a method per group (`PerHeadGroup`)."""
+        if not isinstance(self.method, PerHeadGroup):
+            return (self,)
+        given = {setting.name: getattr(self, setting.name) for setting in fields(CalibrationSettings)}
+        about_sinks = {setting.name for setting in fields(CalibrationSettings) if setting.metadata.get("about_sinks")}
+        without_sinks = {name: value for name, value in given.items() if name not in about_sinks}
+        return tuple(
+            CalibrationSettings(**{**(given if part.uses_sinks else without_sinks), "method": part, "beta": None})
+            for part in self.method.parts
+        )
+
+    @property
     def text(self) -> str:
         """The settings in a few words, such as `beta 0.4, alpha 5`.
 
         The method is named where it is not ACT's own; its parameters always are, and all else that is not the default, numbers
         before words.
         """
-        parts = [] if self.method.name == DEFAULT_METHOD else [self.method.name]
-        parts += [f"{name} {value:.10g}" for name, value in self.method.parameters.items()]
+        parts, parameters = [] if self.method.name == DEFAULT_METHOD else [self.method.name], self.method.parameters
+        parts += [f"{name} {value if isinstance(value, str) else format(value, '.10g')}" for name, value in parameters.items()]
         for setting in sorted(fields(CalibrationSettings), key=lambda setting: isinstance(setting.default, str)):
             value, words = getattr(self, setting.name), setting.metadata.get("text")
             if words is not None and value != setting.default:
@@ -142,6 +157,8 @@ class CalibrationSettings:
     @property
     def changes_nothing(self) -> bool:
         """True when calibrated maps equal the originals, whatever they are. (The published decode changes rows even so.)"""
+        if len(self.of_groups) > 1:
+            return all(of_group.changes_nothing for of_group in self.of_groups)
         nothing = self.method.changes_nothing or (self.method.uses_sinks and self.sink_share == 0)
         return nothing and self.decode != "official"
 

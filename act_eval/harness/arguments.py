@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from act_eval.attention.act import ACT
-from act_eval.attention.calibration import CalibrationSettings
+from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings
 from act_eval.errors import InputError
+from act_eval.methods.base import Method
+from act_eval.methods.per_head_group import PerHeadGroup
 from act_eval.methods.registry import available_methods, make_method
-from act_eval.profiles import HeadProfile, normalize_name, stored_profile
+from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, normalize_name, stored_profile
 
 _PREFIX = "act_"
 _SETTINGS = {setting.name: setting.default for setting in fields(ACT) if setting.name in ACT.setting_names()}
@@ -28,7 +30,8 @@ class ACTArguments:
         parameters: those of the method that were given, by name.
 
     Raises:
-        InputError: a setting is out of range, both threshold and alpha are given, or a parameter is not the method's.
+        InputError: a setting is out of range, both threshold and alpha are given, a parameter is not the method's, or there are
+            groups of heads without a method for each.
     """
 
     profile: str | HeadProfile = "auto"
@@ -40,6 +43,12 @@ class ACTArguments:
         object.__setattr__(self, "profile", normalize_name(self.profile))
         HeadProfile({}).share(self.head_share)
         self.act(HeadProfile({}))
+        if isinstance(self.profile, str) and GROUP_SEPARATOR in self.profile and len(self.calibration.of_groups) == 1:
+            method = self.calibration.method.name
+            raise InputError(
+                f"{_PREFIX}profile={self.profile} has groups of heads, but {_PREFIX}method={method} is one method: name one "
+                f"for each group, as in {_PREFIX}method=act+mask-head."
+            )
 
     @classmethod
     def from_model_args(cls, model_args: Mapping[str, Any]) -> ACTArguments:
@@ -92,8 +101,17 @@ class ACTArguments:
 
     @cached_property
     def _without_heads(self) -> ACT:
-        method = make_method(self.settings.get("method", _SETTINGS["method"]), self.parameters)
+        given: Any = self.settings["method"] if "method" in self.settings else self._method_of_profile()
+        method = make_method(given, self.parameters)
         return ACT(HeadProfile({}), **{**self.settings, "method": method})
+
+    def _method_of_profile(self) -> str | Method:
+        """What the profile says is to be done in each of its groups of heads, or else the default."""
+        profile = stored_profile(self.profile) if isinstance(self.profile, str) else self.profile
+        groups = () if profile is None else profile.groups
+        if len(groups) < 2 or any(group.method is None for group in groups):
+            return DEFAULT_METHOD
+        return PerHeadGroup(tuple(make_method(group.method or "", group.parameters) for group in groups))
 
 
 def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:

@@ -23,6 +23,7 @@ from lm_eval.models.huggingface import HFLM
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
+from act_eval.attention.act import check_groups
 from act_eval.attention.backends import base_name
 from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.model_structure import (
@@ -148,8 +149,10 @@ class ACTLM(HFLM):
             self.set_cache_hook(self.cache_hook)
 
     def profile_of(self, arguments: ACTArguments) -> HeadProfile:
-        """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit the model."""
-        return resolve_for_model(arguments.profile, self.config, self._checkpoint).share(arguments.head_share)
+        """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit model or method."""
+        profile = resolve_for_model(arguments.profile, self.config, self._checkpoint).share(arguments.head_share)
+        check_groups(profile, arguments.calibration)
+        return profile
 
     @property
     def profile(self) -> HeadProfile:

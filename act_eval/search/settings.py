@@ -72,6 +72,11 @@ class SearchSettings:
         if "act_profile" in self.model.model_args:
             raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
         self.model.whole_batch_size()
+        if len(self.act.of_groups) > 1:
+            raise InputError(
+                f"act_method={self.act.method.name} has a method for each group of heads, and a search finds the heads of one: "
+                "search with each method, and give both profiles with | between them."
+            )
         if self.act.changes_nothing:
             raise InputError(
                 f"{self._act_arguments.without_effect} changes nothing, so no head could help: choose other values."

@@ -65,6 +65,8 @@ def collect(
         ProfileError: the profile or the layers do not fit the model.
     """
     act = ACT("all") if act is None else act
+    if len(act.calibration.of_groups) > 1:
+        raise InputError(f"{act.calibration.method.name} has a method for each group of heads, and sinks are shown of one.")
     if not act.calibration.method.uses_sinks:
         raise InputError(f"the method {act.calibration.method.name} looks for no sinks, so there are none to show.")
     pretrained = pretrained_model(model)

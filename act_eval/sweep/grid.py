@@ -12,7 +12,8 @@ from lm_eval.utils import handle_arg_string
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments
-from act_eval.methods.registry import available_methods
+from act_eval.methods.per_head_group import parameter_names
+from act_eval.methods.registry import classes_of
 from act_eval.short_names import cut_names
 
 # What a method that does not use sinks does without.
@@ -134,7 +135,5 @@ def _unknown_arguments(names: set[str]) -> dict[str, set[str]]:
 
 
 def _taken_by(name: str) -> set[str]:
-    method = available_methods().get(name)
-    if method is None:
-        return set()  # `ACTArguments` says what is wrong with it
-    return {field.name for field in fields(method)} | (_ABOUT_SINKS if method.uses_sinks else set())
+    methods = classes_of(name)  # none where it is unknown: `ACTArguments` says what is wrong with it
+    return parameter_names(methods) | (_ABOUT_SINKS if any(method.uses_sinks for method in methods) else set())
