@@ -30,6 +30,7 @@ from act_eval.attention.model_structure import (
     resolve_for_model,
 )
 from act_eval.attention.tensor_parallelism import HeadDivision
+from act_eval.methods.base import Method
 from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, ProfileError
 
 
@@ -75,6 +76,15 @@ class ACT(CalibrationSettings):
     def calibration(self) -> CalibrationSettings:
         """What is done in a calibrated head, without the heads and the backend."""
         return CalibrationSettings(**{setting.name: getattr(self, setting.name) for setting in fields(CalibrationSettings)})
+
+    def with_settings(self, settings: CalibrationSettings) -> ACT:
+        """The same heads and backend, with other settings of what is done there."""
+        given = {setting.name: getattr(settings, setting.name) for setting in fields(CalibrationSettings)}
+        return ACT(self.profile, base=self.base, limits=self.limits, **given)
+
+    def with_method(self, method: Method) -> ACT:
+        """The same with another method, or with other parameters of it."""
+        return self.with_settings(replace(self.calibration, method=method, beta=None))
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:

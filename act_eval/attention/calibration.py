@@ -27,7 +27,6 @@ from torch import Tensor
 
 from act_eval.errors import InputError, SettingError
 from act_eval.methods.base import Method
-from act_eval.methods.per_head_group import PerHeadGroup
 from act_eval.methods.registry import make_method
 
 Keep = Literal["first-sink", "first-token"]
@@ -128,8 +127,8 @@ class CalibrationSettings:
 
     @property
     def of_groups(self) -> tuple[CalibrationSettings, ...]:
-        """The settings of each group of heads: these themselves, unless there is a method per group (`PerHeadGroup`)."""
-        if not isinstance(self.method, PerHeadGroup):
+        """The settings of each group of heads: these themselves, unless the method has parts (`PerHeadGroup`)."""
+        if len(self.method.parts) == 1:
             return (self,)
         given = {setting.name: getattr(self, setting.name) for setting in fields(CalibrationSettings)}
         about_sinks = {setting.name for setting in fields(CalibrationSettings) if setting.metadata.get("about_sinks")}

@@ -11,7 +11,7 @@ from act_eval.attention.act import ACT
 from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings
 from act_eval.errors import InputError
 from act_eval.methods.base import Method
-from act_eval.methods.per_head_group import PerHeadGroup
+from act_eval.methods.per_head_group import PerHeadGroup, parameter_names
 from act_eval.methods.registry import available_methods, make_method
 from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, normalize_name, stored_profile
 
@@ -67,6 +67,19 @@ class ACTArguments:
             raise InputError(f"act-hf has no argument '{_PREFIX}{unknown}': choose among {known}.")
         return cls(**own, settings=settings, parameters=given)
 
+    @classmethod
+    def with_profile(cls, model_args: Mapping[str, Any], profile: str) -> ACTArguments:
+        """Read the `act_*` entries among all model arguments, but with another profile, such as one that a search found.
+
+        Where the profile says what is done in its groups of heads, that goes before the method of the arguments.
+        """
+        given = dict(model_args)
+        if _methods_of_groups(stored_profile(profile)):
+            parameters = parameter_names(tuple(available_methods().values()))
+            left_out = {f"{_PREFIX}{name}" for name in ("method", *parameters)}
+            given = {name: value for name, value in given.items() if name not in left_out}
+        return cls.from_model_args({**given, "act_profile": profile})
+
     @property
     def model_args(self) -> dict[str, Any]:
         """All arguments as entries of `--model_args`; those that were not given have their defaults."""
@@ -108,10 +121,16 @@ class ACTArguments:
     def _method_of_profile(self) -> str | Method:
         """What the profile says is to be done in each of its groups of heads, or else the default."""
         profile = stored_profile(self.profile) if isinstance(self.profile, str) else self.profile
-        groups = () if profile is None else profile.groups
-        if len(groups) < 2 or any(group.method is None for group in groups):
-            return DEFAULT_METHOD
-        return PerHeadGroup(tuple(make_method(group.method or "", group.parameters) for group in groups))
+        methods = _methods_of_groups(profile)
+        return PerHeadGroup(methods) if methods else DEFAULT_METHOD
+
+
+def _methods_of_groups(profile: HeadProfile | None) -> tuple[Method, ...]:
+    """What a profile says is to be done in each of its groups of heads; nothing where it does not say so of all of them."""
+    groups = () if profile is None else profile.groups
+    if len(groups) < 2 or any(group.method is None for group in groups):
+        return ()
+    return tuple(make_method(group.method or "", group.parameters) for group in groups)
 
 
 def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -31,11 +32,18 @@ class Method(ABC):
         name: what `act_method` and results call it.
         uses_sinks: whether it depends on which keys are attention sinks.
         uses_first_token: whether it depends on which key is the first token.
+        grid: values of parameters that a search tries where they are not given, by name; none for most methods.
     """
 
     name: ClassVar[str]
     uses_sinks: ClassVar[bool] = True
     uses_first_token: ClassVar[bool] = False
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that it is made of, each for a group of heads of its own; itself alone for most methods."""
+        return (self,)
 
     @property
     def parameters(self) -> dict[str, float]:

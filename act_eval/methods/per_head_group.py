@@ -14,31 +14,8 @@ from act_eval.methods.base import Method
 SEPARATOR = "+"
 
 
-@dataclass(frozen=True)
-class PerHeadGroup(Method):
-    """Several methods at once, each in a group of heads of its own; the profile says which heads are in which group.
-
-    On the command line their names stand side by side (`act_method=act+mask-head`), and so may the values of a parameter, one
-    for each method that takes it: `act_gamma=2+0.5`. One value is for all of them.
-
-    Args:
-        parts: the methods, in the order of the groups, at least two; none of them has parts itself.
-
-    Raises:
-        InputError: there are fewer than two, or one has parts.
-    """
-
-    parts: tuple[Method, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(self.parts))
-        if len(self.parts) < 2 or any(isinstance(part, PerHeadGroup) for part in self.parts):
-            raise InputError("a method per group of heads needs two methods or more, none of which has groups itself.")
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """Names of the methods side by side."""
-        return SEPARATOR.join(part.name for part in self.parts)
+class MethodOfGroups(Method):
+    """A method that is made of `parts`, each for a group of heads of its own; the profile says which heads are in which."""
 
     @property
     def uses_sinks(self) -> bool:  # type: ignore[override]
@@ -51,21 +28,54 @@ class PerHeadGroup(Method):
         return any(part.uses_first_token for part in self.parts)
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """The values of all methods' parameters, by name; side by side in a text where several methods take it."""
-        values: dict[str, list[Any]] = {}
-        for part in self.parts:
-            for name, value in part.parameters.items():
-                values.setdefault(name, []).append(value)
-        return {name: of_parts[0] if len(of_parts) == 1 else _side_by_side(of_parts) for name, of_parts in values.items()}
-
-    @property
     def changes_nothing(self) -> bool:
         return all(part.changes_nothing for part in self.parts)
 
     def rewrite(self, attention: Tensor, sinks: Tensor, first_token_mask: Tensor) -> Tensor:
         """Raise InputError: rows alone do not say which head they are of."""
         raise InputError(f"the method {self.name} does one thing in some heads and another in others: take one of its methods.")
+
+
+@dataclass(frozen=True)
+class PerHeadGroup(MethodOfGroups):
+    """Several methods at once, each in a group of heads of its own; the profile says which heads are in which group.
+
+    On the command line their names stand side by side (`act_method=act+mask-head`), and so may the values of a parameter, one
+    for each method that takes it: `act_gamma=2+0.5`. One value is for all of them.
+
+    Args:
+        methods: in the order of the groups, at least two; none of them has parts itself.
+
+    Raises:
+        InputError: there are fewer than two, or one has parts.
+    """
+
+    methods: tuple[Method, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", tuple(self.methods))
+        if len(self.methods) < 2 or any(len(method.parts) > 1 for method in self.methods):
+            raise InputError("a method per group of heads needs two methods or more, none of which has groups itself.")
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        return self.methods
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Names of the methods side by side."""
+        return SEPARATOR.join(method.name for method in self.methods)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values of all methods' parameters, by name; side by side in a text where several methods take it."""
+        values: dict[str, list[Any]] = {}
+        for method in self.methods:
+            for name, value in method.parameters.items():
+                values.setdefault(name, []).append(value)
+        return {
+            name: of_methods[0] if len(of_methods) == 1 else _side_by_side(of_methods) for name, of_methods in values.items()
+        }
 
 
 def values_of_parts(name: str, value: Any, takers: int) -> Sequence[Any]:
@@ -90,9 +100,9 @@ def values_of_parts(name: str, value: Any, takers: int) -> Sequence[Any]:
     return values
 
 
-def parameter_names(parts: Sequence[type[Method]]) -> set[str]:
+def parameter_names(methods: Sequence[type[Method]]) -> set[str]:
     """The names of the parameters that one of these methods takes."""
-    return {field.name for part in parts for field in fields(part)}
+    return {parameter.name for method in methods for parameter in fields(method)}
 
 
 def _side_by_side(values: Sequence[Any]) -> Any:

@@ -37,7 +37,7 @@ def built_in_methods() -> Mapping[str, type[Method]]:
         cls.name: cls
         for module in modules
         for cls in vars(module).values()
-        if inspect.isclass(cls) and issubclass(cls, Method) and not inspect.isabstract(cls) and cls is not PerHeadGroup
+        if inspect.isclass(cls) and issubclass(cls, Method) and isinstance(getattr(cls, "name", None), str)
     }
 
 
@@ -94,7 +94,7 @@ def make_method(method: str | Method, parameters: Mapping[str, Any]) -> Method:
         InputError: there is no such method, it has no such parameter or lacks one, or a value is out of range.
     """
     if isinstance(method, PerHeadGroup):
-        return _per_head_group(method.name, method.parts, parameters)
+        return _per_head_group(method.name, method.methods, parameters)
     if isinstance(method, str) and SEPARATOR in method:
         return _per_head_group(method, method.split(SEPARATOR), parameters)
     known = available_methods()

@@ -22,6 +22,7 @@ from act_eval.methods.per_head_group import PerHeadGroup
 from act_eval.methods.registry import make_method
 from act_eval.methods.scale_first_token import ScaleFirstToken
 from act_eval.methods.temperature import Temperature
+from act_eval.methods.zerotuning import ZeroTuning
 from act_eval.profiles import HeadGroup, HeadProfile, ProfileError
 from act_eval.report.settings_text import describe_settings
 from act_eval.study.controls import random_profiles
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.tier("model")
 
 CASES = [
     PerHeadGroup((ToOtherTokens(0.2), MaskHead())),
-    PerHeadGroup((ScaleFirstToken(3), ScaleFirstToken(0.2))),
+    ZeroTuning(3, 0.2),
     PerHeadGroup((ToOtherTokens(0.2), Boost(4), Temperature(2))),
 ]
 
@@ -161,6 +162,11 @@ def test_a_profile_says_what_is_done_in_its_groups(tmp_path):
             "has 2 values, but 1 of the methods takes it",
         ),
         ({"act_method": "act+boost", "act_profile": "1:0|2:0", "act_beta": "0.1+x"}, "beta is 'x'"),
+        ({"act_method": "zerotuning"}, "zerotuning needs 2 groups of heads"),
+        ({"act_method": "zerotuning", "act_profile": "1:0|2:0", "act_gamma_up": 0.5}, r"gamma_up is 0.5, .* in \[1, 1000\]"),
+        ({"act_method": "zerotuning", "act_profile": "1:0|2:0", "act_gamma_down": 2}, r"gamma_down is 2, .* in \[0.001, 1\]"),
+        ({"act_method": "zerotuning", "act_profile": "1:0|2:0", "act_alpha": 5}, "alpha is about attention sinks"),
+        ({"act_method": "zerotuning+act", "act_profile": "1:0|2:0"}, "none of which has groups itself"),
         ({"act_method": "act+act", "act_profile": "1:0|2:0", "act_decode": "official"}, "published code, which has no method"),
     ],
 )
