@@ -31,6 +31,7 @@ NAMES = {
         "find_sinks",
         "make_method",
         "methods",
+        "span_tokens",
     ],
     "act_eval.attention": [
         "ACT",

@@ -45,7 +45,8 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         settings: when a key is a sink, and what becomes of the rows.
 
     Returns:
-        The sinks, bool `[row_heads, k]`; False everywhere for methods that do not use them.
+        The sinks, or the tokens of the part of the prompt that the method uses, bool `[row_heads, k]`; False everywhere for
+        methods that use neither.
     """
     sinks = torch.zeros(len(rows), call.key.shape[-2], dtype=torch.bool, device=rows.device)
     for chunk, row_heads in call.chunks(rows, heads):
@@ -53,6 +54,8 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         if settings.method.uses_sinks:
             means, log_normalizer = _chunk_statistics(row_heads)
             sinks[chunk] = find_prefill_sinks(means, call.visibility, row_heads.rows, row_heads.heads, settings)
+        elif settings.method.uses_span:
+            sinks[chunk] = call.tokens_of_span()[row_heads.rows]
         calibrated = _calibrated_outputs(row_heads, sinks[chunk], log_normalizer, settings.method)
         if calibrated is not None:
             call.write(row_heads, calibrated)

@@ -24,7 +24,8 @@ class LayerSinks:
     """What a prefill found in one layer.
 
     Attributes:
-        sinks: bool `[batch, heads, k]` by key index of the prefill; False in heads that are not calibrated.
+        sinks: bool `[batch, heads, k]` by key index of the prefill; False in heads that are not calibrated. For methods that
+            use a part of the prompt, its tokens.
         first_token: bool `[batch, k]`, True for the first token of each row.
         calibrated: bool `[batch, heads]`.
         settings, heads: what they were found with.
@@ -41,7 +42,7 @@ class LayerSinks:
     @cached_property
     def to_change(self) -> ChosenHeads:
         """The heads in which what follows is calibrated: those with sinks, or all that a method without sinks calibrates."""
-        return ChosenHeads(self.sinks.any(-1) if self.settings.method.uses_sinks else self.calibrated)
+        return ChosenHeads(self.sinks.any(-1) if self.settings.method.marks_keys else self.calibrated)
 
     @cached_property
     def to_compute(self) -> ChosenHeads:
@@ -51,7 +52,7 @@ class LayerSinks:
         them out of the cache at every step.
         """
         mask = self.to_change.mask
-        if self.settings.method.uses_sinks and float(mask.float().mean()) >= self.limits.share_of_heads_to_pick:
+        if self.settings.method.marks_keys and float(mask.float().mean()) >= self.limits.share_of_heads_to_pick:
             return ChosenHeads(torch.ones_like(mask))
         return self.to_change
 

@@ -27,6 +27,8 @@ class AttentionCall:
         softcap: soft cap of the scores, or None.
         learned_sinks: `[heads]`, the logit that each head has learned and that joins every row's softmax (gpt-oss), or None.
         limits: how much is computed at once.
+        span: bool `[rows, at most n]`, the tokens of a part of the prompt among the queries of a prefill; None where nobody
+            said which they are. Of fewer rows than the batch has, each stands for as many in a row.
     """
 
     query: Tensor
@@ -38,6 +40,29 @@ class AttentionCall:
     softcap: float | None
     learned_sinks: Tensor | None = None
     limits: ComputeLimits = DEFAULT_LIMITS
+    span: Tensor | None = None
+
+    def tokens_of_span(self) -> Tensor:
+        """The tokens of the part of the prompt by key index, False for padding: bool `[batch, k]`.
+
+        Raises:
+            RuntimeError: nobody said which they are, or it was said of other rows.
+        """
+        batch, (n, k) = self.query.shape[0], (self.query.shape[-2], self.key.shape[-2])
+        if self.span is None:
+            raise RuntimeError(
+                "the method changes the attention of a part of the prompt, but it was not said which tokens these are: run the "
+                "prompt inside `span_tokens(model, mask)`."
+            )
+        rows, width = self.span.shape
+        if batch % rows or width > n:
+            raise RuntimeError(
+                f"the part of the prompt was given for {rows} rows of {width} tokens, but the prompt has {batch} rows of {n}."
+            )
+        offset = self.visibility.query_offset
+        span = self.span.to(self.query.device).repeat_interleave(batch // rows, 0)
+        span = torch.nn.functional.pad(span, (0, n - width)) & self.visibility.real.expand(batch, -1)
+        return torch.nn.functional.pad(span, (offset, k - n - offset))
 
     def chunks(self, rows: Tensor, heads: Tensor) -> Iterator[tuple[slice, RowHeadPairs]]:
         """Gather the pairs (`rows[i]`, `heads[i]`), so many at a time that a few queries of each fill a block of scores.

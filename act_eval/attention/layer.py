@@ -83,6 +83,7 @@ class LayerCalibration:
         cache, cached_length: the cache that the module was called with and how many tokens it held; set before each call.
         called: whether the attention function was reached in this call of the module.
         context_length: of packed rows, how many tokens of each are its context; set by `packing.packed_tokens`.
+        span: the tokens of a part of the prompt, see `AttentionCall`; set by `spans.span_tokens`.
     """
 
     layer: int
@@ -101,6 +102,7 @@ class LayerCalibration:
     cached_length: int = 0
     called: bool = False
     context_length: int | None = None
+    span: Tensor | None = None
     _chosen: dict[tuple[int, torch.device], ChosenHeads] = field(default_factory=dict)
 
     @property
@@ -251,7 +253,9 @@ class LayerCalibration:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         if self.base_name == "sdpa":
             softcap = None  # sdpa has none: transformers 5 refuses it, 4.57 runs the model without
-        make_call = partial(AttentionCall, scaling=scaling, softcap=softcap, learned_sinks=s_aux, limits=self.limits)
+        make_call = partial(
+            AttentionCall, scaling=scaling, softcap=softcap, learned_sinks=s_aux, limits=self.limits, span=self.span
+        )
         with torch.autocast(query.device.type, enabled=False):
             if self.context_length is not None:
                 assert attention_mask is not None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from act_eval.attention.act import ACT
-from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings
+from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings, settings_about, settings_unused_by
 from act_eval.errors import InputError
 from act_eval.methods.base import Method
 from act_eval.methods.per_head_group import PerHeadGroup, parameter_names
-from act_eval.methods.registry import available_methods, make_method
+from act_eval.methods.registry import available_methods, classes_of, make_method
 from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, normalize_name, stored_profile
 
 _PREFIX = "act_"
@@ -43,6 +43,11 @@ class ACTArguments:
         object.__setattr__(self, "profile", normalize_name(self.profile))
         HeadProfile({}).share(self.head_share)
         self.act(HeadProfile({}))
+        if self.calibration.method.uses_span and self.calibration.span is None:
+            raise InputError(
+                f"the method {self.calibration.method.name} is about a part of the prompt: name it with {_PREFIX}span, a "
+                "regular expression or one of description, question and examples."
+            )
         if isinstance(self.profile, str) and GROUP_SEPARATOR in self.profile and len(self.calibration.of_groups) == 1:
             method = self.calibration.method.name
             raise InputError(
@@ -159,3 +164,28 @@ def baseline_of(arguments: ACTArguments) -> ACTArguments:
     """Make the arguments of the same model without calibration."""
     base = arguments.settings.get("base")
     return ACTArguments("none", settings={} if base is None else {"base": base})
+
+
+def arguments_of_method(model_args: Mapping[str, Any], method: str, methods: Collection[str]) -> dict[str, Any]:
+    """The model arguments of one of several methods: those that it takes, of what all of them take, and its name.
+
+    Args:
+        model_args: everything that `act-hf` takes, without a method.
+        method: its name.
+        methods: the names of all that are run.
+    """
+    unknown = {f"{_PREFIX}{name}" for name in unknown_arguments(method, methods)}
+    return {**{name: value for name, value in model_args.items() if name not in unknown}, f"{_PREFIX}method": method}
+
+
+def unknown_arguments(method: str, methods: Collection[str]) -> set[str]:
+    """The arguments, without `act_`, that other methods of several take, but this one does not."""
+    everything = set().union(*(_taken_by(name) for name in methods))
+    return everything - _taken_by(method)
+
+
+def _taken_by(name: str) -> set[str]:
+    """The arguments that a method takes and not every method does; none where it is unknown, which `ACTArguments` says."""
+    methods = classes_of(name)
+    about_keys = {*settings_about("about_sinks"), *settings_about("about_span")}
+    return parameter_names(methods) | (about_keys - settings_unused_by(methods))

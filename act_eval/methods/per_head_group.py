@@ -28,6 +28,11 @@ class MethodOfGroups(Method):
         return any(part.uses_first_token for part in self.parts)
 
     @property
+    def uses_span(self) -> bool:  # type: ignore[override]
+        """Whether one of the methods does."""
+        return any(part.uses_span for part in self.parts)
+
+    @property
     def changes_nothing(self) -> bool:
         return all(part.changes_nothing for part in self.parts)
 

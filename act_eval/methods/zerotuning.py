@@ -33,6 +33,9 @@ class ZeroTuning(MethodOfGroups):
     """
 
     name: ClassVar[str] = "zerotuning"
+    uses_sinks: ClassVar[bool] = False
+    uses_first_token: ClassVar[bool] = True
+    uses_span: ClassVar[bool] = False
     grid: ClassVar[Mapping[str, tuple[float, ...]]] = {
         "gamma_up": (1.25, 1.5, 2.0, 3.0, 5.0),
         "gamma_down": (0.8, 0.65, 0.5, 0.35, 0.2),

@@ -27,7 +27,10 @@ class NaiveLayer:
         first_token: bool `[batch, prefilled keys]`.
     """
 
-    def __init__(self, heads: tuple[int, ...], settings: CalibrationSettings, valid: Tensor | None) -> None:
+    def __init__(
+        self, heads: tuple[int, ...], settings: CalibrationSettings, valid: Tensor | None, span: Tensor | None = None
+    ) -> None:
+        self.span = span
         self.heads = list(heads)
         self.settings = settings
         self.valid = valid
@@ -56,6 +59,8 @@ class NaiveLayer:
 
     def _prefill_sinks(self, row: int, maps: Tensor) -> Tensor:
         sinks = torch.zeros(len(maps), maps.shape[-1], dtype=torch.bool)
+        if self.settings.method.uses_span and self.span is not None:
+            sinks[self.heads, : self.span.shape[1]] = self.span[row]
         if not self.settings.method.uses_sinks:
             return sinks
         n = maps.shape[-2]
@@ -72,7 +77,11 @@ class NaiveLayer:
 
 @contextmanager
 def naive_act(
-    model: PreTrainedModel, heads: Mapping[int, tuple[int, ...]], settings: CalibrationSettings, valid: Tensor | None = None
+    model: PreTrainedModel,
+    heads: Mapping[int, tuple[int, ...]],
+    settings: CalibrationSettings,
+    valid: Tensor | None = None,
+    span: Tensor | None = None,
 ) -> Iterator[dict[int, NaiveLayer]]:
     """Calibrate one prefill of the model and what follows on its cache, on full maps.
 
@@ -81,8 +90,9 @@ def naive_act(
         heads: the calibrated heads of each layer.
         settings: what to do; `decode` is "prefill".
         valid: `[batch, n]`, 0 for padding of the prefill; None for none.
+        span: bool `[batch, n]`, the tokens of a part of the prompt; none of them is padding.
     """
-    layers = {layer: NaiveLayer(layer_heads, settings, valid) for layer, layer_heads in heads.items() if layer_heads}
+    layers = {layer: NaiveLayer(layer_heads, settings, valid, span) for layer, layer_heads in heads.items() if layer_heads}
     current: list[int] = []
     dropout, softmax = torch.nn.functional.dropout, torch.nn.functional.softmax
 

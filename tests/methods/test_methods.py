@@ -26,11 +26,14 @@ from act_eval.harness.lm import ACTLM
 from act_eval.methods import available_methods, make_method
 from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.base import Method, SelectiveMethod
+from act_eval.methods.bias_span import BiasSpan
 from act_eval.methods.boost import Boost
 from act_eval.methods.mask_head import MaskHead
+from act_eval.methods.pasta import Pasta
 from act_eval.methods.per_head_group import MethodOfGroups
 from act_eval.methods.remove import Remove
 from act_eval.methods.scale_first_token import ScaleFirstToken
+from act_eval.methods.target_span import TargetSpan
 from act_eval.methods.temperature import Temperature
 from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile
@@ -51,10 +54,17 @@ CASES = [
     ScaleFirstToken(5),
     MaskHead(),
 ]
+OF_SPANS = [BiasSpan(1.5), BiasSpan(-3), TargetSpan(0.4), Pasta(0.05)]  # in whole models: test_spans.py
 NOTHING = [ToOtherTokens(1), ToFirstToken(1), Temperature(1), ScaleFirstToken(1)]
+NOTHING_ON_ROWS = [*NOTHING, BiasSpan(0), Pasta(1)]
 
-IDS = ["-".join(map(str, [method.name, *method.parameters.values()])) for method in CASES]
-every_method = pytest.mark.parametrize("method", CASES, ids=IDS)
+
+def name_of(method):
+    return "-".join(map(str, [method.name, *method.parameters.values()]))
+
+
+every_method = pytest.mark.parametrize("method", CASES, ids=name_of)
+every_method_on_rows = pytest.mark.parametrize("method", [*CASES, *OF_SPANS], ids=name_of)
 
 
 def settings_of(method, **settings):
@@ -65,7 +75,7 @@ def settings_of(method, **settings):
 
 def test_every_method_is_among_the_cases_and_in_the_documentation():
     of_groups = {name for name, method in available_methods().items() if issubclass(method, MethodOfGroups)}
-    assert {method.name for method in CASES} == set(NAIVE) == set(available_methods()) - of_groups
+    assert {method.name for method in (*CASES, *OF_SPANS)} == set(NAIVE) == set(available_methods()) - of_groups
     assert of_groups == {"zerotuning"}  # see test_groups_of_heads.py
     assert next(iter(available_methods())) == "act"
     documentation = (Path(__file__).parents[2] / "docs" / "ablations.md").read_text()
@@ -92,7 +102,7 @@ def maps(draw, sum_to_one=False):
     return weights, sinks & ~first, first
 
 
-@every_method
+@every_method_on_rows
 @given(maps())
 def test_rows_equal_the_definition(method, case):
     weights, sinks, first = case
@@ -100,7 +110,7 @@ def test_rows_equal_the_definition(method, case):
     np.testing.assert_allclose(method.rewrite(weights, sinks, first).numpy(), expected, rtol=0, atol=1e-6)
 
 
-@every_method
+@every_method_on_rows
 @given(maps())
 def test_rows_keep_their_sums(method, case):
     """Or lose all of it, where a head is switched off."""
@@ -112,7 +122,7 @@ def test_rows_keep_their_sums(method, case):
     assert (result[weights == 0] == 0).all()
 
 
-@every_method
+@every_method_on_rows
 @given(maps(), st.floats(0.01, 1))
 def test_rows_are_alike_up_to_a_factor(method, case, factor):
     """As learned sink logits need it: the share of a row that its keys have is a factor."""
@@ -121,7 +131,7 @@ def test_rows_are_alike_up_to_a_factor(method, case, factor):
     torch.testing.assert_close(result, method.rewrite(weights, sinks, first) * factor, rtol=1e-4, atol=1e-6)
 
 
-@every_method
+@every_method_on_rows
 @given(maps(sum_to_one=True))
 def test_selected_keys_and_a_factor_are_the_whole_row(method, case):
     """What `rewrite_selected` gets in a prefill, the selected keys packed together, says the same as `rewrite`."""
@@ -139,7 +149,7 @@ def test_selected_keys_and_a_factor_are_the_whole_row(method, case):
     torch.testing.assert_close(weights[:, ~selected] * factor, expected[:, ~selected])
 
 
-@pytest.mark.parametrize("method", NOTHING, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", NOTHING_ON_ROWS, ids=lambda method: method.name)
 @given(maps())
 def test_some_parameters_change_nothing(method, case):
     assert method.changes_nothing
