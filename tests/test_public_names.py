@@ -140,9 +140,13 @@ NAMES = {
     "act_eval.study": [
         "Expectation",
         "ForeseenStudy",
+        "MethodComparison",
+        "MethodResults",
         "StudySettings",
+        "compare_methods",
         "expect",
         "foresee_study",
+        "method_results",
         "random_profiles",
         "run_study",
     ],

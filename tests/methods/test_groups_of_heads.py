@@ -151,7 +151,10 @@ def test_a_profile_says_what_is_done_in_its_groups(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
-        ({"act_method": "act+louder"}, "there is no method 'louder', which act\\+louder names: choose one of act, boost"),
+        (
+            {"act_method": "act+louder"},
+            "there is no method 'louder', which act\\+louder names: choose one of act, bias-span, boost",
+        ),
         ({"act_method": "act+mask-head"}, "needs 2 groups of heads, .* does not divide its heads into groups"),
         ({"act_method": "act+mask-head", "act_profile": "1:0|2:0|3:0"}, "needs 2 groups of heads, .* has 3 groups"),
         ({"act_profile": "1:0|2:0"}, "has groups of heads, but act_method=act is one method: name one for each group"),
