@@ -37,6 +37,8 @@ SpanMissing = Literal["error", "skip"]
 DEFAULT_METHOD = "act"
 DEFAULT_THRESHOLD = 0.1
 
+_MOST_QUERIES = 1_000_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
@@ -102,7 +104,9 @@ class CalibrationSettings:
             object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
         self._check_number("sink_share", "a share of the sinks", "a number in [0, 1]", lambda share: 0 <= share <= 1)
         meaning = "the number of queries that must see a key for it to be a sink"
-        self._check_number("min_queries", meaning, "a whole number, at least 1", lambda number: number >= 1 and number % 1 == 0)
+        expected = f"a whole number from 1 to {_MOST_QUERIES:,}"
+        self._check_number("min_queries", meaning, expected, lambda number: 1 <= number <= _MOST_QUERIES and number % 1 == 0)
+        object.__setattr__(self, "min_queries", int(self.min_queries))
         if self.threshold is not None:
             meaning = "the mean attention weight above which a key is a sink"
             self._check_number("threshold", meaning, "a number in [0, 1)", lambda weight: 0 <= weight < 1)
@@ -196,7 +200,7 @@ def check_pattern(span: str) -> None:
     """Raise SettingError unless a part of the prompt is named by a word or a regular expression."""
     try:
         re.compile(span)
-    except (re.error, TypeError) as error:
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
         raise SettingError(
             "span", f"is {reprlib.repr(span)}, which is no regular expression ({error}): mend it, or escape signs with \\."
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 from act_eval.attention.act import ACT
 from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings, settings_about, settings_unused_by
 from act_eval.errors import InputError
+from act_eval.hub_files import is_hub_name
 from act_eval.methods.base import Method
 from act_eval.methods.per_head_group import PerHeadGroup, parameter_names
 from act_eval.methods.registry import available_methods, classes_of, make_method
@@ -42,6 +44,11 @@ class ACTArguments:
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", normalize_name(self.profile))
         HeadProfile({}).share(self.head_share)
+        if "method" in self.settings or not (isinstance(self.profile, str) and is_hub_name(self.profile)):
+            self._check()  # what a profile on the hub says of its groups is read where the method is needed
+
+    def _check(self) -> None:
+        """Raise InputError where settings and method do not go together."""
         self.act(HeadProfile({}))
         if self.calibration.method.uses_span and self.calibration.span is None:
             raise InputError(
@@ -49,10 +56,9 @@ class ACTArguments:
                 "regular expression or one of description, question and examples."
             )
         if isinstance(self.profile, str) and GROUP_SEPARATOR in self.profile and len(self.calibration.of_groups) == 1:
-            method = self.calibration.method.name
             raise InputError(
-                f"{_PREFIX}profile={self.profile} has groups of heads, but {_PREFIX}method={method} is one method: name one "
-                f"for each group, as in {_PREFIX}method=act+mask-head."
+                f"{_PREFIX}profile={reprlib.repr(self.profile)} has groups of heads, but {self.calibration.method.name} is one "
+                f"method: name one for each group, as in {_PREFIX}method=act+mask-head."
             )
 
     @classmethod
@@ -73,16 +79,24 @@ class ACTArguments:
         return cls(**own, settings=settings, parameters=given)
 
     @classmethod
-    def with_profile(cls, model_args: Mapping[str, Any], profile: str) -> ACTArguments:
+    def with_profile(cls, model_args: Mapping[str, Any], profile: str, content: HeadProfile | None = None) -> ACTArguments:
         """Read the `act_*` entries among all model arguments, but with another profile, such as one that a search found.
 
         Where the profile says what is done in its groups of heads, that goes before the method of the arguments.
+
+        Args:
+            model_args: everything that `act-hf` takes.
+            profile: names it.
+            content: the profile itself, where it is not yet there under its name.
         """
         given = dict(model_args)
-        if _methods_of_groups(stored_profile(profile)):
+        methods = _methods_of_groups(stored_profile(profile) if content is None else content)
+        if methods:
             parameters = parameter_names(tuple(available_methods().values()))
             left_out = {f"{_PREFIX}{name}" for name in ("method", *parameters)}
-            given = {name: value for name, value in given.items() if name not in left_out}
+            method = PerHeadGroup(methods)
+            own = {f"{_PREFIX}{name}": value for name, value in {"method": method.name, **method.parameters}.items()}
+            given = {**{name: value for name, value in given.items() if name not in left_out}, **own}
         return cls.from_model_args({**given, "act_profile": profile})
 
     @property

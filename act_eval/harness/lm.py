@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -317,7 +317,7 @@ class ACTLM(HFLM):
 
     def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
         """Make the error for an input whose logits are not numbers, with the layer where that begins."""
-        with self.act(self.model), span_tokens(self.model, None), self.autocast():
+        with self.act(self.model), self._span(None), self.autocast():
             layer = first_layer_not_finite(self.model, tokens)
         return NonFiniteLogitsError(tokens, layer, where)
 
@@ -364,6 +364,10 @@ class ACTLM(HFLM):
         if self._parts is not None:
             self._check_part(self._parts.note_cut(tokens, kept), " within the model's window")
 
+    def _span(self, mask: torch.Tensor | None) -> AbstractContextManager[None]:
+        """Say in the block which tokens of prompts are the part that the method is about; see `span_tokens`."""
+        return nullcontext() if self._parts is None else span_tokens(self.model, mask)
+
     def _no_part(self, tokens: Tokens) -> bool:
         assert self._parts is not None
         self._parts.note_none(tokens)
@@ -381,8 +385,9 @@ class ACTLM(HFLM):
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
         truncated = [truncate(context, continuation, self.max_length) for _, context, continuation in requests]
-        for (_, context, _), (kept, _) in zip(requests, truncated, strict=True):
-            self._note_cut(tuple(context), kept)
+        if self._parts is not None:
+            for (_, context, _), (kept, _) in zip(requests, truncated, strict=True):
+                self._note_cut(tuple(context), kept)
         longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
         if longer:
             logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
@@ -509,7 +514,7 @@ class ACTLM(HFLM):
     # --- everything else that runs the model
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self.act(self.model), span_tokens(self.model, None):
+        with self.act(self.model), self._span(None):
             return super()._model_call(*args, **kwargs)
 
     def _generate(self, requests: list[Instance], batch_size: int) -> list[str]:
@@ -531,7 +536,7 @@ class ACTLM(HFLM):
             span = None if self._parts is None else self._parts.mask(prompts)
             if span is not None:
                 span = torch.nn.functional.pad(span, (ids.shape[1] - span.shape[1], 0))  # which halves of a batch may lack
-            with span_tokens(self.model, span):
+            with self._span(span):
                 return super(ACTLM, self)._model_generate(
                     ids, max_length, stop, attention_mask=real, logits_processor=processors, **kwargs
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -99,8 +100,8 @@ def values_of_parts(name: str, value: Any, takers: int) -> Sequence[Any]:
     values = [_number(part) for part in value.split(SEPARATOR)]
     if len(values) != takers:
         raise InputError(
-            f"{name}={value} has {len(values)} values, but {takers} of the methods {'takes' if takers == 1 else 'take'} it: "
-            f"give one for all, or one for each."
+            f"{name}={reprlib.repr(value)} has {len(values)} values, but {takers} of the methods "
+            f"{'takes' if takers == 1 else 'take'} it: give one for all, or one for each."
         )
     return values
 

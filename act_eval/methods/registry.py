@@ -68,6 +68,11 @@ def _load(entry_point: EntryPoint) -> type[Method]:
         raise InputError(f"{home} is no method, a subclass of act_eval.methods.Method: mend or uninstall its package.")
     if not isinstance(getattr(cls, "name", None), str):
         raise InputError(f"the method {home} has no name: mend or uninstall its package.")
+    if SEPARATOR in cls.name:
+        raise InputError(
+            f"the method {home} is called {cls.name}, but {SEPARATOR} stands between the names of several: mend or uninstall "
+            "its package."
+        )
     return cls
 
 
@@ -121,7 +126,7 @@ def _per_head_group(name: str, parts: Sequence[str | Method], parameters: Mappin
     known = available_methods()
     unknown = next((part for part in parts if isinstance(part, str) and part not in known), None)
     if unknown is not None:
-        raise InputError(f"there is no method {unknown!r}, which {name} names: choose one of {', '.join(known)}.")
+        raise InputError(f"there is no method {unknown!r}, which {name!r} names: choose one of {', '.join(known)}.")
     classes = [known[part] if isinstance(part, str) else type(part) for part in parts]
     of_parts: list[dict[str, Any]] = [{} for _ in parts]
     for parameter, value in parameters.items():

@@ -130,7 +130,7 @@ def variants_of(settings: StudySettings, found: HeadProfile, output: Path) -> Va
     for number, profile in enumerate(random_profiles(found, settings.random_draws, settings.seeds[0]), start=1):
         of_draw = output / CONTROLS_FOLDER / f"random-{number}.json"
         controls[of_draw] = profile
-        others[random_variant(number)] = _calibrated(of_draw, settings.model)
+        others[random_variant(number)] = _calibrated(of_draw, settings.model, profile)
     base = asked.settings.get("base")
     switched_off = {"method": "mask-head", **({} if base is None else {"base": base})}
     others[SWITCHED_OFF] = ACTArguments(str(file), settings=switched_off)
@@ -149,9 +149,9 @@ def plan_variants(settings: StudySettings, variants: Variants, record: StudyReco
     return replace(plan, runs=tuple(runs))
 
 
-def _calibrated(profile: str | Path, model: ModelSettings) -> ACTArguments:
-    """What is asked for, in the heads of a profile; what a profile says of its groups of heads goes before the method."""
-    return ACTArguments.with_profile(model.model_args, str(profile))
+def _calibrated(profile: str | Path, model: ModelSettings, content: HeadProfile | None = None) -> ACTArguments:
+    """What is asked for, in the heads of a profile; see `ACTArguments.with_profile`."""
+    return ACTArguments.with_profile(model.model_args, str(profile), content)
 
 
 def _is_every_head(profile: HeadProfile) -> bool:

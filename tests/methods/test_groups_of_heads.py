@@ -148,16 +148,27 @@ def test_a_profile_says_what_is_done_in_its_groups(tmp_path):
     assert describe_settings(recorded).endswith("(3 heads), scale-first-token+mask-head, gamma 2")
 
 
+def test_a_profile_that_is_not_there_yet():
+    """As those of random heads, which a study names before it writes them."""
+    more, less = (HeadGroup({layer: (0,)}, "scale-first-token", {"gamma": gamma}) for layer, gamma in ((1, 3), (2, 0.2)))
+    asked = {"pretrained": "x", "act_method": "zerotuning", "act_gamma_up": 7}
+    arguments = ACTArguments.with_profile(asked, "later.json", HeadProfile.of_groups([more, less]))
+    assert arguments.profile == "later.json"
+    assert arguments.calibration.method.parts == (ScaleFirstToken(3), ScaleFirstToken(0.2))
+    assert ACTArguments.from_model_args(arguments.model_args).calibration == arguments.calibration
+    assert ACTArguments.with_profile(asked, "1:0|2:0").calibration.method == ZeroTuning(7)
+
+
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
         (
             {"act_method": "act+louder"},
-            "there is no method 'louder', which act\\+louder names: choose one of act, bias-span, boost",
+            "there is no method 'louder', which 'act\\+louder' names: choose one of act, bias-span, boost",
         ),
         ({"act_method": "act+mask-head"}, "needs 2 groups of heads, .* does not divide its heads into groups"),
         ({"act_method": "act+mask-head", "act_profile": "1:0|2:0|3:0"}, "needs 2 groups of heads, .* has 3 groups"),
-        ({"act_profile": "1:0|2:0"}, "has groups of heads, but act_method=act is one method: name one for each group"),
+        ({"act_profile": "1:0|2:0"}, "has groups of heads, but act is one method: name one for each group"),
         ({"act_profile": "1:0|1:0", "act_method": "act+remove"}, "head 0 of layer 1 is in group 2"),
         ({"act_method": "act+mask-head", "act_profile": "1:0|2:0", "act_gamma": 2}, "none of the methods .* takes gamma"),
         (

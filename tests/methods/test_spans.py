@@ -10,6 +10,7 @@ from helpers.family_runs import all_heads, mask_of, run
 from helpers.models import ALL, logits_of, random_ids
 from helpers.naive_methods import rewrite
 from helpers.reference import naive_act
+from lm_eval.api.instance import Instance
 
 from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings, calibrate
@@ -248,6 +249,31 @@ def test_scores_are_those_of_naive_maps(span):
     assert alone == pytest.approx(scores[:3], abs=5e-5)
     plain = [score for score, _ in lm_with(act_beta=1).loglikelihood(requests, disable_tqdm=True)]
     assert np.abs(np.array(plain) - scores).max() > 1e-3
+
+
+def test_generations_are_those_of_naive_maps():
+    """In one batch of prompts of several lengths, padded on the left."""
+    lm = lm_with(act_method="bias-span", act_bias=6, act_span=r"^\W*(\w+)", batch_size=3)
+    prompts = ["Text: a dog and a cat went to the music hall.", "It is: sport", "Say what it is. Text: the team won the game."]
+    settings = {"until": ["\n\n"], "max_gen_toks": 4, "do_sample": False}
+    requests = [
+        Instance("generate_until", {}, (prompt, settings), 0, ("demo", number, 1)) for number, prompt in enumerate(prompts)
+    ]
+    texts = lm.generate_until(requests, disable_tqdm=True)
+    heads = {1: (0, 1, 2), 2: (3,)}
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = torch.tensor([lm.tok_encode(prompt)])
+        part = lm._parts.mask([tuple(ids[0].tolist())])
+        assert 0 < part.sum() < part.numel()
+        with naive_act(lm.model, heads, CalibrationSettings(method=BiasSpan(6)), None, part):
+            new = lm.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False, pad_token_id=0)
+        assert lm.tok_decode(new[0, ids.shape[1] :].tolist()).startswith(text)
+
+
+def test_whole_texts_are_refused():
+    lm = lm_with(act_method="pasta", act_span="x")
+    with pytest.raises(InputError, match="is a text that is scored as a whole"):
+        lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("a text",), 0, ("demo", 0, 1))], disable_tqdm=True)
 
 
 def test_a_prompt_without_the_part():
