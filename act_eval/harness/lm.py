@@ -346,9 +346,10 @@ class ACTLM(HFLM):
     def _encode_pair_with_part(self, context: Any, continuation: Any) -> tuple[Tokens, Tokens]:
         """As `encode_pair`; and note the part of the context that the method is about."""
         tokens, continuation_tokens = encode_pair(self, context, continuation)
-        if self._parts is not None:
-            # Spaces at its end count to the continuation, as `encode_pair` has it.
-            self._check_part(self._parts.note(context.rstrip() or context, tokens) if context else self._no_part(tokens))
+        if self._parts is not None and context:
+            self._check_part(self._parts.note(context, tokens))
+        elif self._parts is not None:  # what some tasks ask beside, without a prompt
+            self._parts.note_none(tokens)
         return tokens, continuation_tokens
 
     def _encode_generation_with_part(self, context: Any, settings: Any) -> tuple[Tokens, int]:
@@ -367,11 +368,6 @@ class ACTLM(HFLM):
     def _span(self, mask: torch.Tensor | None) -> AbstractContextManager[None]:
         """Say in the block which tokens of prompts are the part that the method is about; see `span_tokens`."""
         return nullcontext() if self._parts is None else span_tokens(self.model, mask)
-
-    def _no_part(self, tokens: Tokens) -> bool:
-        assert self._parts is not None
-        self._parts.note_none(tokens)
-        return self._parts.leaves_alone
 
     def _check_part(self, is_there: bool, where: str = "") -> None:
         """Raise RequestError where a prompt lacks the part that the method is about, unless such prompts are left alone."""

@@ -135,7 +135,12 @@ class PromptParts:
         self._places: dict[Tokens, tuple[int, ...]] = {}
 
     def note(self, prompt: str, tokens: Tokens) -> bool:
-        """Find the part in a prompt with these tokens; returns whether there is something to change, or it is left alone."""
+        """Find the part in a prompt; returns whether there is something to change, or it is left alone.
+
+        Args:
+            prompt: the text.
+            tokens: of the prompt, perhaps without the white space at its end, which counts to a continuation.
+        """
         spans = find_part(self.span, prompt)
         places = tuple(
             number
@@ -146,16 +151,17 @@ class PromptParts:
         return bool(places) or self.leaves_alone
 
     def note_cut(self, tokens: Tokens, kept: Tokens) -> bool:
-        """Note a prompt that was cut from the left to its last tokens; returns what `note` does."""
+        """Note a prompt that was cut from the left to its last tokens; returns what `note` does, and True where nothing was."""
         if tokens not in self._places:
             raise self._not_noted(tokens)
-        if kept != tokens:
-            cut = len(tokens) - len(kept)
-            self._places[kept] = tuple(place - cut for place in self._places[tokens] if place >= cut)
+        if kept == tokens:
+            return True  # which `note` has checked
+        cut = len(tokens) - len(kept)
+        self._places[kept] = tuple(place - cut for place in self._places[tokens] if place >= cut)
         return bool(self._places[kept]) or self.leaves_alone
 
     def note_none(self, tokens: Tokens) -> None:
-        """Note that a prompt, which no task made, has no such part."""
+        """Note that something has no such part: an empty context, or a prompt that no task made."""
         self._places.setdefault(tokens, ())
 
     def mask(self, prompts: Iterable[Tokens]) -> Tensor:
@@ -178,12 +184,13 @@ class PromptParts:
 
     def _characters(self, prompt: str, tokens: Tokens) -> Sequence[Span]:
         """Of which characters each token is."""
-        for with_special_tokens in (True, False):
-            encoded: Mapping[str, Any] = self.tokenizer(
-                prompt, add_special_tokens=with_special_tokens, return_offsets_mapping=True
-            )
-            if tuple(encoded["input_ids"]) == tokens:
-                return encoded["offset_mapping"]
+        for text in dict.fromkeys((prompt, prompt.rstrip())):
+            for with_special_tokens in (True, False):
+                encoded: Mapping[str, Any] = self.tokenizer(
+                    text, add_special_tokens=with_special_tokens, return_offsets_mapping=True
+                )
+                if tuple(encoded["input_ids"]) == tokens:
+                    return encoded["offset_mapping"]
         raise InputError(
             f"act_span cannot tell which characters the tokens of the prompt {prompt[:60]!r} are of, since the tokenizer gives "
             "others for it alone: choose another tokenizer, or another method."

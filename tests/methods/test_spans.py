@@ -204,6 +204,12 @@ class TestTokens:
         with pytest.raises(RuntimeError, match="was not looked for"):
             parts.mask([(1, 2, 3)])
 
+    def test_white_space_at_the_end_counts_to_the_continuation(self, lm):
+        parts = PromptParts(lm.tokenizer, r"is:\s$", False)
+        tokens = tuple(lm.tok_encode(PROMPT))
+        assert parts.note(f"{PROMPT} ", tokens)
+        assert parts.mask([tokens]).any()
+
     def test_a_slow_tokenizer_is_refused(self, lm):
         class Slow:
             is_fast = False
@@ -268,6 +274,18 @@ def test_generations_are_those_of_naive_maps():
         with naive_act(lm.model, heads, CalibrationSettings(method=BiasSpan(6)), None, part):
             new = lm.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False, pad_token_id=0)
         assert lm.tok_decode(new[0, ids.shape[1] :].tolist()).startswith(text)
+
+
+def test_what_is_asked_without_a_prompt_stays():
+    """As tasks do that subtract what a choice has without its context."""
+    lm, plain = lm_with(act_method="pasta", act_span="dog"), lm_with(act_beta=1)
+    requests = [
+        Instance("loglikelihood", {}, (context, " music"), number, ("demo", 0, 1))
+        for number, context in enumerate(("a dog", ""))
+    ]
+    scores, expected = ([score for score, _ in model.loglikelihood(requests, disable_tqdm=True)] for model in (lm, plain))
+    assert scores[1] == pytest.approx(expected[1], abs=5e-5)
+    assert abs(scores[0] - expected[0]) > 1e-4
 
 
 def test_whole_texts_are_refused():
