@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "act-eval head profile"
 VERSION = 1
+VERSION_WITH_GROUPS = 2  # which earlier act-evals refuse: they would do the same in all heads
+GROUP_SEPARATOR = "|"
 
 _INLINE = re.compile(r"{0}:{0}(\+{0})*(;{0}:{0}(\+{0})*)*;?".format("[0-9]{1,9}"))
 
@@ -35,6 +37,21 @@ _WORDS = ("all", "none", "auto")
 
 class ProfileError(InputError):
     """A head profile that cannot be read, or does not fit the model."""
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """Heads of a profile in which the same is done.
+
+    Args:
+        heads: layer index -> head indices, as those of a profile.
+        method: name of the method that is meant for them, or None where the profile does not say.
+        parameters: of the method, by name.
+    """
+
+    heads: Mapping[int, tuple[int, ...]]
+    method: str | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,9 +65,10 @@ class HeadProfile:
         num_heads: number of query heads per layer of that model, or None when unknown.
         settings: the ACT settings that the heads were found with (beta, threshold, ...).
         provenance: where the list comes from: source, search settings, data, seeds, scores, versions.
+        groups: parts of the heads, for methods that do not do the same in all of them; none by default. Each head is in one.
 
     Raises:
-        ProfileError: a head or layer is out of range, negative or listed twice.
+        ProfileError: a head or layer is out of range, negative or listed twice, or groups are no division of the heads.
     """
 
     heads: Mapping[int, tuple[int, ...]]
@@ -59,9 +77,10 @@ class HeadProfile:
     num_heads: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    groups: tuple[HeadGroup, ...] = ()
 
     def __post_init__(self) -> None:
-        heads = {layer: tuple(sorted(self.heads[layer])) for layer in sorted(self.heads)}
+        heads = _in_order(self.heads)
         object.__setattr__(self, "heads", heads)
         for layer, layer_heads in heads.items():
             if layer < 0 or any(head < 0 for head in layer_heads):
@@ -70,8 +89,25 @@ class HeadProfile:
                 )
             if len(set(layer_heads)) < len(layer_heads):
                 raise ProfileError(f"the profile lists a head of layer {layer} twice: {list(layer_heads)}.")
+        if self.groups:
+            self._check_groups()
         if self.num_layers is not None and self.num_heads is not None:
             self._check_ranges(self.num_layers, self.num_heads)
+
+    @classmethod
+    def of_groups(cls, groups: Iterable[HeadGroup], **rest: Any) -> HeadProfile:
+        """Make a profile of groups of heads; `rest` is what else a profile takes. Raises ProfileError where they overlap."""
+        groups = tuple(groups)
+        return cls(_heads_of_groups(groups), groups=groups, **rest)
+
+    def _check_groups(self) -> None:
+        object.__setattr__(self, "groups", tuple(replace(group, heads=_in_order(group.heads)) for group in self.groups))
+        if _named(_heads_of_groups(self.groups)) != _named(self.heads):
+            raise ProfileError("the groups of the profile do not hold the same heads as the profile itself.")
+
+    def group(self, number: int) -> HeadProfile:
+        """The heads of a group alone, as a profile; of a profile without groups, all of them."""
+        return replace(self, heads=self.groups[number].heads, groups=()) if self.groups else self
 
     @property
     def size(self) -> int:
@@ -80,8 +116,12 @@ class HeadProfile:
 
     @property
     def content_hash(self) -> str:
-        """16 hexadecimal digits that change when, and only when, the set of heads changes."""
-        heads = {str(layer): list(layer_heads) for layer, layer_heads in self.heads.items() if layer_heads}
+        """16 hexadecimal digits that change when, and only when, the set of heads changes, or their groups do."""
+        heads: Any = {str(layer): list(layer_heads) for layer, layer_heads in self.heads.items() if layer_heads}
+        if self.groups:
+            named = [{str(layer): list(heads) for layer, heads in group.heads.items() if heads} for group in self.groups]
+            done = [(group.method, dict(group.parameters)) for group in self.groups]
+            heads = list(zip(named, done, strict=True))
         return hashlib.sha256(json.dumps(heads, sort_keys=True).encode()).hexdigest()[:16]
 
     def share(self, share: float) -> HeadProfile:
@@ -108,8 +148,14 @@ class HeadProfile:
             ranked = sorted(names, key=lambda name: (-scores[f"{name[0]}:{name[1]}"], name))
         else:
             ranked = sorted(names, key=lambda name: hashlib.sha256(f"{name[0]}:{name[1]}".encode()).digest())
-        kept = ranked[: int(share * len(ranked) + 0.5)]
-        return replace(self, heads={layer: tuple(head for at, head in kept if at == layer) for layer, _ in kept})
+        kept = set(ranked[: int(share * len(ranked) + 0.5)])
+
+        def among_kept(heads: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+            some = {layer: tuple(head for head in of_layer if (layer, head) in kept) for layer, of_layer in heads.items()}
+            return {layer: of_layer for layer, of_layer in some.items() if of_layer}
+
+        groups = tuple(replace(group, heads=among_kept(group.heads)) for group in self.groups)
+        return replace(self, heads=among_kept(self.heads), groups=groups)
 
     def _margin_changes(self) -> dict[str, float]:
         """What a search measured, or estimated, for each of its heads, as far as the profile says so, by `layer:head`."""
@@ -140,17 +186,27 @@ class HeadProfile:
 
     def to_json(self) -> str:
         """Write the profile as text, as its file has it."""
-        heads = ",\n".join(f'    "{layer}": {list(layer_heads)}' for layer, layer_heads in self.heads.items())
         content: dict[str, Any] = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION_WITH_GROUPS if self.groups else VERSION,
             "model": {"name": self.model, "layers": self.num_layers, "heads": self.num_heads},
             "heads": "HEADS",
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
         }
-        body = f"{{\n{heads}\n  }}" if heads else "{}"
-        return json.dumps(content, indent=2, ensure_ascii=False).replace('"HEADS"', body) + "\n"
+        bodies = {"HEADS": _heads_as_text(self.heads, "  ")}
+        if self.groups:
+            content["groups"] = [
+                {"method": group.method, "parameters": dict(group.parameters), "heads": f"HEADS OF GROUP {number}"}
+                for number, group in enumerate(self.groups)
+            ]
+            bodies |= {
+                f"HEADS OF GROUP {number}": _heads_as_text(group.heads, "      ") for number, group in enumerate(self.groups)
+            }
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        for name, body in bodies.items():
+            text = text.replace(f'"{name}"', body)
+        return f"{text}\n"
 
     def save(self, path: str | Path) -> None:
         """Write the profile to a JSON file."""
@@ -169,10 +225,10 @@ class HeadProfile:
             raise ProfileError(f"{source} is not readable as JSON ({error}).") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ProfileError(f'{source} is not a head profile: it has no "format": "{FORMAT}".')
-        if content.get("version") != VERSION:
+        if content.get("version") not in (VERSION, VERSION_WITH_GROUPS):
             raise ProfileError(
-                f"{source} has version {reprlib.repr(content.get('version'))}, but this act-eval reads version {VERSION}: "
-                "update act-eval."
+                f"{source} has version {reprlib.repr(content.get('version'))}, but this act-eval reads versions up to "
+                f"{VERSION_WITH_GROUPS}: update act-eval."
             )
         model = content.get("model") or {}
         heads: Any = content.get("heads")
@@ -181,11 +237,15 @@ class HeadProfile:
             raise ProfileError(
                 f'{source} needs "heads": {{"layer": [head, ...]}}, and "model", "settings" and "provenance" as objects.'
             )
+        groups = content.get("groups") or []
+        has_groups = content["version"] == VERSION_WITH_GROUPS
+        if not isinstance(groups, list) or not all(map(_is_group, groups)) or bool(groups) != has_groups:
+            raise ProfileError(
+                f'{source} needs "groups" in version {VERSION_WITH_GROUPS}, and there alone: a list of objects with "heads" by '
+                'layer, the "method" by name, or null, and its "parameters" as numbers by name.'
+            )
         try:
-            parsed = {int(layer): tuple(_integer(head) for head in layer_heads) for layer, layer_heads in heads.items()}
-            again = next((layer for layer in heads if layer != str(int(layer))), None)
-            if again is not None:
-                raise ProfileError(f"layers are named by plain numbers such as 2, but the profile has {again!r}.")
+            parsed = _heads_of_json(heads)
             num_layers, num_heads = (None if model.get(key) is None else _integer(model[key]) for key in ("layers", "heads"))
             return cls(
                 heads=parsed,
@@ -194,6 +254,10 @@ class HeadProfile:
                 num_heads=num_heads,
                 settings=settings,
                 provenance=provenance,
+                groups=tuple(
+                    HeadGroup(_heads_of_json(group["heads"]), group.get("method"), group.get("parameters") or {})
+                    for group in groups
+                ),
             )
         except ProfileError as error:
             raise ProfileError(f"{source}: {error}") from None
@@ -226,6 +290,53 @@ class HeadProfile:
             layer, layer_heads = part.split(":")
             heads[int(layer)] = heads.get(int(layer), ()) + tuple(map(int, layer_heads.split("+")))
         return cls(heads)
+
+
+def _in_order(heads: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    return {layer: tuple(sorted(heads[layer])) for layer in sorted(heads)}
+
+
+def _heads_of_groups(groups: Iterable[HeadGroup]) -> dict[int, tuple[int, ...]]:
+    """The heads of all groups. Raises ProfileError where one is in two of them."""
+    heads: dict[int, tuple[int, ...]] = {}
+    for number, group in enumerate(groups, 1):
+        for layer, of_layer in group.heads.items():
+            both = sorted(set(heads.get(layer, ())) & set(of_layer))
+            if both:
+                raise ProfileError(
+                    f"head {both[0]} of layer {layer} is in group {number} of the heads and in one before: leave it in one."
+                )
+            heads[layer] = heads.get(layer, ()) + tuple(of_layer)
+    return heads
+
+
+def _named(heads: Mapping[int, tuple[int, ...]]) -> set[tuple[int, int]]:
+    return {(layer, head) for layer, of_layer in heads.items() for head in of_layer}
+
+
+def _heads_as_text(heads: Mapping[int, tuple[int, ...]], indent: str) -> str:
+    """Heads as JSON, a line for each layer."""
+    lines = ",\n".join(f'{indent}  "{layer}": {list(layer_heads)}' for layer, layer_heads in heads.items())
+    return f"{{\n{lines}\n{indent}}}" if lines else "{}"
+
+
+def _heads_of_json(heads: Mapping[str, Any]) -> dict[int, tuple[int, ...]]:
+    """Heads from JSON. Raises ProfileError, TypeError or ValueError where they are none."""
+    parsed = {int(layer): tuple(_integer(head) for head in layer_heads) for layer, layer_heads in heads.items()}
+    again = next((layer for layer in heads if layer != str(int(layer))), None)
+    if again is not None:
+        raise ProfileError(f"layers are named by plain numbers such as 2, but the profile has {again!r}.")
+    return parsed
+
+
+def _is_group(group: Any) -> bool:
+    if not isinstance(group, dict) or not isinstance(group.get("heads"), dict):
+        return False
+    parameters, method = group.get("parameters") or {}, group.get("method")
+    are_numbers = isinstance(parameters, dict) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in parameters.values()
+    )
+    return are_numbers and (method is None or isinstance(method, str))
 
 
 def _integer(value: Any) -> int:
@@ -262,7 +373,8 @@ def normalize_name(spec: str | HeadProfile | None) -> str | HeadProfile:
 def stored_profile(spec: str | HeadProfile | None) -> HeadProfile | None:
     """Read the profile of a file, or of the hub: one whose content may change under the same name. None for any other name.
 
-    What an answer came from is told by this content, and not by the name.
+    What an answer came from is told by this content, and not by the name. Of profiles for groups of heads (`A|B`) it is the
+    whole.
 
     Raises:
         ProfileError: it is no head profile.
@@ -270,9 +382,32 @@ def stored_profile(spec: str | HeadProfile | None) -> HeadProfile | None:
     """
     if not isinstance(spec, str) or normalize_name(spec) in _WORDS:
         return None
+    if GROUP_SEPARATOR in spec:
+        return grouped_profile(spec)
     if is_hub_name(spec):
         return HeadProfile.from_json(read_hub_file(spec).text, spec)
     return HeadProfile.load(spec) if os.path.isfile(spec) else None  # where Path would raise for a text that is no path
+
+
+def grouped_profile(spec: str) -> HeadProfile:
+    """Make a profile with groups of profiles that are written side by side: `2:8+13|heads.json` has two groups of heads.
+
+    Raises:
+        ProfileError: one of them is no list of heads, or has groups itself, or a head is in two of them.
+        HubError: one cannot be had from the hub.
+    """
+    groups, parts = [], [part.strip() for part in spec.split(GROUP_SEPARATOR)]
+    for part in parts:
+        if not part or normalize_name(part) in _WORDS:
+            raise ProfileError(
+                f"{spec!r} needs a list of heads on each side of a {GROUP_SEPARATOR}, not {part!r}: give heads inline "
+                "(2:8+13;5:1), the path of a JSON file, hf://user/repo, or a published name."
+            )
+        found = _named_profile(part)
+        if found.groups:
+            raise ProfileError(f"{part} has groups of heads itself, so it cannot be one of {spec!r}: give it alone.")
+        groups.append(HeadGroup(found.heads))
+    return HeadProfile.of_groups(groups)
 
 
 def resolve_profile(
@@ -288,7 +423,8 @@ def resolve_profile(
         spec: a profile; `all` or `none`; the name of a published list; a path to a JSON file, or its name on the hub
             (`hf://user/repo`, see `hub_files`); heads inline (`2:8+13;5:1`); or `auto`: the published list of this checkpoint
             (the classification list, the one the published code uses for every task), else all heads of all layers but the
-            first two and the last, with one warning. The three words may be in capitals.
+            first two and the last, with one warning. The three words may be in capitals. Several lists of heads with `|`
+            between them are groups of heads, see `grouped_profile`.
         num_layers: number of decoder layers of the model.
         num_heads: number of query heads per layer.
         checkpoint: name or path of the checkpoint, for `auto`.
@@ -312,6 +448,11 @@ def _find_profile(spec: str, layers: Sequence[int], num_layers: int, num_heads: 
         return HeadProfile.from_layers(layers, num_layers, num_heads)
     if spec == "auto":
         return _automatic_profile(layers, num_layers, num_heads, checkpoint)
+    return _named_profile(spec)
+
+
+def _named_profile(spec: str) -> HeadProfile:
+    """The profile that goes by a name, whatever the model. Raises ProfileError where there is none."""
     if _INLINE.fullmatch(spec.strip()):
         return HeadProfile.parse(spec.strip())
     published = published_profiles()

@@ -6,6 +6,7 @@ python benchmarks/methods.py --help
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from statistics import median
 from typing import Annotated
@@ -17,10 +18,10 @@ from models import llama
 from timing import alternate, machine, ratio, save
 from transformers import PreTrainedModel
 
-from act_eval import ACT
+from act_eval import ACT, HeadGroup, HeadProfile, span_tokens
 from act_eval.methods import available_methods, make_method
 
-PARAMETERS = {"scale-first-token": {"gamma": 1.5}}
+PARAMETERS = {"scale-first-token": {"gamma": 1.5}, "bias-span": {"bias": 1.0}, "target-span": {"psi": 0.3}}
 
 
 def systems(model: PreTrainedModel, ids: torch.Tensor, alpha: float) -> dict[str, Callable[[], object]]:
@@ -30,20 +31,33 @@ def systems(model: PreTrainedModel, ids: torch.Tensor, alpha: float) -> dict[str
         model.set_attn_implementation(attention)
         return model(ids, use_cache=False, logits_to_keep=1)
 
+    part = torch.zeros(ids.shape, dtype=torch.bool)
+    part[:, ids.shape[1] // 4 : ids.shape[1] // 2] = True
+
     def calibrated(act: ACT) -> object:
         model.set_attn_implementation("sdpa")
-        with act(model):
+        with act(model), span_tokens(model, part) if act.method.uses_span else nullcontext():
             return model(ids, use_cache=False, logits_to_keep=1)
 
     acts = {}
     for name, method in available_methods().items():
         detection = {"alpha": alpha} if method.uses_sinks else {}
-        acts[name] = ACT("all", method=make_method(name, PARAMETERS.get(name, {})), **detection)
+        made = make_method(name, PARAMETERS.get(name, {}))
+        profile = "all" if len(made.parts) == 1 else divided(model, len(made.parts))
+        acts[name] = ACT(profile, method=made, **detection)
     return {
         "sdpa": lambda: baseline("sdpa"),
         "eager": lambda: baseline("eager"),
         **{name: (lambda act=act: calibrated(act)) for name, act in acts.items()},
     }
+
+
+def divided(model: PreTrainedModel, groups: int) -> HeadProfile:
+    """All heads, dealt out to groups."""
+    layers, heads = range(model.config.num_hidden_layers), model.config.num_attention_heads
+    return HeadProfile.of_groups(
+        HeadGroup({layer: tuple(range(number, heads, groups)) for layer in layers}) for number in range(groups)
+    )
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 import json
 import logging
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from act_eval.harness.arguments import ACTArguments
-from act_eval.profiles import HeadProfile, ProfileError, published_profiles, resolve_profile
+from act_eval.profiles import HeadGroup, HeadProfile, ProfileError, published_profiles, resolve_profile
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -19,6 +20,85 @@ heads_by_layer = st.dictionaries(st.integers(0, 31), st.sets(st.integers(0, 31))
 def test_json_round_trip(heads):
     profile = HeadProfile(heads, "some/model", 32, 32, settings={"beta": 0.4}, provenance={"source": "a “test”"})
     assert HeadProfile.from_json(profile.to_json(), "text") == profile
+
+
+@given(heads_by_layer, heads_by_layer)
+def test_groups_round_trip(some, others):
+    others = {layer: tuple(set(heads) - set(some.get(layer, ()))) for layer, heads in others.items()}
+    groups = (HeadGroup(some, "scale-first-token", {"gamma": 0.5}), HeadGroup(others))
+    profile = HeadProfile.of_groups(groups, model="some/model", num_layers=32, num_heads=32)
+    text = profile.to_json()
+    assert json.loads(text)["version"] == 2
+    assert HeadProfile.from_json(text, "text") == profile
+    assert profile.size == sum(map(len, some.values())) + sum(map(len, others.values()))
+    assert profile.group(0).size == sum(map(len, some.values()))
+    assert profile.group(1).groups == ()
+    swapped = HeadProfile.of_groups(groups[::-1])
+    assert swapped.heads == profile.heads
+    assert swapped.content_hash != profile.content_hash
+
+
+def test_a_profile_without_groups_is_written_as_before():
+    assert json.loads(HeadProfile({1: (2,)}).to_json()) == {
+        "format": "act-eval head profile",
+        "version": 1,
+        "model": {"name": None, "layers": None, "heads": None},
+        "heads": {"1": [2]},
+        "settings": {},
+        "provenance": {},
+    }
+
+
+@given(heads_by_layer, heads_by_layer, st.floats(0, 1))
+def test_a_share_of_groups_is_that_of_their_heads(some, others, share):
+    others = {layer: tuple(set(heads) - set(some.get(layer, ()))) for layer, heads in others.items()}
+    profile = HeadProfile.of_groups([HeadGroup(some, "remove"), HeadGroup(others, "mask-head")])
+    kept = profile.share(share)
+    assert kept.heads == HeadProfile(profile.heads).share(share).heads
+    assert kept.group(0).size + kept.group(1).size == kept.size
+    for number in (0, 1):
+        for layer, heads in kept.group(number).heads.items():
+            assert set(heads) <= set(profile.group(number).heads[layer])
+
+
+def test_lists_of_heads_side_by_side(tmp_path):
+    HeadProfile({5: (1,)}).save(tmp_path / "heads.json")
+    profile = resolve_profile(f"2:8+13 | {tmp_path / 'heads.json'}", 8, 16)
+    assert profile.heads == {2: (8, 13), 5: (1,)}
+    assert [group.heads for group in profile.groups] == [{2: (8, 13)}, {5: (1,)}]
+    grouped = HeadProfile.of_groups([HeadGroup({1: (0,)}), HeadGroup({2: (0,)})])
+    grouped.save(tmp_path / "grouped.json")
+    for spec, culprit in (
+        ("2:8|2:8+9", "head 8 of layer 2 is in group 2 of the heads and in one before: leave it in one"),
+        ("2:8|", "needs a list of heads on each side of a |, not ''"),
+        ("2:8|all", "not 'all': give heads inline"),
+        ("2:8|missing.json", "no head profile 'missing.json'"),
+        (f"2:8|{tmp_path / 'grouped.json'}", "has groups of heads itself"),
+        ("2:8|3:16", "head 16 of layer 3"),
+    ):
+        with pytest.raises(ProfileError, match=re.escape(culprit)) as error:
+            resolve_profile(spec, 8, 16)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("groups", "culprit"),
+    [
+        ([], '"groups" in version 2'),
+        ([3], '"groups" in version 2'),
+        ([{"heads": [1]}], '"groups" in version 2'),
+        ([{"heads": {"1": [2]}, "parameters": {"gamma": "x"}}], '"groups" in version 2'),
+        ([{"heads": {"1": [2]}, "method": 3}], '"groups" in version 2'),
+        ([{"heads": {"1": [3]}}], "do not hold the same heads"),
+        ([{"heads": {"1": [2]}}, {"heads": {"1": [2]}}], "head 2 of layer 1 is in group 2"),
+        ([{"heads": {"01": [2]}}], "plain numbers"),
+        ([{"heads": {"1": [2.5]}}], "whole numbers"),
+    ],
+)
+def test_files_with_groups_that_are_none(groups, culprit):
+    content = {"format": "act-eval head profile", "version": 2, "heads": {"1": [2]}, "groups": groups}
+    with pytest.raises(ProfileError, match=culprit):
+        HeadProfile.from_json(json.dumps(content), "some.json")
 
 
 @given(heads_by_layer)

@@ -22,6 +22,7 @@ NAMES = {
     "act_eval": [
         "ACT",
         "ACTLM",
+        "HeadGroup",
         "HeadProfile",
         "InputError",
         "Method",
@@ -30,6 +31,7 @@ NAMES = {
         "find_sinks",
         "make_method",
         "methods",
+        "span_tokens",
     ],
     "act_eval.attention": [
         "ACT",
@@ -77,6 +79,7 @@ NAMES = {
     ],
     "act_eval.methods": [
         "Method",
+        "PerHeadGroup",
         "SelectiveMethod",
         "available_methods",
         "check_range",
@@ -137,9 +140,13 @@ NAMES = {
     "act_eval.study": [
         "Expectation",
         "ForeseenStudy",
+        "MethodComparison",
+        "MethodResults",
         "StudySettings",
+        "compare_methods",
         "expect",
         "foresee_study",
+        "method_results",
         "random_profiles",
         "run_study",
     ],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,7 +30,8 @@ from act_eval.attention.model_structure import (
     resolve_for_model,
 )
 from act_eval.attention.tensor_parallelism import HeadDivision
-from act_eval.profiles import HeadProfile
+from act_eval.methods.base import Method
+from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, ProfileError
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ class ACT(CalibrationSettings):
     Args:
         profile: the heads to calibrate: a `HeadProfile`, anything that `resolve_profile` understands (`"all"`,
             `"2:8+13;5:1"`, a path, a published name, `"auto"`), or a sequence of head profiles, one for each row of the batch.
+            With a method per group of heads, its groups are those of the methods, in their order.
         base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
         limits: how much is computed at once; no setting of ACT, since results agree whatever it is.
-        method, beta, threshold, alpha, keep, decode, sink_share: when a key is a sink, and what becomes of its attention, as
-            fields of `CalibrationSettings`; by keyword.
+        method, beta, threshold, alpha, keep, decode, sink_share, min_queries: when a key is a sink, and what becomes of its
+            attention, as fields of `CalibrationSettings`; by keyword.
 
     Raises:
         InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.
@@ -73,6 +76,15 @@ class ACT(CalibrationSettings):
     def calibration(self) -> CalibrationSettings:
         """What is done in a calibrated head, without the heads and the backend."""
         return CalibrationSettings(**{setting.name: getattr(self, setting.name) for setting in fields(CalibrationSettings)})
+
+    def with_settings(self, settings: CalibrationSettings) -> ACT:
+        """The same heads and backend, with other settings of what is done there."""
+        given = {setting.name: getattr(settings, setting.name) for setting in fields(CalibrationSettings)}
+        return ACT(self.profile, base=self.base, limits=self.limits, **given)
+
+    def with_method(self, method: Method) -> ACT:
+        """The same with another method, or with other parameters of it."""
+        return self.with_settings(replace(self.calibration, method=method, beta=None))
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:
@@ -134,27 +146,53 @@ class ACT(CalibrationSettings):
     ) -> None:
         """Put onto attention modules what they need, until the stack is left."""
         visibility, of_continuations = LastVisibility(self.limits), LastVisibility(self.limits)
+        of_groups = self.calibration.of_groups
+        profiles = [heads] if len(of_groups) == 1 else [_groups(heads, number) for number in range(len(of_groups))]
+        # All heads anew where sinks are not few, but not those of other groups.
+        limits = self.limits if len(of_groups) == 1 else replace(self.limits, share_of_heads_to_pick=math.inf)
         for module in modules:
-            layer = self.layer_class(
-                layer=module.layer_idx,
-                base_name=base,
-                base=gptj.base_attention if adapted else base_attention(module, base),
-                settings=self.calibration,
-                heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in heads),
-                visibility=visibility,
-                visibility_of_continuations=of_continuations,
-                num_heads=model_shape(module.config)[1],
-                division=division,
-                limits=self.limits,
-            )
+            attend = gptj.base_attention if adapted else base_attention(module, base)
+            for group, (settings, of_rows) in enumerate(zip(of_groups, profiles, strict=True)):
+                attend = layer = self.layer_class(
+                    layer=module.layer_idx,
+                    base_name=base,
+                    base=attend,
+                    settings=settings,
+                    heads=tuple(profile.heads.get(module.layer_idx, ()) for profile in of_rows),
+                    visibility=visibility,
+                    visibility_of_continuations=of_continuations,
+                    num_heads=model_shape(module.config)[1],
+                    division=division,
+                    group=group,
+                    limits=limits,
+                )
+                stack.callback(module.register_forward_pre_hook(layer.before_module, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(layer.after_module).remove)
             setattr(module, MODULE_ATTRIBUTE, layer)
             stack.callback(delattr, module, MODULE_ATTRIBUTE)
-            stack.callback(module.register_forward_pre_hook(layer.before_module, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(layer.after_module).remove)
             if adapted:
                 gptj.route_through(module, act_attention)
                 stack.callback(delattr, module, "_attn")
 
     def _heads_of_rows(self, text_config: Any, checkpoint: str) -> list[HeadProfile]:
         profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
-        return [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
+        resolved = [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
+        for profile in resolved:
+            check_groups(profile, self.calibration)
+        return resolved
+
+
+def check_groups(profile: HeadProfile, settings: CalibrationSettings) -> None:
+    """Raise ProfileError unless a profile has as many groups of heads as there are methods; one without heads needs none."""
+    methods, groups = len(settings.of_groups), len(profile.groups)
+    if methods > 1 and profile.size and groups != methods:
+        have = f"has {groups} groups of heads" if groups else "does not divide its heads into groups"
+        raise ProfileError(
+            f"the method {settings.method.name} needs {methods} groups of heads, one for each of its methods, but the profile "
+            f"{have}: give as many lists of heads with {GROUP_SEPARATOR} between them, or a profile with such groups."
+        )
+
+
+def _groups(profiles: Sequence[HeadProfile], number: int) -> list[HeadProfile]:
+    """The heads of one group in each of some profiles."""
+    return [profile.group(number) for profile in profiles]

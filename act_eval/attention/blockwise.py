@@ -47,14 +47,17 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         settings: when a key is a sink, and what becomes of the rows.
 
     Returns:
-        The sinks, bool `[row_heads, k]`; False everywhere for methods that do not use them.
+        The sinks, or the tokens of the part of the prompt that the method uses, bool `[row_heads, k]`; False everywhere for
+        methods that use neither.
     """
     sinks = torch.zeros(len(rows), call.key.shape[-2], dtype=torch.bool, device=rows.device)
     for chunk, row_heads in call.chunks(rows, heads):
         log_normalizer = None
         if settings.method.uses_sinks:
             means, log_normalizer = _chunk_statistics(row_heads)
-            sinks[chunk] = find_prefill_sinks(means, call.visibility, row_heads.rows, settings)
+            sinks[chunk] = find_prefill_sinks(means, call.visibility, row_heads.rows, row_heads.heads, settings)
+        elif settings.method.uses_span:
+            sinks[chunk] = call.tokens_of_span()[row_heads.rows]
         calibrated = _calibrated_outputs(row_heads, sinks[chunk], log_normalizer, settings.method)
         if calibrated is not None:
             call.write(row_heads, calibrated)
@@ -91,25 +94,30 @@ def _chunk_statistics(row_heads: RowHeadPairs) -> tuple[Tensor, Tensor]:
     return received / row_heads.seen_by.clamp(min=1), log_normalizer
 
 
-def find_prefill_sinks(means: Tensor, visibility: Visibility, rows: Tensor, settings: CalibrationSettings) -> Tensor:
+def find_prefill_sinks(
+    means: Tensor, visibility: Visibility, rows: Tensor, heads: Tensor, settings: CalibrationSettings
+) -> Tensor:
     """Read the sinks of a prefill off its keys' mean attention.
 
     Args:
         means: `[row_heads, k]`, as `attention_statistics` gives them, of any module.
         visibility: of the call that they come from.
-        rows: int64 `[row_heads]`, the batch row of each.
+        rows, heads: int64 `[row_heads]`, the batch row and the head of each.
         settings: when a key is a sink.
 
     Returns:
         bool `[row_heads, k]`, False for padding.
     """
     n, offset = visibility.real.shape[-1], visibility.query_offset
+    seen_by = None
+    if settings.min_queries > 1:
+        seen_by = visibility.seen_by[visibility.places_of_rows(rows), visibility.places_of_heads(heads)]
     if visibility.all_real and n == visibility.keys:
-        return find_sinks(means, n, settings)
+        return find_sinks(means, n, settings, seen_by=seen_by)
     real = visibility.real[visibility.places_of_rows(rows)]
     real_keys = torch.zeros_like(means, dtype=torch.bool)
     real_keys[:, offset : offset + n] = real
-    return find_sinks(means, real.sum(-1), settings, real_keys)
+    return find_sinks(means, real.sum(-1), settings, real_keys, seen_by)
 
 
 def _calibrated_outputs(row_heads: RowHeadPairs, sinks: Tensor, log_normalizer: Tensor | None, method: Method) -> Tensor | None:

@@ -24,7 +24,8 @@ class LayerSinks:
     """What a prefill found in one layer.
 
     Attributes:
-        sinks: bool `[batch, heads, k]` by key index of the prefill; False in heads that are not calibrated.
+        sinks: bool `[batch, heads, k]` by key index of the prefill; False in heads that are not calibrated. For methods that
+            use a part of the prompt, its tokens.
         first_token: bool `[batch, k]`, True for the first token of each row.
         calibrated: bool `[batch, heads]`.
         settings, heads: what they were found with.
@@ -41,7 +42,7 @@ class LayerSinks:
     @cached_property
     def to_change(self) -> ChosenHeads:
         """The heads in which what follows is calibrated: those with sinks, or all that a method without sinks calibrates."""
-        return ChosenHeads(self.sinks.any(-1) if self.settings.method.uses_sinks else self.calibrated)
+        return ChosenHeads(self.sinks.any(-1) if self.settings.method.marks_keys else self.calibrated)
 
     @cached_property
     def to_compute(self) -> ChosenHeads:
@@ -50,7 +51,7 @@ class LayerSinks:
         Where heads with sinks are not few, it is all heads: that saves the base backend's work, and costs less than picking
         them out of the cache at every step.
         """
-        if self.settings.method.uses_sinks and self.to_change.share >= self.limits.share_of_heads_to_pick:
+        if self.settings.method.marks_keys and self.to_change.share >= self.limits.share_of_heads_to_pick:
             return ChosenHeads(torch.ones_like(self.to_change.mask))
         return self.to_change
 
@@ -74,21 +75,27 @@ class LayerSinks:
         return on_cache, first_token
 
 
-def keep_sinks(cache: Cache, layer: int, sinks: LayerSinks) -> None:
-    """Keep what a prefill found in a layer on the cache that it filled."""
-    cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})[layer] = sinks
+def keep_sinks(cache: Cache, layer: int, group: int, sinks: LayerSinks) -> None:
+    """Keep what a prefill found in a group of heads of a layer on the cache that it filled."""
+    cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})[layer, group] = sinks
 
 
 def kept_sinks(
-    cache: Cache | None, layer: int, batch: int, settings: CalibrationSettings, heads: tuple[tuple[int, ...], ...]
+    cache: Cache | None,
+    layer: int,
+    group: int,
+    batch: int,
+    settings: CalibrationSettings,
+    heads: tuple[tuple[int, ...], ...],
 ) -> LayerSinks:
-    """What the prefill of a cache found in a layer, for a batch that continues it.
+    """What the prefill of a cache found in a group of heads of a layer, for a batch that continues it.
 
     A batch that is a multiple of the prefill's holds several continuations of each prompt (choices, beams), side by side.
 
     Args:
         cache: the cache of a decode step.
         layer: layer index.
+        group: number of the group.
         batch: number of rows.
         settings, heads: what the step is calibrated with.
 
@@ -96,7 +103,7 @@ def kept_sinks(
         RuntimeError: the cache holds no sinks of this layer, or they were found with other settings or heads, or the batch is
             no multiple of the prefill's.
     """
-    kept: LayerSinks | None = getattr(cache, CACHE_ATTRIBUTE, {}).get(layer)
+    kept: LayerSinks | None = getattr(cache, CACHE_ATTRIBUTE, {}).get((layer, group))
     if kept is None:
         raise RuntimeError(
             "the cache was filled outside this ACT context, so the sinks of its prompt are unknown: "
@@ -134,7 +141,7 @@ def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
         # Layers of linear attention have dictionaries of states.
         layer.__dict__.update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
     selected.reorder_cache(rows)
-    layers: dict[int, LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
-    if layers is not None:
-        setattr(selected, CACHE_ATTRIBUTE, {index: layer.select(rows) for index, layer in layers.items()})
+    found: dict[tuple[int, int], LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
+    if found is not None:
+        setattr(selected, CACHE_ATTRIBUTE, {place: sinks.select(rows) for place, sinks in found.items()})
     return selected

@@ -17,8 +17,9 @@ the model what the learned logit is for, which is how much a head attends to any
 from __future__ import annotations
 
 import math
+import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -31,9 +32,12 @@ from act_eval.methods.registry import make_method
 
 Keep = Literal["first-sink", "first-token"]
 Decode = Literal["prefill", "row", "official"]
+SpanMissing = Literal["error", "skip"]
 
 DEFAULT_METHOD = "act"
 DEFAULT_THRESHOLD = 0.1
+
+_MOST_QUERIES = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,8 @@ class CalibrationSettings:
 
     Args:
         method: what becomes of the rows: `"act"`, or another method of `act_eval.methods`, by name or as an object
-            (`Temperature(theta=1.2)`). The field holds the object.
+            (`Temperature(theta=1.2)`), or several for groups of heads (`"act+mask-head"`, `PerHeadGroup`). The field holds the
+            object.
         beta: of a method that has one: for ACT the share of its attention that a sink keeps, in [0, 1], 0.4 by default; 1
             changes nothing.
         threshold: a key is a sink when it receives more than this on average, in [0, 1). 0.1 when alpha is not given either.
@@ -58,6 +63,12 @@ class CalibrationSettings:
             `calibrate_decode_rows`), ACT only.
         sink_share: share of a sequence's sinks that are calibrated in a head, in [0, 1]: those that receive most, the spared
             one not counted, their number rounded.
+        span: the part of the prompt that a method such as `bias-span` is about: a regular expression that is looked for in the
+            prompt (its first group, if it has one), or `description`, `question` or `examples` of a task. It is for `act-hf`;
+            in Python, `span_tokens` says which tokens these are.
+        span_missing: what to do with a prompt without that part: "error", or "skip", which leaves it alone.
+        min_queries: a key is a sink only if so many queries see it, at least 1, as in the paper. The mean of a key near the end
+            of a prompt is over few queries.
 
     Raises:
         InputError: a setting is out of range, there is no such method, both threshold and alpha are given, or a setting that is
@@ -67,7 +78,7 @@ class CalibrationSettings:
     # `text` words a value that is not the default, for the line that names a run's settings; `about_sinks` marks settings that
     # say which keys are sinks, so that a method without sinks does not take them.
     method: Any = DEFAULT_METHOD
-    beta: float | None = None
+    beta: float | str | None = None
     threshold: float | None = field(default=None, metadata={"text": "threshold {:.10g}".format, "about_sinks": True})
     alpha: float | None = field(default=None, metadata={"text": "alpha {:.10g}".format, "about_sinks": True})
     keep: Keep = field(default="first-sink", metadata={"text": str, "about_sinks": True})
@@ -75,16 +86,27 @@ class CalibrationSettings:
     sink_share: float = field(
         default=1.0, metadata={"text": lambda share: f"{100 * share:.10g}% of sinks", "about_sinks": True}
     )
+    min_queries: int = field(default=1, metadata={"text": "sinks seen by {} queries or more".format, "about_sinks": True})
+    span: str | None = field(default=None, metadata={"text": "span {}".format, "about_span": True})
+    span_missing: SpanMissing = field(
+        default="error", metadata={"text": lambda _: "prompts without it left alone", "about_span": True}
+    )
 
     def __post_init__(self) -> None:
         method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "beta", method.parameters.get("beta"))
+        if not method.uses_span:
+            self._refuse_settings("about_span", "a part of the prompt")
         if not method.uses_sinks:
-            self._refuse_settings_of_sinks()
+            self._refuse_settings("about_sinks", "attention sinks")
         elif self.threshold is None and self.alpha is None:
             object.__setattr__(self, "threshold", DEFAULT_THRESHOLD)
         self._check_number("sink_share", "a share of the sinks", "a number in [0, 1]", lambda share: 0 <= share <= 1)
+        meaning = "the number of queries that must see a key for it to be a sink"
+        expected = f"a whole number from 1 to {_MOST_QUERIES:,}"
+        self._check_number("min_queries", meaning, expected, lambda number: 1 <= number <= _MOST_QUERIES and number % 1 == 0)
+        object.__setattr__(self, "min_queries", int(self.min_queries))
         if self.threshold is not None:
             meaning = "the mean attention weight above which a key is a sink"
             self._check_number("threshold", meaning, "a number in [0, 1)", lambda weight: 0 <= weight < 1)
@@ -93,12 +115,24 @@ class CalibrationSettings:
             self._check_number("alpha", meaning, "a finite number above 0", lambda times: 0 < times < math.inf)
         if self.threshold is not None and self.alpha is not None:
             raise InputError("threshold and alpha are two ways to say when a key is a sink: give one of them, not both.")
-        for name, choices in (("keep", get_args(Keep)), ("decode", get_args(Decode))):
+        if self.span is not None:
+            check_pattern(self.span)
+        choices_of = {"keep": get_args(Keep), "decode": get_args(Decode), "span_missing": get_args(SpanMissing)}
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise SettingError(name, f"is {reprlib.repr(getattr(self, name))}: choose one of {', '.join(choices)}.")
         if self.decode == "official" and method.constant_factor is None:
             raise InputError(
                 f"decode=official is the published code, which has no method {method.name}: choose decode prefill or row."
+            )
+        if self.decode != "prefill" and method.uses_span:
+            raise InputError(
+                f"decode={self.decode} lets each row find its sinks, but the method {method.name} is about a part of the "
+                "prompt, which is the same for all: leave decode out."
+            )
+        if self.decode == "official" and self.min_queries > 1:
+            raise InputError(
+                "decode=official is the published code, which has no min_queries: leave it out, or choose another decode."
             )
 
     def _check_number(self, name: str, meaning: str, expected: str, is_in_range: Callable[[float], bool]) -> None:
@@ -107,13 +141,25 @@ class CalibrationSettings:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_in_range(value):
             raise SettingError(name, f"is {reprlib.repr(value)}, but it is {meaning}: give {expected}.")
 
-    def _refuse_settings_of_sinks(self) -> None:
-        for setting in fields(CalibrationSettings):
-            if setting.metadata.get("about_sinks") and getattr(self, setting.name) != setting.default:
-                raise SettingError(
-                    setting.name,
-                    f"is about attention sinks, which the method {self.method.name} does not use: leave it out.",
-                )
+    def _refuse_settings(self, kind: str, about: str) -> None:
+        """Raise SettingError for a setting of a kind that is given, though the method does not use what it is about."""
+        for name in settings_about(kind):
+            if getattr(self, name) != getattr(CalibrationSettings, name):
+                raise SettingError(name, f"is about {about}, which the method {self.method.name} does not use: leave it out.")
+
+    @property
+    def of_groups(self) -> tuple[CalibrationSettings, ...]:
+        """The settings of each group of heads: these themselves, unless the method has parts (`PerHeadGroup`)."""
+        if len(self.method.parts) == 1:
+            return (self,)
+        given = {setting.name: getattr(self, setting.name) for setting in fields(CalibrationSettings)}
+        return tuple(
+            CalibrationSettings(
+                **{name: value for name, value in given.items() if name not in settings_unused_by([type(part)])}
+                | {"method": part, "beta": None}
+            )
+            for part in self.method.parts
+        )
 
     @property
     def text(self) -> str:
@@ -122,8 +168,8 @@ class CalibrationSettings:
         The method is named where it is not ACT's own; its parameters always are, and all else that is not the default, numbers
         before words.
         """
-        parts = [] if self.method.name == DEFAULT_METHOD else [self.method.name]
-        parts += [f"{name} {value:.10g}" for name, value in self.method.parameters.items()]
+        parts, parameters = [] if self.method.name == DEFAULT_METHOD else [self.method.name], self.method.parameters
+        parts += [f"{name} {value if isinstance(value, str) else format(value, '.10g')}" for name, value in parameters.items()]
         for setting in sorted(fields(CalibrationSettings), key=lambda setting: isinstance(setting.default, str)):
             value, words = getattr(self, setting.name), setting.metadata.get("text")
             if words is not None and value != setting.default:
@@ -133,8 +179,31 @@ class CalibrationSettings:
     @property
     def changes_nothing(self) -> bool:
         """True when calibrated maps equal the originals, whatever they are. (The published decode changes rows even so.)"""
+        if len(self.of_groups) > 1:
+            return all(of_group.changes_nothing for of_group in self.of_groups)
         nothing = self.method.changes_nothing or (self.method.uses_sinks and self.sink_share == 0)
         return nothing and self.decode != "official"
+
+
+def settings_about(kind: str) -> list[str]:
+    """The settings of a kind: "about_sinks" are those that say which keys are sinks, "about_span" which part of the prompt."""
+    return [setting.name for setting in fields(CalibrationSettings) if setting.metadata.get(kind)]
+
+
+def settings_unused_by(methods: Sequence[type[Method]]) -> set[str]:
+    """The settings that none of these methods takes."""
+    uses = {"about_sinks": any(cls.uses_sinks for cls in methods), "about_span": any(cls.uses_span for cls in methods)}
+    return {name for kind, is_used in uses.items() if not is_used for name in settings_about(kind)}
+
+
+def check_pattern(span: str) -> None:
+    """Raise SettingError unless a part of the prompt is named by a word or a regular expression."""
+    try:
+        re.compile(span)
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
+        raise SettingError(
+            "span", f"is {reprlib.repr(span)}, which is no regular expression ({error}): mend it, or escape signs with \\."
+        ) from None
 
 
 def visible_keys(n: int, k: int, valid: Tensor | None = None, device: torch.device | None = None) -> Tensor:
@@ -170,14 +239,22 @@ def column_means(attention: Tensor, valid: Tensor | None = None) -> Tensor:
     return received / visible.sum(-2).clamp(min=1)
 
 
-def find_sinks(means: Tensor, length: Tensor | int, settings: CalibrationSettings, valid: Tensor | None = None) -> Tensor:
+def find_sinks(
+    means: Tensor,
+    length: Tensor | int,
+    settings: CalibrationSettings,
+    valid: Tensor | None = None,
+    seen_by: Tensor | None = None,
+) -> Tensor:
     """The sinks to calibrate: keys that receive more than the threshold, less the one that is spared.
 
     Args:
         means: float `[..., k]`, attention per key: column means in prefill, a single row in decode.
         length: number of real tokens `n` that alpha is divided by: an int, or an integer tensor of shape `[...]`.
-        settings: threshold or alpha, keep, and sink_share.
+        settings: threshold or alpha, keep, sink_share, and min_queries.
         valid: bool, broadcastable to `[..., k]`, False for padding: token 0 is the first valid one.
+        seen_by: integers, broadcastable to `[..., k]`, how many queries see each key; by default those from its own to the last
+            valid one, as where no sliding window hides it.
 
     Returns:
         bool `[..., k]`.
@@ -190,11 +267,21 @@ def find_sinks(means: Tensor, length: Tensor | int, settings: CalibrationSetting
         detected = means > (settings.alpha / length.to(means.dtype))[..., None]
     if valid is not None:
         detected = detected & valid
+    if settings.min_queries > 1:
+        seen_by = _tokens_from_here(means, valid) if seen_by is None else seen_by
+        detected = detected & (seen_by >= settings.min_queries)
     if settings.keep == "first-sink":
         sinks = detected & (detected.cumsum(-1) > 1)
     else:
         sinks = detected.scatter(-1, first_token(means.shape, valid, means.device), False)
     return sinks if settings.sink_share == 1 else _with_most_attention(means, sinks, settings.sink_share)
+
+
+def _tokens_from_here(means: Tensor, valid: Tensor | None) -> Tensor:
+    """How many tokens there are from each key on, itself among them: int64, broadcastable to `[..., k]`; see `find_sinks`."""
+    if valid is None:
+        return torch.arange(means.shape[-1], 0, -1, device=means.device)
+    return valid.flip(-1).cumsum(-1).flip(-1)
 
 
 def _with_most_attention(means: Tensor, sinks: Tensor, share: float) -> Tensor:
@@ -257,7 +344,8 @@ def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor |
     Args:
         attention: float `[..., n, k]` with `n <= k`; rows sum to 1, or to less with a learned sink logit, and give no weight
             to keys that a query cannot see.
-        sinks: bool `[..., k']`, `k' <= k`: the prefill's sinks, for decode rows; later keys are no sinks.
+        sinks: bool `[..., k']`, `k' <= k`: the prefill's sinks, for decode rows; later keys are no sinks. For a method that is
+            about a part of the prompt, the tokens of that part, for prefills too.
         valid: bool `[..., k]`, False for padding. Rows of padding are returned as they are.
         settings: the fields of `CalibrationSettings`, such as `beta=0.4`, `alpha=5`, `method="boost"`.
 
@@ -278,7 +366,7 @@ def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor |
         calibrated = calibrate_decode_rows(weights, visible_keys(n, k, valid, attention.device), chosen)
     else:
         keys = weights.shape[:-2] + weights.shape[-1:]
-        sinks = _sinks_of_map(weights, chosen, sinks, valid) if method.uses_sinks else weights.new_zeros(keys).bool()
+        sinks = _marked_keys(weights, chosen, sinks, valid) if method.marks_keys else weights.new_zeros(keys).bool()
         first = first_token_mask(keys, valid, weights.device)
         calibrated = method.rewrite(weights, sinks[..., None, :], first[..., None, :])
     if valid is not None:
@@ -286,10 +374,15 @@ def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor |
     return calibrated.to(attention.dtype)
 
 
-def _sinks_of_map(weights: Tensor, settings: CalibrationSettings, sinks: Tensor | None, valid: Tensor | None) -> Tensor:
-    """The sinks of a prefill's map from itself, or of decode rows from what the prefill found: bool `[..., k]`."""
+def _marked_keys(weights: Tensor, settings: CalibrationSettings, sinks: Tensor | None, valid: Tensor | None) -> Tensor:
+    """The sinks of a prefill's map from itself, or of decode rows from what the prefill found: bool `[..., k]`.
+
+    For a method that is about a part of the prompt, the tokens of that part.
+    """
     n, k = weights.shape[-2:]
-    if n == k:
+    if settings.method.uses_span and sinks is None:
+        raise ValueError(f"the method {settings.method.name} is about a part of the prompt: pass its tokens as `sinks`.")
+    if n == k and settings.method.uses_sinks:
         return find_sinks(column_means(weights, valid), n if valid is None else valid.sum(-1), settings, valid)
     if sinks is None:
         raise ValueError('decode="prefill" calibrates the sinks that the prefill found: pass them as `sinks`.')

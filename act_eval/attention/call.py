@@ -30,6 +30,8 @@ class AttentionCall:
         softcap: soft cap of the scores, or None.
         learned_sinks: `[heads]`, the logit that each head has learned and that joins every row's softmax (gpt-oss), or None.
         limits: how much is computed at once.
+        span: bool `[rows, at most n]`, the tokens of a part of the prompt among the queries of a prefill; None where nobody
+            said which they are. Of fewer rows than the batch has, each stands for as many in a row.
     """
 
     query: Tensor
@@ -43,6 +45,29 @@ class AttentionCall:
     limits: ComputeLimits = DEFAULT_LIMITS
     log_sum_exp: Tensor | None = None
     has_base_output: bool = True
+    span: Tensor | None = None
+
+    def tokens_of_span(self) -> Tensor:
+        """The tokens of the part of the prompt by key index, False for padding: bool `[batch, k]`.
+
+        Raises:
+            RuntimeError: nobody said which they are, or it was said of other rows.
+        """
+        batch, (n, k) = self.query.shape[0], (self.query.shape[-2], self.key.shape[-2])
+        if self.span is None:
+            raise RuntimeError(
+                "the method changes the attention of a part of the prompt, but it was not said which tokens these are: run the "
+                "prompt inside `span_tokens(model, mask)`."
+            )
+        rows, width = self.span.shape
+        if batch % rows or width > n:
+            raise RuntimeError(
+                f"the part of the prompt was given for {rows} rows of {width} tokens, but the prompt has {batch} rows of {n}."
+            )
+        offset = self.visibility.query_offset
+        span = self.span.to(self.query.device).repeat_interleave(batch // rows, 0)
+        span = torch.nn.functional.pad(span, (0, n - width)) & self.visibility.real.expand(batch, -1)
+        return torch.nn.functional.pad(span, (offset, k - n - offset))
 
     def chunks(self, rows: Tensor, heads: Tensor) -> Iterator[tuple[slice, RowHeadPairs]]:
         """Gather the pairs (`rows[i]`, `heads[i]`), so many at a time that a few queries of each fill a block of scores.
@@ -92,7 +117,6 @@ class AttentionCall:
     def _gather(self, rows: Tensor, heads: Tensor) -> RowHeadPairs:
         group = self.query.shape[1] // self.key.shape[1]
         visibility = self.visibility
-        many_heads = visibility.hidden is not None and visibility.hidden.shape[1] > 1
         return RowHeadPairs(
             query=at_least_float32(_take(self.query, rows, heads)) * self.scaling,
             key=at_least_float32(_take_key_heads(self.key, rows, heads, group)),
@@ -103,7 +127,7 @@ class AttentionCall:
             group=group,
             visibility=visibility,
             mask_rows=visibility.places_of_rows(rows),
-            mask_heads=heads if many_heads else torch.zeros_like(heads),
+            mask_heads=visibility.places_of_heads(heads),
             softcap=self.softcap,
             learned_sinks=None if self.learned_sinks is None else at_least_float32(self.learned_sinks[heads]),
             largest_safe_factor=self.limits.largest_safe_factor(self.query.dtype),

@@ -9,7 +9,7 @@ chosen, the base backend runs, and the outputs of the chosen heads are replaced,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -70,7 +70,7 @@ class LayerCalibration:
         always_runs_base: whether the base backend runs where all of its output is written over, too.
         layer: layer index, 0-based.
         base_name: name of the base backend, such as "sdpa".
-        base: its attention function.
+        base: its attention function; or the `LayerCalibration` of another group of the layer's heads, which has it.
         settings: what calibration does.
         heads: the calibrated heads: one tuple for all rows of the batch, or one for each row (or each group of rows, when the
             batch is a multiple: choices or beams of one prompt).
@@ -78,12 +78,15 @@ class LayerCalibration:
         visibility_of_continuations: as much for the continuations of packed rows.
         num_heads: query heads of the layer, in all processes together.
         division: the processes among which the heads are divided.
+        group: number of the group of heads that these are, where groups are calibrated in different ways, each by a
+            `LayerCalibration` of its own.
         limits: how much is computed at once.
         own_heads: the query heads that this process has, by their numbers in the model; set in each call. `heads` are numbered
             so too, but all tensors are about the process's own heads alone, counted from 0.
         cache, cached_length: the cache that the module was called with and how many tokens it held; set before each call.
         called: whether the attention function was reached in this call of the module.
         context_length: of packed rows, how many tokens of each are its context; set by `packing.packed_tokens`.
+        span: the tokens of a part of the prompt, see `AttentionCall`; set by `spans.span_tokens`.
     """
 
     always_runs_base: ClassVar[bool] = False
@@ -97,18 +100,27 @@ class LayerCalibration:
     visibility_of_continuations: LastVisibility
     num_heads: int
     division: HeadDivision
+    group: int = 0
     limits: ComputeLimits = DEFAULT_LIMITS
     own_heads: range = range(0)
     cache: Cache | None = None
     cached_length: int = 0
     called: bool = False
     context_length: int | None = None
+    span: Tensor | None = None
     _chosen: dict[tuple[int, torch.device], ChosenHeads] = field(default_factory=dict)
 
     @property
     def calibrates(self) -> bool:
         """Whether a head of this layer is calibrated in some row."""
         return any(self.heads)
+
+    @property
+    def of_all_groups(self) -> Iterator[LayerCalibration]:
+        """This one, and those of the other groups of heads below it."""
+        yield self
+        if isinstance(self.base, LayerCalibration):
+            yield from self.base.of_all_groups
 
     @property
     def reports(self) -> bool:
@@ -288,6 +300,7 @@ class LayerCalibration:
             learned_sinks=s_aux,
             limits=self.limits,
             has_base_output=has_base_output,
+            span=self.span,
         )
         with torch.autocast(query.device.type, enabled=False):
             if self.context_length is not None:
@@ -300,7 +313,7 @@ class LayerCalibration:
             if self.cached_length == 0:
                 sinks = self._prefill(call, chosen)
                 if self.cache is not None and self.settings.decode == "prefill":
-                    keep_sinks(self.cache, self.layer, sinks)
+                    keep_sinks(self.cache, self.layer, self.group, sinks)
             else:
                 kept = self._kept_sinks(query.shape[0]) if self.settings.decode == "prefill" else None
                 self._decode(call, chosen, kept, dropped)
@@ -382,7 +395,7 @@ class LayerCalibration:
         call.write_heads(chosen.heads, attended, None if chosen.all else of_heads)
 
     def _kept_sinks(self, batch: int) -> LayerSinks:
-        return kept_sinks(self.cache, self.layer, batch, self.settings, self.heads)
+        return kept_sinks(self.cache, self.layer, self.group, batch, self.settings, self.heads)
 
     def after_module(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Raise RuntimeError where a calibrated layer would be a silent baseline: the attention module's forward hook."""

@@ -28,8 +28,8 @@ class ComputeLimits:
             backend's output, in models of float32 and float64; above it, that would lose digits.
         safe_factor_in_half_precision: the same in models of other dtypes, whose base backend rounds its output more.
         share_of_heads_to_pick: decode steps pick the heads with sinks out of the cache where they are less than this share of
-            all heads and rows, in [0, 1], and else compute all heads anew; so do prefills from whole maps with the heads that
-            are calibrated.
+            all heads and rows, and else compute all heads anew (above 1 they always pick); so do prefills from whole maps with
+            the heads that are calibrated.
     """
 
     block_elements_on_cpu: int = 2**20

@@ -133,6 +133,10 @@ class Visibility:
         """Where the entries of batch rows are in `real`, `first_token` and `seen_by`: int64, of the shape of `rows`."""
         return rows if self.real.shape[0] > 1 else torch.zeros_like(rows)
 
+    def places_of_heads(self, heads: Tensor) -> Tensor:
+        """Where the entries of query heads are in `hidden` and `seen_by`: int64, of the shape of `heads`."""
+        return heads if self.hidden is not None and self.hidden.shape[1] > 1 else torch.zeros_like(heads)
+
 
 class LastVisibility:
     """The visibility of the last mask, remembered, since all layers of a forward pass get the same mask object."""

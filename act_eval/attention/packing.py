@@ -90,8 +90,8 @@ def packed_tokens(model: nn.Module, packing: Packing) -> Iterator[None]:
     modules = attention_modules(pretrained_model(model))
     with ExitStack() as stack:
         for module in modules:
-            layer = getattr(module, MODULE_ATTRIBUTE, None)
-            if layer is not None:
+            outermost = getattr(module, MODULE_ATTRIBUTE, None)
+            for layer in () if outermost is None else outermost.of_all_groups:
                 layer.context_length = packing.context_length
                 stack.callback(setattr, layer, "context_length", None)
         for config in {id(module.config): module.config for module in modules}.values():

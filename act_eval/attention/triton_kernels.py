@@ -294,7 +294,7 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         The sinks, bool `[row_heads, k]`.
     """
     means, log_normalizer = attention_statistics(call, rows, heads)
-    sinks = find_prefill_sinks(means, call.visibility, rows, settings)
+    sinks = find_prefill_sinks(means, call.visibility, rows, heads, settings)
     beta = settings.method.constant_factor
     assert beta is not None
     keys = SelectedKeys.from_masks(sinks, torch.zeros_like(sinks))

@@ -34,7 +34,8 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         settings: when a key is a sink, and what becomes of the rows.
 
     Returns:
-        The sinks, bool `[row_heads, k]`; False everywhere for methods that do not use them.
+        The sinks, or the tokens of the part of the prompt that the method uses, bool `[row_heads, k]`; False everywhere for
+        methods that use neither.
     """
     batch, num_heads = call.query.shape[:2]
     method, visibility = settings.method, call.visibility
@@ -52,13 +53,15 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         weights, changed = part.weights(), None
         if method.uses_sinks:
             means = (real[some_rows] @ weights).squeeze(-2) / seen_by[place].clamp(min=1)
-            rows_of_means = torch.arange(batch, device=rows.device)[some_rows].repeat_interleave(means.shape[1])
-            found = find_prefill_sinks(means.flatten(0, 1), visibility, rows_of_means, settings).view_as(means)
+            pairs = torch.cartesian_prod(torch.arange(batch, device=rows.device)[some_rows], computed[some_heads])
+            found = find_prefill_sinks(means.flatten(0, 1), visibility, pairs[:, 0], pairs[:, 1], settings).view_as(means)
             sinks[place] = found & is_chosen[some_heads, None]
-            if call.has_base_output:
-                changed = sinks[place].any(-1)
-                if not changed.any():
-                    continue
+        elif method.uses_span:
+            sinks[place] = call.tokens_of_span()[some_rows, None] & is_chosen[some_heads, None]
+        if method.marks_keys and call.has_base_output:
+            changed = sinks[place].any(-1)
+            if not changed.any():
+                continue
         attended = part.sum_values(rewrite_rows(method, weights, sinks[place], first_token[place]))
         written = None if part.query.shape[1] == num_heads else computed[some_heads]
         call.write_heads(written, attended, None if changed is None or changed.all() else changed, some_rows)

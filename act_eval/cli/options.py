@@ -235,7 +235,12 @@ Mode = Annotated[
 ]
 Selection = Annotated[str, option(SEARCH, "validated (no head without evidence), improving or top-k.")]
 TopK = Annotated[int | None, option(SEARCH, "Heads to choose with --selection top-k.", default="none")]
-Objective = Annotated[str, option(SEARCH, "margin, or corrected-margin: after label priors are subtracted.")]
+Objective = Annotated[
+    str,
+    option(
+        SEARCH, "margin, corrected-margin (after label priors are subtracted), accuracy, or entropy, which needs no labels."
+    ),
+]
 DryRun = Annotated[
     bool, option(RUNNING, "Say what would run, and what is finished; only tokenizer and data are loaded.", "--dry-run")
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from act_eval.cli.failures import goes_on
-from act_eval.cli.foreseen import say_foreseen_study
+from act_eval.cli.foreseen import say_foreseen, say_foreseen_study
 from act_eval.cli.options import (
     CONTROLS,
     DOCUMENTS,
@@ -30,7 +30,7 @@ from act_eval.cli.options import (
     with_settings,
 )
 from act_eval.cli.report import report_on
-from act_eval.cli.terminal import console
+from act_eval.cli.terminal import console, say, say_written
 from act_eval.errors import SettingError
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
@@ -59,6 +59,15 @@ def study(
     objective: Objective = "margin",
     selection: Selection = "validated",
     k: TopK = None,
+    methods: Annotated[
+        str,
+        option(
+            CONTROLS,
+            "Several methods, each with a search of its own, against one baseline and without other controls.",
+            default="none: one method, as --model-args say",
+            metavar="ACT,ZEROTUNING,...",
+        ),
+    ] = "",
     random_draws: Annotated[int, option(CONTROLS, "Sets of random heads to compare with.")] = 3,
     seeds: Seeds = "1234",
     dry_run: DryRun = False,
@@ -86,7 +95,8 @@ def study(
     """Search for heads, compare them with the baseline and with controls, and say what comes of it.
 
     Heads are searched for on training documents; then baseline, heads found, all heads, random heads and the heads found
-    switched off are evaluated, and a verdict follows by rule. Finished parts are not run again.
+    switched off are evaluated, and a verdict follows by rule. With --methods, each method has a search on the same documents,
+    and one table has all of them. Finished parts are not run again.
 
     Example: act-eval study --tasks demo_topic,demo_choice --model-args act_alpha=5 --layers all --output study-of-mine
     """
@@ -107,12 +117,48 @@ def study(
         random_draws=random_draws,
         seeds=whole_numbers("seeds", seeds),
     )
+    if methods:
+        for name, value in (("expect", expect), ("pilot", pilot)):
+            if value is not None:
+                raise SettingError(name, "is about a study of one method: leave it or --methods out.")
+        trackers = tracker_settings(wandb_args, wandb_config_args, trackio_args)
+        return compare_methods_and_report(settings, names(methods), output, dry_run, trackers)
     if dry_run:
         return say_foreseen_study(settings, output, expect, pilot)
     for name, value in (("expect", expect), ("pilot", pilot)):
         if value is not None:
             raise SettingError(name, "goes with --dry-run, which says what documents would show: give both.")
     study_and_report(settings, output, tracker_settings(wandb_args, wandb_config_args, trackio_args))
+
+
+def compare_methods_and_report(
+    settings: StudySettings, methods: tuple[str, ...], output: Path, dry_run: bool, trackers: TrackerSettings
+) -> None:
+    """Compare methods, or what is left of it, and report on it; or say what would run."""
+    from act_eval.compare.foresee import foresee_runs
+    from act_eval.files import write_texts
+    from act_eval.study.method_results import METHODS_CSV, NOTE, method_results, method_texts, methods_table
+    from act_eval.study.methods import MethodComparison, compare_methods, foresee_methods
+    from act_eval.trackers import tracking
+
+    comparison = MethodComparison(settings, methods)
+    if dry_run:
+        lines, plan = foresee_methods(comparison, output)
+        say(lines)
+        say_foreseen(foresee_runs(plan, output))
+        return
+    with tracking(trackers) as runs:
+        compared = compare_methods(comparison, output, console)
+        if compared is None:
+            return
+        if compared.arguments:
+            report_on([output], output, is_wanted=compared.runs.has)
+        results = method_results(compared, output)
+        tasks = [str(task) for task in results.table["task"].unique()]
+        console.print(methods_table(results).to_terminal(leave_out=["settings", *tasks[::-1]], elsewhere=METHODS_CSV))
+        say([results.sentence(), NOTE])
+        say_written(write_texts(method_texts(results), output))
+        runs.log(output, compared.runs.has)
 
 
 def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSettings | None = None) -> None:

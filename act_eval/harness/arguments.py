@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from act_eval.attention.act import ACT
-from act_eval.attention.calibration import CalibrationSettings
+from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings, settings_about, settings_unused_by
 from act_eval.errors import InputError
-from act_eval.methods.registry import available_methods, make_method
-from act_eval.profiles import HeadProfile, normalize_name, stored_profile
+from act_eval.hub_files import is_hub_name
+from act_eval.methods.base import Method
+from act_eval.methods.per_head_group import PerHeadGroup, parameter_names
+from act_eval.methods.registry import available_methods, classes_of, make_method
+from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, normalize_name, stored_profile
 
 _PREFIX = "act_"
 _SETTINGS = {setting.name: setting.default for setting in fields(ACT) if setting.name in ACT.setting_names()}
@@ -28,7 +32,8 @@ class ACTArguments:
         parameters: those of the method that were given, by name.
 
     Raises:
-        InputError: a setting is out of range, both threshold and alpha are given, or a parameter is not the method's.
+        InputError: a setting is out of range, both threshold and alpha are given, a parameter is not the method's, or there are
+            groups of heads without a method for each.
     """
 
     profile: str | HeadProfile = "auto"
@@ -39,7 +44,22 @@ class ACTArguments:
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", normalize_name(self.profile))
         HeadProfile({}).share(self.head_share)
+        if "method" in self.settings or not (isinstance(self.profile, str) and is_hub_name(self.profile)):
+            self._check()  # what a profile on the hub says of its groups is read where the method is needed
+
+    def _check(self) -> None:
+        """Raise InputError where settings and method do not go together."""
         self.act(HeadProfile({}))
+        if self.calibration.method.uses_span and self.calibration.span is None:
+            raise InputError(
+                f"the method {self.calibration.method.name} is about a part of the prompt: name it with {_PREFIX}span, a "
+                "regular expression or one of description, question and examples."
+            )
+        if isinstance(self.profile, str) and GROUP_SEPARATOR in self.profile and len(self.calibration.of_groups) == 1:
+            raise InputError(
+                f"{_PREFIX}profile={reprlib.repr(self.profile)} has groups of heads, but {self.calibration.method.name} is one "
+                f"method: name one for each group, as in {_PREFIX}method=act+mask-head."
+            )
 
     @classmethod
     def from_model_args(cls, model_args: Mapping[str, Any]) -> ACTArguments:
@@ -57,6 +77,27 @@ class ACTArguments:
             known = ", ".join(f"{_PREFIX}{name}" for name in ("profile", *_SETTINGS, "head_share", *sorted(of_methods)))
             raise InputError(f"act-hf has no argument '{_PREFIX}{unknown}': choose among {known}.")
         return cls(**own, settings=settings, parameters=given)
+
+    @classmethod
+    def with_profile(cls, model_args: Mapping[str, Any], profile: str, content: HeadProfile | None = None) -> ACTArguments:
+        """Read the `act_*` entries among all model arguments, but with another profile, such as one that a search found.
+
+        Where the profile says what is done in its groups of heads, that goes before the method of the arguments.
+
+        Args:
+            model_args: everything that `act-hf` takes.
+            profile: names it.
+            content: the profile itself, where it is not yet there under its name.
+        """
+        given = dict(model_args)
+        methods = _methods_of_groups(stored_profile(profile) if content is None else content)
+        if methods:
+            parameters = parameter_names(tuple(available_methods().values()))
+            left_out = {f"{_PREFIX}{name}" for name in ("method", *parameters)}
+            method = PerHeadGroup(methods)
+            own = {f"{_PREFIX}{name}": value for name, value in {"method": method.name, **method.parameters}.items()}
+            given = {**{name: value for name, value in given.items() if name not in left_out}, **own}
+        return cls.from_model_args({**given, "act_profile": profile})
 
     @property
     def model_args(self) -> dict[str, Any]:
@@ -92,8 +133,23 @@ class ACTArguments:
 
     @cached_property
     def _without_heads(self) -> ACT:
-        method = make_method(self.settings.get("method", _SETTINGS["method"]), self.parameters)
+        given: Any = self.settings["method"] if "method" in self.settings else self._method_of_profile()
+        method = make_method(given, self.parameters)
         return ACT(HeadProfile({}), **{**self.settings, "method": method})
+
+    def _method_of_profile(self) -> str | Method:
+        """What the profile says is to be done in each of its groups of heads, or else the default."""
+        profile = stored_profile(self.profile) if isinstance(self.profile, str) else self.profile
+        methods = _methods_of_groups(profile)
+        return PerHeadGroup(methods) if methods else DEFAULT_METHOD
+
+
+def _methods_of_groups(profile: HeadProfile | None) -> tuple[Method, ...]:
+    """What a profile says is to be done in each of its groups of heads; nothing where it does not say so of all of them."""
+    groups = () if profile is None else profile.groups
+    if len(groups) < 2 or any(group.method is None for group in groups):
+        return ()
+    return tuple(make_method(group.method or "", group.parameters) for group in groups)
 
 
 def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:
@@ -122,3 +178,28 @@ def baseline_of(arguments: ACTArguments) -> ACTArguments:
     """Make the arguments of the same model without calibration."""
     base = arguments.settings.get("base")
     return ACTArguments("none", settings={} if base is None else {"base": base})
+
+
+def arguments_of_method(model_args: Mapping[str, Any], method: str, methods: Collection[str]) -> dict[str, Any]:
+    """The model arguments of one of several methods: those that it takes, of what all of them take, and its name.
+
+    Args:
+        model_args: everything that `act-hf` takes, without a method.
+        method: its name.
+        methods: the names of all that are run.
+    """
+    unknown = {f"{_PREFIX}{name}" for name in unknown_arguments(method, methods)}
+    return {**{name: value for name, value in model_args.items() if name not in unknown}, f"{_PREFIX}method": method}
+
+
+def unknown_arguments(method: str, methods: Collection[str]) -> set[str]:
+    """The arguments, without `act_`, that other methods of several take, but this one does not."""
+    everything = set().union(*(_taken_by(name) for name in methods))
+    return everything - _taken_by(method)
+
+
+def _taken_by(name: str) -> set[str]:
+    """The arguments that a method takes and not every method does; none where it is unknown, which `ACTArguments` says."""
+    methods = classes_of(name)
+    about_keys = {*settings_about("about_sinks"), *settings_about("about_span")}
+    return parameter_names(methods) | (about_keys - settings_unused_by(methods))

@@ -21,6 +21,8 @@ def act_identity(act: ACT, profile: HeadProfile) -> dict[str, Any]:
 def recorded_act(act: ACT, profile: HeadProfile, profile_name: str) -> dict[str, Any]:
     """Collect what results say of ACT: `act_identity` with the method's parameters apart, the heads, and all of it in one line.
 
+    Where the profile has groups of heads, they are there too.
+
     Of a profile on the hub they also say the commit, since a branch moves.
 
     Args:
@@ -36,9 +38,18 @@ def recorded_act(act: ACT, profile: HeadProfile, profile_name: str) -> dict[str,
         "profile": profile_name,
         **({"profile_commit": read_hub_file(profile_name).commit} if is_hub_name(profile_name) else {}),
         "num_heads": profile.size,
-        "heads": {str(layer): list(heads) for layer, heads in profile.heads.items() if heads},
+        "heads": _recorded_heads(profile),
+        **(
+            {"groups": [_recorded_heads(profile.group(number)) for number in range(len(profile.groups))]}
+            if profile.groups
+            else {}
+        ),
         "text": settings_text(act, profile, profile_name),
     }
+
+
+def _recorded_heads(profile: HeadProfile) -> dict[str, list[int]]:
+    return {str(layer): list(heads) for layer, heads in profile.heads.items() if heads}
 
 
 def settings_text(act: ACT, profile: HeadProfile, profile_name: str) -> str:

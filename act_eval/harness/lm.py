@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -23,6 +23,7 @@ from lm_eval.models.huggingface import HFLM
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
+from act_eval.attention.act import check_groups
 from act_eval.attention.backends import base_name
 from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.model_structure import (
@@ -32,6 +33,7 @@ from act_eval.attention.model_structure import (
     pretrained_model,
     resolve_for_model,
 )
+from act_eval.attention.spans import span_tokens
 from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.answering import Answering, answer_requests
@@ -47,9 +49,11 @@ from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
 from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
+from act_eval.harness.prompt_parts import PromptParts, note_parts_of_tasks
 from act_eval.harness.recorded_answers import RecordedAnswers
 from act_eval.harness.request_progress import RequestProgress, no_progress, request_bar
 from act_eval.harness.requests import (
+    RequestError,
     document_name,
     encode_all,
     encode_generation,
@@ -144,12 +148,19 @@ class ACTLM(HFLM):
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
         self.act = arguments.act(self.profile_of(arguments))
         self.arguments = arguments
+        self._parts: PromptParts | None = None
+        if self.act.method.uses_span:
+            note_parts_of_tasks()
+            if getattr(self, "tokenizer", None) is not None:  # which is loaded after the settings are checked
+                self._parts = self._parts_of_prompts()
         if self.cache_hook.dbdict is not None:
             self.set_cache_hook(self.cache_hook)
 
     def profile_of(self, arguments: ACTArguments) -> HeadProfile:
-        """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit the model."""
-        return resolve_for_model(arguments.profile, self.config, self._checkpoint).share(arguments.head_share)
+        """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit model or method."""
+        profile = resolve_for_model(arguments.profile, self.config, self._checkpoint).share(arguments.head_share)
+        check_groups(profile, arguments.calibration)
+        return profile
 
     @property
     def profile(self) -> HeadProfile:
@@ -195,6 +206,13 @@ class ACTLM(HFLM):
             super()._create_tokenizer(pretrained, tokenizer, *args, **kwargs)
         if self._needs_chat_template:
             self._check_chat_template(self._needs_chat_template)
+        if self.act.method.uses_span:
+            self._parts = self._parts_of_prompts()
+
+    def _parts_of_prompts(self) -> PromptParts:
+        """Make what finds the part of prompts that the method is about. Raises InputError for a slow tokenizer."""
+        assert self.act.span is not None
+        return PromptParts(self.tokenizer, self.act.span, self.act.span_missing == "skip")
 
     def _check_chat_template(self, wanted: bool | str) -> None:
         templates = self.tokenizer.chat_template
@@ -240,13 +258,18 @@ class ACTLM(HFLM):
             raise InputError(
                 f"enable_thinking=True is for tasks that generate, but {document_name(requests[0], 0)} is scored: leave it out."
             )
-        pairs = encode_all(requests, partial(encode_pair, self))
+        pairs = encode_all(requests, self._encode_pair_with_part)
         encoded = [(request.args, *pair) for request, pair in zip(requests, pairs, strict=True)]
         with self._naming_documents(requests):
             return self._loglikelihood_tokens(encoded, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
+        if self._parts is not None:
+            raise InputError(
+                f"act_span is about a part of prompts, but {document_name(requests[0], 0)} is a text that is scored as a "
+                "whole: choose another task, or another method."
+            )
         texts = encode_all(requests, partial(encode_windows, self))
         windows = [window for text in texts for window in text]
         tokens = tokens_of_windows(windows)
@@ -267,7 +290,7 @@ class ACTLM(HFLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate after contexts, until a stop sequence. Raises as `loglikelihood` does."""
-        encoded = encode_all(requests, partial(encode_generation, self))
+        encoded = encode_all(requests, self._encode_generation_with_part)
         arguments = [request.args for request in requests]
         tokens = [len(context) + new_tokens for context, new_tokens in encoded]
         with self._naming_documents(requests), self._answering("generate_until", arguments, tokens, disable_tqdm) as answering:
@@ -294,7 +317,7 @@ class ACTLM(HFLM):
 
     def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
         """Make the error for an input whose logits are not numbers, with the layer where that begins."""
-        with self.act(self.model), self.autocast():
+        with self.act(self.model), self._span(None), self.autocast():
             layer = first_layer_not_finite(self.model, tokens)
         return NonFiniteLogitsError(tokens, layer, where)
 
@@ -311,16 +334,56 @@ class ACTLM(HFLM):
         Raises:
             RequestError: they cannot be scored.
         """
-        return truncate(*encode_pair(self, context, continuation), self.max_length)
+        tokens, continuation_tokens = self._encode_pair_with_part(context, continuation)
+        kept, continuation_tokens = truncate(tokens, continuation_tokens, self.max_length)
+        self._note_cut(tokens, kept)
+        return kept, continuation_tokens
 
     def encode_prompt(self, context: str) -> Tokens:
         """Tokenize a context, cut to the model's window. Raises RequestError where it has no token."""
         return encode_prompt(self, context)[-self.max_length :]
 
+    def _encode_pair_with_part(self, context: Any, continuation: Any) -> tuple[Tokens, Tokens]:
+        """As `encode_pair`; and note the part of the context that the method is about."""
+        tokens, continuation_tokens = encode_pair(self, context, continuation)
+        if self._parts is not None and context:
+            self._check_part(self._parts.note(context, tokens))
+        elif self._parts is not None:  # what some tasks ask beside, without a prompt
+            self._parts.note_none(tokens)
+        return tokens, continuation_tokens
+
+    def _encode_generation_with_part(self, context: Any, settings: Any) -> tuple[Tokens, int]:
+        """As `encode_generation`; and note the part of the context that the method is about."""
+        tokens, new_tokens = encode_generation(self, context, settings)
+        if self._parts is not None:
+            self._check_part(self._parts.note(context, tokens))
+            self._note_cut(tokens, tokens[-(self.max_length - new_tokens) :])
+        return tokens, new_tokens
+
+    def _note_cut(self, tokens: Tokens, kept: Tokens) -> None:
+        """Note the part of a prompt of which only the last tokens are kept."""
+        if self._parts is not None:
+            self._check_part(self._parts.note_cut(tokens, kept), " within the model's window")
+
+    def _span(self, mask: torch.Tensor | None) -> AbstractContextManager[None]:
+        """Say in the block which tokens of prompts are the part that the method is about; see `span_tokens`."""
+        return nullcontext() if self._parts is None else span_tokens(self.model, mask)
+
+    def _check_part(self, is_there: bool, where: str = "") -> None:
+        """Raise RequestError where a prompt lacks the part that the method is about, unless such prompts are left alone."""
+        if not is_there:
+            raise RequestError(
+                f"its prompt has nothing{where} that act_span={self.act.span} names",
+                "choose another act_span, or leave such prompts as they are with act_span_missing=skip",
+            )
+
     def _loglikelihood_tokens(
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
         truncated = [truncate(context, continuation, self.max_length) for _, context, continuation in requests]
+        if self._parts is not None:
+            for (_, context, _), (kept, _) in zip(requests, truncated, strict=True):
+                self._note_cut(tuple(context), kept)
         longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
         if longer:
             logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
@@ -381,7 +444,7 @@ class ACTLM(HFLM):
             raise NonFiniteLogitsError(request[0] + request[1])
 
     def _score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
-        has_sinks = self.act.method.uses_sinks and self.profile.size > 0 and not self.act.changes_nothing
+        has_sinks = self.act.method.marks_keys and self.profile.size > 0 and not self.act.changes_nothing
         with self.act(self.model), self.autocast():
             return replace(self.scorer(), shares_beginnings=not has_sinks).score_contexts(contexts, batch_size)
 
@@ -395,7 +458,8 @@ class ACTLM(HFLM):
         if backend not in self._packs_well:
             with self.autocast():
                 self._packs_well[backend] = scorer.packs_well()
-        return replace(scorer, packs=self._packs_well[backend])
+        spans = None if self._parts is None else self._parts.mask
+        return replace(scorer, packs=self._packs_well[backend], spans=spans)
 
     def autocast(self) -> torch.autocast:
         """Make the context in which the model runs, for `mixed_precision_dtype`."""
@@ -422,6 +486,8 @@ class ACTLM(HFLM):
             token = context.tokens[0]
             tokens = (token,) * len(context.tokens)
             continuations = [(index, (token,) * len(continuation)) for index, continuation in context.continuations]
+            if self._parts is not None:
+                self._parts.note_none(tokens)
             self._score_contexts([Context(tokens, continuations)] * batch_size, batch_size)
             return batch_size
 
@@ -444,7 +510,7 @@ class ACTLM(HFLM):
     # --- everything else that runs the model
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self.act(self.model):
+        with self.act(self.model), self._span(None):
             return super()._model_call(*args, **kwargs)
 
     def _generate(self, requests: list[Instance], batch_size: int) -> list[str]:
@@ -463,9 +529,13 @@ class ACTLM(HFLM):
             ids, real = context[list(rows)], mask[list(rows)]
             prompts = [tuple(row[row_real.bool()].tolist()) for row, row_real in zip(ids, real, strict=True)]
             processors = LogitsProcessorList([RefuseNonFiniteLogits(prompts)])
-            return super(ACTLM, self)._model_generate(
-                ids, max_length, stop, attention_mask=real, logits_processor=processors, **kwargs
-            )
+            span = None if self._parts is None else self._parts.mask(prompts)
+            if span is not None:
+                span = torch.nn.functional.pad(span, (ids.shape[1] - span.shape[1], 0))  # which halves of a batch may lack
+            with self._span(span):
+                return super(ACTLM, self)._model_generate(
+                    ids, max_length, stop, attention_mask=real, logits_processor=processors, **kwargs
+                )
 
         with self.act(self.model):
             parts = run_in_parts(generate, range(len(context)))

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from act_eval.attention.model_structure import pretrained_model
 from act_eval.attention.packing import can_be_packed, packed_tokens
+from act_eval.attention.spans import span_tokens
 from act_eval.harness.packed_contexts import PackedContexts, common_beginning
 
 logger = logging.getLogger(__name__)
@@ -105,6 +107,8 @@ class Scorer:
             the cache of their contexts.
         shares_beginnings: whether tokens that all packed contexts begin with run once. Only where nothing that follows changes
             them: where no attention sinks are calibrated, which are found from all queries.
+        spans: gives the tokens of a part of contexts that the method is about, bool `[contexts, longest]`, as they are padded
+            on the left; None where it is about none.
     """
 
     model: nn.Module
@@ -115,6 +119,7 @@ class Scorer:
     softmax_dtype: torch.dtype | None = None
     packs: bool = False
     shares_beginnings: bool = False
+    spans: Callable[[Sequence[Tokens]], Tensor] | None = None
 
     @torch.no_grad()
     def score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
@@ -164,7 +169,7 @@ class Scorer:
         """
         shared = common_beginning([context for context, _ in contexts]) if self.shares_beginnings else 0
         run = PackedContexts.pack(contexts, self.device, shared)
-        with packed_tokens(self.model, run.packing):
+        with packed_tokens(self.model, run.packing), self._spans_of([context for context, _ in contexts]):
             output = self._forward(run.ids, torch.ones_like(run.ids), run.positions, keep=run.kept, use_cache=False)
         logits = output.logits[0]
         log_probs, greedy = [], []
@@ -188,8 +193,12 @@ class Scorer:
             return False
         tokens = range(1, 20)
         once, between = tuple(tokens[3:7]), tuple(tokens[8:14])
+        without_spans = replace(self, spans=None)
         try:
-            log_probs, _ = self.score_packed([(tuple(tokens[:length]), (once, between, once)) for length in (9, 5)])
+            with span_tokens(self.model, None):
+                log_probs, _ = without_spans.score_packed(
+                    [(tuple(tokens[:length]), (once, between, once)) for length in (9, 5)]
+                )
         except Exception:
             logger.debug("packed contexts cannot be run", exc_info=True)
             return False
@@ -205,7 +214,8 @@ class Scorer:
             use_cache: whether continuations will run on the cache.
         """
         ids, mask = self._pad(contexts, side="left")
-        output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=1, use_cache=use_cache)
+        with self._spans_of(contexts):
+            output = self._forward(ids, mask, mask.cumsum(-1) - 1, keep=1, use_cache=use_cache)
         return Prefill(mask, self._log_softmax(output.logits[:, -1]), output.past_key_values if use_cache else None)
 
     def score_first_tokens(self, prefill: Prefill, rows: Tensor, continuations: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
@@ -264,6 +274,10 @@ class Scorer:
         logits = output.logits[:, -targets.shape[1] :]
         totals, greedy = self._sum_targets(logits, targets, target_mask.bool())
         return list(zip(totals.tolist(), greedy.tolist(), strict=True))
+
+    def _spans_of(self, contexts: Sequence[Tokens]) -> AbstractContextManager[None]:
+        """Say in the block which tokens of contexts, padded on the left, are the part that the method is about."""
+        return nullcontext() if self.spans is None else span_tokens(self.model, self.spans(contexts))
 
     def _sum_targets(self, logits: Tensor, targets: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:
         log_probs = self._log_softmax(logits)

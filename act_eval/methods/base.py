@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -31,11 +32,25 @@ class Method(ABC):
         name: what `act_method` and results call it.
         uses_sinks: whether it depends on which keys are attention sinks.
         uses_first_token: whether it depends on which key is the first token.
+        uses_span: whether it depends on which tokens are a part of the prompt that was named; a method with sinks does not.
+        grid: values of parameters that a search tries where they are not given, by name; none for most methods.
     """
 
     name: ClassVar[str]
     uses_sinks: ClassVar[bool] = True
     uses_first_token: ClassVar[bool] = False
+    uses_span: ClassVar[bool] = False
+    grid: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that it is made of, each for a group of heads of its own; itself alone for most methods."""
+        return (self,)
+
+    @property
+    def marks_keys(self) -> bool:
+        """Whether it depends on some keys that are marked for it: the sinks, or the tokens of a part of the prompt."""
+        return self.uses_sinks or self.uses_span
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -58,7 +73,8 @@ class Method(ABC):
 
         Args:
             attention: float32 or float64 `[..., n, k]`, 0 for keys that a query does not see.
-            sinks: bool, broadcastable to `attention`, the sinks to calibrate; the first token is none of them.
+            sinks: bool, broadcastable to `attention`, the sinks to calibrate; the first token is none of them. For a method
+                that uses a part of the prompt, the tokens of that part.
             first_token_mask: bool, broadcastable to `attention`, True for the first token; for no key where a sliding cache has
                 let the first token go.
 
@@ -75,8 +91,8 @@ class SelectiveMethod(Method):
         """Decide on the new weights of the selected keys, and on the factor of all others.
 
         Args:
-            weights: float32 or float64 `[..., n, selected]`, those of the sinks, and of the first token where the method uses
-                it; 0 for keys that a query does not see, and for places that hold no selected key.
+            weights: float32 or float64 `[..., n, selected]`, those of the sinks, or of the part of the prompt, and of the first
+                token where the method uses it; 0 for keys that a query does not see, and for places that hold no selected key.
             first_token_mask: bool, broadcastable to `weights`, True for the first token.
             other_mass: `[..., n, 1]`, the sum over all other keys.
 
@@ -87,9 +103,9 @@ class SelectiveMethod(Method):
 
     def selected(self, sinks: Tensor, first_token_mask: Tensor) -> Tensor:
         """The keys that `rewrite_selected` decides on, from the masks that `rewrite` gets."""
-        if self.uses_sinks and self.uses_first_token:
+        if self.marks_keys and self.uses_first_token:
             return sinks | first_token_mask
-        return sinks if self.uses_sinks else first_token_mask
+        return sinks if self.marks_keys else first_token_mask
 
     def rewrite(self, attention: Tensor, sinks: Tensor, first_token_mask: Tensor) -> Tensor:
         selected = attention * self.selected(sinks, first_token_mask)
@@ -125,3 +141,19 @@ def check_range(method: Method, name: str, meaning: str, least: float, most: flo
 def tiny(tensor: Tensor) -> float:
     """The smallest weight that counts as one in the arithmetic of a tensor: the smallest normal number of its dtype."""
     return torch.finfo(tensor.dtype).tiny
+
+
+def times_share(weights: Tensor, other_mass: Tensor, times: float) -> tuple[Tensor, Tensor]:
+    """Multiply selected keys by a number, and normalise the row again.
+
+    Args:
+        weights: `[..., n, selected]`.
+        other_mass: `[..., n, 1]`, the sum over all other keys.
+        times: above 0.
+
+    Returns:
+        As `SelectiveMethod.rewrite_selected`.
+    """
+    mass = weights.sum(-1, keepdim=True)
+    factor = (mass + other_mass) / (times * mass + other_mass).clamp(min=tiny(other_mass))
+    return times * weights * factor, factor

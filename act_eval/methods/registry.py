@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from functools import cache
 from importlib import import_module
@@ -14,6 +14,7 @@ from typing import Any
 
 from act_eval.errors import InputError
 from act_eval.methods.base import Method
+from act_eval.methods.per_head_group import SEPARATOR, PerHeadGroup, parameter_names, values_of_parts
 
 ENTRY_POINTS = "act_eval.methods"
 
@@ -36,7 +37,7 @@ def built_in_methods() -> Mapping[str, type[Method]]:
         cls.name: cls
         for module in modules
         for cls in vars(module).values()
-        if inspect.isclass(cls) and issubclass(cls, Method) and not inspect.isabstract(cls)
+        if inspect.isclass(cls) and issubclass(cls, Method) and isinstance(getattr(cls, "name", None), str)
     }
 
 
@@ -67,6 +68,11 @@ def _load(entry_point: EntryPoint) -> type[Method]:
         raise InputError(f"{home} is no method, a subclass of act_eval.methods.Method: mend or uninstall its package.")
     if not isinstance(getattr(cls, "name", None), str):
         raise InputError(f"the method {home} has no name: mend or uninstall its package.")
+    if SEPARATOR in cls.name:
+        raise InputError(
+            f"the method {home} is called {cls.name}, but {SEPARATOR} stands between the names of several: mend or uninstall "
+            "its package."
+        )
     return cls
 
 
@@ -75,16 +81,27 @@ def _home(entry_point: EntryPoint) -> str:
     return f"{entry_point.value} of {entry_point.dist.name if entry_point.dist else 'an unknown package'}"
 
 
+def classes_of(name: str) -> list[type[Method]]:
+    """The classes of a method by name: one, or one for each group of heads (`act+mask-head`); none where a name is unknown."""
+    known = available_methods()
+    names = name.split(SEPARATOR)
+    return [known[of_part] for of_part in names] if set(names) <= set(known) else []
+
+
 def make_method(method: str | Method, parameters: Mapping[str, Any]) -> Method:
     """Make a method with these parameters, and with its own defaults for the others.
 
     Args:
-        method: its name, or a method whose parameters are replaced.
+        method: its name, those of several for groups of heads (`act+mask-head`), or a method whose parameters are replaced.
         parameters: by name.
 
     Raises:
         InputError: there is no such method, it has no such parameter or lacks one, or a value is out of range.
     """
+    if isinstance(method, PerHeadGroup):
+        return _per_head_group(method.name, method.methods, parameters)
+    if isinstance(method, str) and SEPARATOR in method:
+        return _per_head_group(method, method.split(SEPARATOR), parameters)
     known = available_methods()
     cls = type(method) if isinstance(method, Method) else known.get(method) if isinstance(method, str) else None
     if cls is None:
@@ -102,3 +119,20 @@ def make_method(method: str | Method, parameters: Mapping[str, Any]) -> Method:
         if name not in parameters and field.default is MISSING:
             raise InputError(f"the method {cls.name} needs {name}: there is no value that suits all tasks.")
     return cls(**parameters)
+
+
+def _per_head_group(name: str, parts: Sequence[str | Method], parameters: Mapping[str, Any]) -> PerHeadGroup:
+    """Make methods for groups of heads, each with those of the parameters that it takes; see `make_method`."""
+    known = available_methods()
+    unknown = next((part for part in parts if isinstance(part, str) and part not in known), None)
+    if unknown is not None:
+        raise InputError(f"there is no method {unknown!r}, which {name!r} names: choose one of {', '.join(known)}.")
+    classes = [known[part] if isinstance(part, str) else type(part) for part in parts]
+    of_parts: list[dict[str, Any]] = [{} for _ in parts]
+    for parameter, value in parameters.items():
+        takers = [number for number, cls in enumerate(classes) if parameter in parameter_names([cls])]
+        if not takers:
+            raise InputError(f"none of the methods of {name} takes {parameter}: leave it out, or choose methods that take it.")
+        for number, of_taker in zip(takers, values_of_parts(parameter, value, len(takers)), strict=True):
+            of_parts[number][parameter] = of_taker
+    return PerHeadGroup(tuple(make_method(part, of_part) for part, of_part in zip(parts, of_parts, strict=True)))

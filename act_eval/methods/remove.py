@@ -15,7 +15,8 @@ from act_eval.methods.base import SelectiveMethod
 class Remove(SelectiveMethod):
     """Take sinks out of the row: they get no attention, and the other keys take it in proportion. ACT with beta 0.
 
-    A row with no mass outside its sinks stays as it is.
+    `A'[s] = 0` for sinks, and `A'[t] = A[t] / (1 - m)` for all other keys; `m` is the row's mass on its sinks. A row with no
+    mass outside its sinks stays as it is.
     """
 
     name: ClassVar[str] = "remove"

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from act_eval.methods.base import SelectiveMethod, check_range, tiny
+from act_eval.methods.base import SelectiveMethod, check_range, times_share
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,4 @@ class ScaleFirstToken(SelectiveMethod):
         return self.gamma == 1
 
     def rewrite_selected(self, weights: Tensor, first_token_mask: Tensor, other_mass: Tensor) -> tuple[Tensor, Tensor]:
-        mass = weights.sum(-1, keepdim=True)
-        factor = (mass + other_mass) / (self.gamma * mass + other_mass).clamp(min=tiny(other_mass))
-        return self.gamma * weights * factor, factor
+        return times_share(weights, other_mass, self.gamma)

@@ -15,7 +15,8 @@ from act_eval.methods.base import SelectiveMethod, check_range
 class ToFirstToken(SelectiveMethod):
     """Sinks keep the share beta of their attention, and the first token takes the rest; all other keys stay as they are.
 
-    A row that gives the first token no weight, since a sliding window hides it, stays as it is.
+    `A'[s] = beta * A[s]` for sinks, and `A'[0] = A[0] + (1 - beta) * m`; `m` is the row's mass on its sinks. A row that gives
+    the first token no weight, since a sliding window hides it, stays as it is.
 
     Args:
         beta: share of its attention that a sink keeps, in [0, 1]; 1 changes nothing.

@@ -133,6 +133,11 @@ def write_answers(
             weights are loaded.
     """
     act, baseline = act_and_baseline(settings.model.model_args)
+    if act.calibration.method.uses_span:
+        raise InputError(
+            f"the method {act.calibration.method.name} is about a part of a task's prompts, and MT-Bench has conversations: "
+            "choose another method."
+        )
     if limit is not None and limit < 1:
         raise SettingError("limit", f"must be at least 1 question of each category, not {limit}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not settings.model.model_args.get("tp_plan"):

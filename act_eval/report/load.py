@@ -141,6 +141,19 @@ class Results:
         missing = missing_runs(self.planned, self.asked)
         return Unfinished(self.planned, tuple(missing), self.groups) if missing else None
 
+    def settings_of(self, model_args: Mapping[str, Any]) -> str:
+        """The settings, in one line, of runs with these model arguments. Raises KeyError where there are none."""
+        for run in self.runs[["arguments", "settings"]].to_dict("records"):
+            if _of_act(run["arguments"]["model_args"]) == _of_act(model_args):
+                return str(run["settings"])
+        raise KeyError(f"no run has the model arguments {dict(model_args)}")
+
+
+def _of_act(model_args: Mapping[str, Any]) -> str:
+    """What tells the settings of ACT apart among model arguments."""
+    act = {name: value for name, value in model_args.items() if name.startswith("act_")}
+    return json.dumps(act, sort_keys=True, default=str)
+
 
 def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True) -> Results:
     """Read every run below some folders, in an order that depends on the files' contents and names alone.

@@ -36,7 +36,12 @@ _ROUNDING = 1e-9
 
 
 def p_values(
-    tasks: np.ndarray, baseline: Scores, of_sets: Sequence[Scores], has_choices: np.ndarray, dropped: int = 0
+    tasks: np.ndarray,
+    baseline: Scores,
+    of_sets: Sequence[Scores],
+    has_choices: np.ndarray,
+    dropped: int = 0,
+    uses_labels: bool = True,
 ) -> np.ndarray:
     """Test whether head sets do better than no heads.
 
@@ -47,12 +52,15 @@ def p_values(
         has_choices: bool `[documents]`, False for documents of `loglikelihood` tasks.
         dropped: how many further sets were tried on some of the documents, and dropped for what was seen there. They count
             as if each were tested by itself.
+        uses_labels: whether the smoothed accuracy counts; without, the test is of the margin alone.
 
     Returns:
         float64 `[sets]`, the p of each set by both tests, one-sided, corrected for the number of sets. The same scores always
         give the same.
     """
     margins = np.stack([scores.margin - baseline.margin for scores in of_sets])
+    if not uses_labels:
+        return _corrected_p_values(tasks, margins, dropped)
     moved_by = small_moves(tasks, baseline.margin, has_choices)
     before = smoothed_accuracy(baseline, moved_by)
     smoothed = np.stack([smoothed_accuracy(scores, moved_by) - before for scores in of_sets])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,13 @@ _EXACT_UP_TO = 64
 def mode_of(settings: SearchSettings, space: SearchSpace) -> Mode:
     """The mode that was asked for; for "auto", that by which a search is made: "exact" for up to 64 heads.
 
-    Beyond, it goes by estimates; or it is screened, where the selection goes by what each head does alone.
+    Beyond, it goes by estimates; or it is screened, where heads are chosen by what each does alone, or by accuracy.
     """
     if settings.mode != "auto":
         return settings.mode
     if len(space.heads) <= _EXACT_UP_TO:
         return "exact"
-    return "estimated" if settings.selection == "validated" else "screened"
+    return "estimated" if settings.selection == "validated" and settings.objective != "accuracy" else "screened"
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,10 @@ class SearchIdentity:
             "selection": settings.selection,
             "k": settings.k,
             "batch_size": settings.model.whole_batch_size(),
+            **({"tuned": in_lists(settings.tuned)} if settings.tuned else {}),
         }
+
+
+def in_lists(tuned: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """The values that are tried for parameters, as JSON holds them."""
+    return {name: list(values) for name, values in tuned.items()}

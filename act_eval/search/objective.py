@@ -1,4 +1,4 @@
-"""What a search wants to rise: the margin, or the margin after label priors are subtracted.
+"""What a search wants to rise: the margin, the margin after label priors are subtracted, the accuracy, or minus the entropy.
 
 A model that prefers one label whatever the text is gains accuracy by any shift of that preference, with which calibration then
 gets credit for what a constant could do. Batch calibration (Zhou et al., "Batch Calibration", ICLR 2024) takes such a shift
@@ -11,16 +11,22 @@ counts in its own prior: its share is the same on both sides of a comparison, an
 Priors that are cross-fitted belong to the report, which compares accuracies and not heads.
 
 Only tasks whose documents all have the same choices have label priors; all others keep the plain margin.
+
+The entropy needs no labels: it is that of the probabilities of a document's choices, in nats, as ZeroTuning lowers it
+(arXiv 2505.11739; there, of the next token). Minus the entropy stands in place of the margin. Whether a document is right is
+told, but decides nothing (`uses_labels`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
+from act_eval.errors import SettingError
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.scores import Scores
 from act_eval.search.settings import Objective
@@ -39,15 +45,22 @@ class LabelPriors:
 
     num_labels: Mapping[str, int] = field(default_factory=dict)
     most_choices: int = 1
+    uses_labels: ClassVar[bool] = True
 
     @classmethod
     def of_search(cls, objective: Objective, documents: Sequence[CalibrationDocument]) -> LabelPriors:
         """Find the tasks that an objective corrects.
 
         Args:
-            objective: "margin" corrects none, "corrected-margin" all whose documents have the same choices.
+            objective: "margin" and "accuracy" correct none, "corrected-margin" all whose documents have the same choices;
+                "entropy" gives scores of its own, see `MinusEntropy`.
             documents: all documents of the search.
+
+        Raises:
+            SettingError: the objective is entropy, and a document has no choices.
         """
+        if objective == "entropy":
+            return MinusEntropy.of_documents(documents)
         choices: dict[str, set[tuple[tuple[int, ...], ...]]] = {}
         for document in documents:
             continuations = tuple(continuation for _, continuation in document.requests) if document.gold else ()
@@ -122,6 +135,50 @@ class LabelPriors:
             for place, number in enumerate(of_task):
                 slopes[number] = chosen[:, place] - through_priors[:, place]
         return slopes
+
+
+@dataclass(frozen=True)
+class MinusEntropy(LabelPriors):
+    """Scores whose margin is minus the entropy of the probabilities of the choices, in nats."""
+
+    uses_labels: ClassVar[bool] = False
+
+    @classmethod
+    def of_documents(cls, documents: Sequence[CalibrationDocument]) -> MinusEntropy:
+        """Make it for the documents of a search. Raises SettingError where one has no choices."""
+        without = next((document.task for document in documents if len(document.requests) < 2), None)
+        if without is not None:
+            raise SettingError(
+                "objective",
+                f"entropy is that of the choices, and documents of {without} have none: choose another, or leave it out.",
+            )
+        return cls(most_choices=max(len(document.requests) for document in documents))
+
+    @property
+    def corrects(self) -> bool:
+        return True
+
+    def correct(self, documents: Sequence[CalibrationDocument], scores: Scores) -> Scores:
+        """Put minus the entropy in place of the margin; arguments as there."""
+        if scores.log_probs is None:
+            raise ValueError("scores without log-probabilities of choices have no entropy.")
+        normalized = _normalized(scores.log_probs)
+        minus_entropy = np.where(np.isfinite(normalized), np.exp(normalized) * normalized, 0.0).sum(-2)
+        return Scores(scores.correct, minus_entropy, scores.log_probs)
+
+    def slopes(self, documents: Sequence[CalibrationDocument], log_probs: np.ndarray) -> list[np.ndarray]:
+        """The derivative of minus the entropy by the log-probability of each choice: `p_j * (log p_j + entropy)`."""
+        slopes = []
+        for number, document in enumerate(documents):
+            normalized = log_softmax(log_probs[: len(document.requests), number])
+            probabilities = np.exp(normalized)
+            slopes.append(probabilities * (normalized - probabilities @ normalized))
+        return slopes
+
+
+def _normalized(log_probs: np.ndarray) -> np.ndarray:
+    """Log-probabilities over the choices that there are, float64 `[..., choices, documents]`; -inf for the others."""
+    return log_softmax(np.where(np.isnan(log_probs), -np.inf, log_probs), axis=-2)
 
 
 def margin_slopes(document: CalibrationDocument, values: np.ndarray) -> np.ndarray:

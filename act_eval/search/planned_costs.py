@@ -17,6 +17,16 @@ MOST_PASSES = 13.0
 """What a search by estimates costs at most, in full passes, for any number of heads."""
 
 
+def estimate_stages(parts: int) -> int:
+    """How often all heads are estimated with each of a method's parts; a search with several keeps to the same passes."""
+    return ESTIMATE_STAGES if parts == 1 else 1
+
+
+def documents_to_tune(documents: int, mode: Mode) -> int:
+    """How many of the documents that heads are scored on parameters are chosen on: a quarter where passes are few."""
+    return max(1, documents // 4) if mode == "estimated" else documents
+
+
 @dataclass(frozen=True)
 class PlannedCosts:
     """What the parts of a search cost, at most, in full passes over the documents that heads are scored on.
@@ -27,7 +37,7 @@ class PlannedCosts:
         full_pass: layer passes of a full pass.
         estimates: of all heads, by a pass forwards and one backwards, which counts twice.
         baseline: scores without calibration.
-        exact: exact scores of single heads.
+        exact: exact scores of single heads, and those by which parameters of methods are chosen.
         validation: scores of head sets.
     """
 
@@ -62,17 +72,22 @@ class PlannedCosts:
         batch_size, heads = settings.model.whole_batch_size(), len(space.heads)
         full_pass = float(space.num_layers * padded_tokens(to_search, batch_size))
         every_head = sum(1 - layer / space.num_layers for layer, _ in space.heads)
-        estimate = PASSES_OF_ESTIMATES + has_priors
-        estimates = {"exact": 0.0, "screened": estimate, "estimated": ESTIMATE_STAGES * estimate}[mode]
-        exact = {"exact": every_head, "screened": min(every_head, max(1.0, settings.budget * heads)), "estimated": 0.0}[mode]
-        budget = (MOST_PASSES - estimates) * full_pass if mode == "estimated" else None
+        estimate, parts = PASSES_OF_ESTIMATES + has_priors, len(settings.act.of_groups)
+        estimates = {"exact": 0.0, "screened": parts * estimate, "estimated": parts * estimate_stages(parts) * estimate}[mode]
+        exact = {"exact": every_head, "screened": min(every_head, max(1.0, settings.budget * heads / parts)), "estimated": 0.0}[
+            mode
+        ]
+        tuned = (
+            len(to_search[: documents_to_tune(len(to_search), mode)]) / len(to_search) * sum(map(len, settings.tuned.values()))
+        )
+        budget = max(0.0, MOST_PASSES - estimates - tuned) * full_pass if mode == "estimated" else None
         return cls(
             len(to_search),
             heads,
             full_pass,
             estimates=estimates,
-            baseline=float(mode != "estimated"),
-            exact=exact,
+            baseline=float(parts * (mode != "estimated")),
+            exact=parts * exact + tuned,
             validation=_most_validation(heads, to_validate, batch_size, space.num_layers, budget) / full_pass,
         )
 

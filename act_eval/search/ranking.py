@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.heads import Head, SearchSpace, profile_from_heads
@@ -21,22 +22,20 @@ _CALIBRATED_SHARE = 0.25  # of the heads that are worth something by the first s
 
 
 def rank_heads(
-    stages: Stages, space: SearchSpace, documents: Sequence[CalibrationDocument]
-) -> tuple[list[Head], MeasuredHeads]:
-    """Rank the heads of a search space by estimates on some documents.
+    stages: Stages, space: SearchSpace, documents: Sequence[CalibrationDocument], times: int = ESTIMATE_STAGES
+) -> MeasuredHeads:
+    """Measure the heads of a search space by estimates on some documents.
 
     Args:
         stages: run what is asked of the model.
         space: the heads.
         documents: at least one.
-
-    Returns:
-        The heads that are worth something, the best first, and what was measured.
+        times: how often all heads are estimated.
     """
     heads = space.heads
     first = stages.estimate_heads(documents)
     value, cost = first.mean_changes, first.cost
-    for _ in range(ESTIMATE_STAGES - 1):
+    for _ in range(times - 1):
         promising = _descending(value)
         calibrated = promising[: int(np.ceil(_CALIBRATED_SHARE * len(promising)))]
         if not calibrated:
@@ -45,11 +44,16 @@ def rank_heads(
         cost += again.cost
         alone, value = value, again.mean_changes.copy()
         value[calibrated] = (alone[calibrated] + value[calibrated]) / 2
-    ranked = [heads[number] for number in _descending(value)]
     estimates, together, with_sinks = (
         dict(zip(heads, values.tolist(), strict=True)) for values in (first.mean_changes, value, first.affected_shares)
     )
-    return ranked, MeasuredHeads({}, Costs(first.full_pass, cost), estimates, with_sinks, together)
+    return MeasuredHeads({}, Costs(first.full_pass, cost), estimates, with_sinks, together)
+
+
+def ranked_by_estimates(table: pd.DataFrame) -> list[Head]:
+    """List the heads of a table that are worth something by estimates, the best first; see `results.head_table`."""
+    heads = list(zip(table["layer"].tolist(), table["head"].tolist(), strict=True))
+    return [heads[number] for number in _descending(table["estimate_together"].to_numpy())]
 
 
 def _descending(value: np.ndarray) -> list[int]:

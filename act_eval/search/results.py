@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from act_eval.attention.act import ACT
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.what_ran import in_json, without_placement
 from act_eval.profiles import HeadProfile
-from act_eval.search.heads import Head, profile_from_heads
-from act_eval.search.identity import SearchIdentity
+from act_eval.search.heads import Head
+from act_eval.search.identity import SearchIdentity, in_lists
 from act_eval.search.scores import PairedScores, Scores
 
 
@@ -39,6 +40,12 @@ class Costs:
         """The parts by name, and their total, in full passes."""
         parts = {name: getattr(self, name) / self.full_pass for name in ("estimates", "exact", "validation")}
         return {**parts, "total": sum(parts.values())}
+
+
+def sum_of_costs(costs: Sequence[Costs]) -> Costs:
+    """What several measurements of the same documents cost together; a full pass stays what it is."""
+    added = (field.name for field in fields(Costs) if field.name != "full_pass")
+    return Costs(costs[0].full_pass, **{name: sum(getattr(of_one, name) for of_one in costs) for name in added})
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,8 @@ def make_profile(
     gain: ValidatedGain | None,
     documents: Mapping[str, int],
     full_passes: Mapping[str, float],
+    act: ACT,
+    found: HeadProfile,
 ) -> HeadProfile:
     """Make the profile of the chosen heads, with all that is known of how they were found.
 
@@ -204,6 +213,8 @@ def make_profile(
         gain: of the chosen heads, or else of the best set that was tried; see `SearchResult`.
         documents: how many of them heads were scored on ("search") and head sets ("validation").
         full_passes: what the search cost, by part.
+        act: with the parameters that the search chose.
+        found: the chosen heads as a profile, in groups where the method has parts.
     """
     settings, space = identity.settings, identity.space
     measured = ["estimate_together"] if identity.mode == "estimated" else ["accuracy_change", "margin_change"]
@@ -212,6 +223,7 @@ def make_profile(
         "source": "act-eval search",
         "mode": identity.mode,
         "objective": settings.objective,
+        **({"tuned": in_lists(settings.tuned)} if settings.tuned else {}),
         "selection": settings.selection if settings.k is None else f"top-{settings.k}",
         **({"budget": settings.budget} if identity.mode == "screened" else {}),
         "layers_searched": list(space.layers),
@@ -233,11 +245,12 @@ def make_profile(
     if model_args:
         provenance["model_args"] = model_args
     return HeadProfile(
-        profile_from_heads(chosen).heads,
+        found.heads,
+        groups=found.groups,
         model=str(name) if name is not None else DEMO_MODEL_NAME,
         num_layers=space.num_layers,
         num_heads=space.num_heads,
-        settings=settings.act.settings,
+        settings=act.settings,
         provenance=provenance,
     )
 

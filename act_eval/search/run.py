@@ -10,18 +10,28 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from act_eval.attention.act import ACT
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.what_ran import what_ran
 from act_eval.progress import ProgressDisplay, print_line
 from act_eval.search.documents import CalibrationDocument, fingerprint
 from act_eval.search.evaluate import HeadEvaluator
+from act_eval.search.groups import Division, StagesOf, acts_of_parts, divide, tune
 from act_eval.search.heads import Head, SearchSpace
 from act_eval.search.identity import SearchIdentity
 from act_eval.search.plan import DrawnDocuments, PlannedSearch, plan_search
-from act_eval.search.planned_costs import MOST_PASSES
-from act_eval.search.ranking import rank_heads
-from act_eval.search.results import Costs, MeasuredHeads, SearchResult, ValidatedGain, head_table, make_profile
+from act_eval.search.planned_costs import MOST_PASSES, documents_to_tune, estimate_stages
+from act_eval.search.ranking import rank_heads, ranked_by_estimates
+from act_eval.search.results import (
+    Costs,
+    MeasuredHeads,
+    SearchResult,
+    ValidatedGain,
+    head_table,
+    make_profile,
+    sum_of_costs,
+)
 from act_eval.search.scores import PairedScores
 from act_eval.search.screening import screen_heads
 from act_eval.search.selection import ranked_candidates
@@ -73,7 +83,6 @@ def _run_search(
     planned = plan_search(settings, drawn, ACTLM)
     lm = planned.lm
     processes = shared_processes()
-    evaluator = HeadEvaluator(lm, settings.act, planned.space.layers, settings.model.whole_batch_size())
     ran = same_for_all(what_ran(lm))
     identity = SearchIdentity(settings, planned.space, drawn.splits, fingerprint(planned.documents), ran)
     with processes.main_process_first():
@@ -83,9 +92,24 @@ def _run_search(
     time_left = TimeLeft(planned.costs, lm.world_size, afterwards=0.0 if afterwards is None else afterwards(planned))
     with ProgressDisplay(console) as display:
         units = UnitRunner(store, lm.rank, lm.world_size, settings.model.whole_batch_size(), time_left, display)
-        found = _find_heads(settings, planned, Stages(units, evaluator, planned.priors))
+
+        def stages_of(act: ACT, prefix: str) -> Stages:
+            evaluator = HeadEvaluator(lm, act, planned.space.layers, settings.model.whole_batch_size())
+            return Stages(units, evaluator, planned.priors, prefix)
+
+        found = _find_heads(settings, planned, stages_of)
     counts = {"search": len(planned.to_search), "validation": len(planned.to_validate)}
-    profile = make_profile(identity, found.chosen, found.heads, found.head_sets, found.gain, counts, found.full_passes)
+    profile = make_profile(
+        identity,
+        found.chosen,
+        found.heads,
+        found.head_sets,
+        found.gain,
+        counts,
+        found.full_passes,
+        found.act,
+        found.division.profile(found.chosen),
+    )
     result = SearchResult(profile, found.heads, found.head_sets, found.full_passes, found.gain, found.candidates)
 
     if processes.is_main_process:
@@ -96,7 +120,7 @@ def _run_search(
 
 @dataclass(frozen=True)
 class _Found:
-    """What a search finds, see `SearchResult`, and the heads that it chooses."""
+    """What a search finds, see `SearchResult`, the heads that it chooses, and what is to be done in which of them."""
 
     chosen: Sequence[Head]
     heads: pd.DataFrame
@@ -104,30 +128,50 @@ class _Found:
     full_passes: dict[str, float]
     gain: ValidatedGain | None
     candidates: Sequence[Head]
+    act: ACT
+    division: Division
 
 
-def _find_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stages: Stages) -> _Found:
-    """Score or estimate heads, and choose among them."""
-    space, to_search = planned.space, planned.to_search
-    ranked: list[Head] | None = None
+def _find_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stages_of: StagesOf) -> _Found:
+    """Score or estimate heads, with each part of the method, and choose among them."""
+    space, to_search, act = planned.space, planned.to_search, settings.act
+    acts = acts_of_parts(act)
+    tasks = np.array([document.task for document in to_search])
+    measured = [
+        _measure_heads(settings, planned, stages_of(of_part, f"part{number}-" if len(acts) > 1 else ""), len(acts))
+        for number, of_part in enumerate(acts)
+    ]
+    tables = [head_table(space.heads, of_part, tasks) for of_part in measured]
+    costs = sum_of_costs([of_part.costs for of_part in measured])
+    heads, part_of = (tables[0], {}) if len(acts) == 1 else divide(tables, settings.objective)
+    division = Division(act.method, part_of)
     if planned.mode == "estimated":
-        ranked, measured = rank_heads(stages, space, to_search)
-    elif planned.mode == "screened":
-        measured = screen_heads(stages, space, to_search, settings.budget)
+        candidates = ranked_by_estimates(heads)
     else:
-        measured = _score_all_heads(stages, space, to_search)
-    costs = measured.costs
-    heads = head_table(space.heads, measured, np.array([document.task for document in to_search]))
-    candidates = ranked_candidates(heads, len(to_search), settings.selection, settings.k) if ranked is None else ranked
+        candidates = ranked_candidates(heads, len(to_search), settings.selection, settings.k, settings.objective)
     chosen = candidates[: settings.k]
+    to_tune = to_search[: documents_to_tune(len(to_search), planned.mode)]
+    act, of_tuning = tune(act, division, chosen, settings.tuned, to_tune, stages_of, settings.objective)
+    costs, division = replace(costs, exact=costs.exact + of_tuning), replace(division, method=act.method)
     if settings.selection != "validated":
-        return _Found(chosen, heads, pd.DataFrame(), costs.in_full_passes, None, candidates)
-    budget = None if ranked is None else MOST_PASSES * costs.full_pass - costs.estimates
+        return _Found(chosen, heads, pd.DataFrame(), costs.in_full_passes, None, candidates, act, division)
+    spent = costs.estimates + costs.exact
+    budget = MOST_PASSES * costs.full_pass - spent if planned.mode == "estimated" else None
     batch_size = settings.model.whole_batch_size()
     plan = ValidationPlan.of_candidates(len(chosen), planned.to_validate, batch_size, space.num_layers, budget)
-    validation = validate_head_sets(stages, chosen, planned.to_validate, plan)
+    validation = validate_head_sets(stages_of(act, ""), chosen, planned.to_validate, plan, division.profile)
     costs = replace(costs, validation=validation.cost)
-    return _Found(validation.chosen, heads, validation.head_sets, costs.in_full_passes, validation.gain, candidates)
+    head_sets = validation.head_sets
+    return _Found(validation.chosen, heads, head_sets, costs.in_full_passes, validation.gain, candidates, act, division)
+
+
+def _measure_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stages: Stages, parts: int) -> MeasuredHeads:
+    """Score or estimate all heads with one of so many parts of the method."""
+    if planned.mode == "estimated":
+        return rank_heads(stages, planned.space, planned.to_search, estimate_stages(parts))
+    if planned.mode == "screened":
+        return screen_heads(stages, planned.space, planned.to_search, settings.budget / parts)
+    return _score_all_heads(stages, planned.space, planned.to_search)
 
 
 def _needed_bytes(planned: PlannedSearch[ACTLM]) -> int:

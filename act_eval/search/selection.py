@@ -11,7 +11,7 @@ from scipy import stats
 
 from act_eval.search.heads import Head
 from act_eval.search.scores import mean_and_error
-from act_eval.search.settings import Selection
+from act_eval.search.settings import Objective, Selection
 
 # The rounds of successive halving: each one's share of the documents, and of the heads that enter the first round.
 ROUNDS = ((0.25, 1.0), (0.25, 0.7), (0.5, 0.5))
@@ -90,23 +90,31 @@ def _is_worse(changes: np.ndarray, reference: np.ndarray) -> bool:
     return bool(stats.ttest_1samp(difference, 0, alternative="less").pvalue < _CLEARLY_WORSE)
 
 
-def ranked_candidates(table: pd.DataFrame, documents: int, selection: Selection, k: int | None) -> list[Head]:
-    """List the heads that alone are good enough, the one with the greatest margin change first.
+def ranked_candidates(
+    table: pd.DataFrame, documents: int, selection: Selection, k: int | None, objective: Objective = "margin"
+) -> list[Head]:
+    """List the heads that alone are good enough, the one with the greatest change of the objective first.
 
     Args:
         table: see `head_table`.
         documents: how many there are; only heads that were scored on all of them are candidates.
-        selection: "validated" asks for a margin that rises, "improving" for an accuracy that rises, and "top-k" for a place
+        selection: "validated" asks for an objective that rises, "improving" for an accuracy that rises, and "top-k" for a place
             among the first `k`.
         k: for "top-k".
+        objective: the accuracy, or what the table has as the margin.
     """
-    scored = table[table["documents"] == documents]
-    ranked = scored.sort_values("margin_change", ascending=False, kind="stable")
+    scored, by = table[table["documents"] == documents], value_columns(objective)
+    ranked = scored.sort_values(by, ascending=False, kind="stable")
     if selection == "top-k":
         chosen = ranked.head(k)
     else:
-        chosen = ranked[ranked["accuracy_change" if selection == "improving" else "margin_change"] > 0]
+        chosen = ranked[ranked["accuracy_change" if selection == "improving" else by[0]] > 0]
     return [(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"], strict=True)]
+
+
+def value_columns(objective: Objective) -> list[str]:
+    """The columns of a table of heads that say what a head is worth alone: where the first ones are equal, the next counts."""
+    return ["accuracy_change", "margin_change"] if objective == "accuracy" else ["margin_change"]
 
 
 def head_set_sizes(candidates: int) -> list[int]:

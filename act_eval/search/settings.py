@@ -13,7 +13,7 @@ from act_eval.layer_lists import check_layer_list
 from act_eval.profiles import HeadProfile
 
 Mode = Literal["auto", "exact", "screened", "estimated"]
-Objective = Literal["margin", "corrected-margin"]
+Objective = Literal["margin", "corrected-margin", "accuracy", "entropy"]
 Selection = Literal["validated", "improving", "top-k"]
 
 
@@ -33,8 +33,9 @@ class SearchSettings:
             smallest that cannot be told from the best, and no head where there is no such set (see `evidence`);
             "improving": every head that alone raises the accuracy; "top-k": the `k` heads with the greatest margin change.
         k: for "top-k".
-        objective: what heads are to raise: the "margin", or the "corrected-margin", from which label priors are subtracted (see
-            `objective`). Accuracies of the search are then those after correction as well.
+        objective: what heads are to do: raise the "margin", or the "corrected-margin", from which label priors are subtracted,
+            as they then are from the search's accuracies; raise the "accuracy", which takes exact scores of single heads; or,
+            without labels, lower the "entropy" of the probabilities of the choices. See `objective`.
 
     Raises:
         InputError: a setting is out of range.
@@ -63,6 +64,14 @@ class SearchSettings:
                 "selection",
                 "improving goes by exact accuracies, which mode estimated does not have: choose another of the two.",
             )
+        if self.objective == "accuracy" and self.mode == "estimated":
+            raise SettingError(
+                "objective", "accuracy goes by exact scores, which mode estimated does not have: choose another."
+            )
+        if self.objective == "entropy" and self.selection == "improving":
+            raise SettingError(
+                "objective", "entropy does without labels, but selection improving goes by them: choose another."
+            )
         if not 0 < self.budget <= 1:
             raise SettingError("budget", f"is a share of the cost of all heads, above 0 and at most 1, not {self.budget}.")
         if self.selection == "validated" and self.prompts.limit == 1:
@@ -81,6 +90,12 @@ class SearchSettings:
     def act(self) -> ACT:
         """The ACT settings. Raises InputError when one is unknown or out of range."""
         return self._act_arguments.act(HeadProfile({}))
+
+    @property
+    def tuned(self) -> dict[str, tuple[float, ...]]:
+        """The parameters of the method that the search chooses, since they are not given: by name, the values that it tries."""
+        given = self._act_arguments.parameters
+        return {name: values for name, values in self.act.method.grid.items() if name not in given}
 
     @property
     def _act_arguments(self) -> ACTArguments:

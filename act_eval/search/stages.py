@@ -7,7 +7,7 @@ log-probabilities of choices beside the scores before correction, since priors a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,11 +61,13 @@ class Stages:
         units: computes and keeps units.
         evaluator: asks the model.
         priors: that are subtracted from scores; none by default.
+        prefix: of the units' names, where a search asks the same for several methods.
     """
 
     units: UnitRunner
     evaluator: HeadEvaluator
     priors: LabelPriors = field(default_factory=LabelPriors)
+    prefix: str = ""
 
     def estimate_heads(self, documents: Sequence[CalibrationDocument], calibrated: HeadProfile | None = None) -> EstimatedHeads:
         """Estimate all heads on some documents; where label priors are subtracted, a pass without gradients comes before.
@@ -75,7 +77,7 @@ class Stages:
             calibrated: heads that are calibrated meanwhile; none by default.
         """
         calibrated = calibrated or HeadProfile({})
-        name = f"estimate{calibrated.size}-{calibrated.content_hash}" if calibrated.size else "estimate"
+        name = self.prefix + (f"estimate{calibrated.size}-{calibrated.content_hash}" if calibrated.size else "estimate")
         text = f"estimating all heads, {calibrated.size} of them calibrated" if calibrated.size else "estimating all heads"
         slopes, cost_of_priors = self._slopes(name, documents, calibrated) if self.priors.corrects else ({}, 0.0)
 
@@ -133,7 +135,7 @@ class Stages:
             }
 
         layers = sum(layers_to_run(self.evaluator.num_layers, heads))
-        stage = Stage(name, "exact", text, layers, about=str(list(heads)))
+        stage = Stage(f"{self.prefix}{name}", "exact", text, layers, about=str(list(heads)))
         result = self.units.run(stage, documents, compute)
         scores = _scores(result.arrays)
         costs = float(result.arrays["cost"]), float(result.arrays["plain_cost"])
@@ -153,8 +155,27 @@ class Stages:
             The documents of the scores by their numbers in `documents`, int64 `[documents]`, the scores before correction, and
             the cost in layer passes.
         """
-        name = f"{round_name}union{profile.size}-{profile.content_hash}"
+        name = f"{self.prefix}{round_name}union{profile.size}-{profile.content_hash}"
         return self._score_profile(name, "validation", f"validating {profile.size} heads together", documents, profile)
+
+    def score_to_tune(
+        self, documents: Sequence[CalibrationDocument], profile: HeadProfile, parameters: Mapping[str, float]
+    ) -> tuple[Scores, float]:
+        """Score documents with all heads of a profile calibrated, to choose parameters of the method.
+
+        Args:
+            documents: at least one.
+            profile: the heads.
+            parameters: that the method has here.
+
+        Returns:
+            The scores after correction, and the cost in layer passes.
+        """
+        values = [f"{value:.10g}" for value in parameters.values()]
+        name = "-".join([f"{self.prefix}tune{profile.size}-{profile.content_hash}", *values])
+        text = f"trying {', '.join(f'{name} {value}' for name, value in zip(parameters, values, strict=True))}"
+        order, scores, cost = self._score_profile(name, "exact", text, documents, profile)
+        return self.priors.correct([documents[number] for number in order], scores), cost
 
     def _score_profile(
         self, name: str, part: Part, text: str, documents: Sequence[CalibrationDocument], profile: HeadProfile
@@ -182,7 +203,7 @@ class Stages:
         """Find out once whether passes can be resumed at a layer: a search that goes on keeps to what it found."""
         scorer = self.evaluator.single_heads
         if not scorer.resuming_is_checked:
-            found = self.units.once("resuming", lambda: {"error": np.array(scorer.resuming_error(documents))})
+            found = self.units.once(f"{self.prefix}resuming", lambda: {"error": np.array(scorer.resuming_error(documents))})
             scorer.rely_on_resuming(float(found["error"]))
 
 

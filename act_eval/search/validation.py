@@ -6,13 +6,14 @@ none, no head is (`evidence` says what is asked for).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.evidence import LEVEL, gain_interval, p_values, small_moves, smoothed_accuracy
 from act_eval.search.heads import Head, profile_from_heads
@@ -46,7 +47,11 @@ class Validation:
 
 
 def validate_head_sets(
-    stages: Stages, ranked: Sequence[Head], documents: Sequence[CalibrationDocument], plan: ValidationPlan
+    stages: Stages,
+    ranked: Sequence[Head],
+    documents: Sequence[CalibrationDocument],
+    plan: ValidationPlan,
+    profile_of: Callable[[Sequence[Head]], HeadProfile] = profile_from_heads,
 ) -> Validation:
     """Calibrate the best heads together, in several numbers, and choose a number.
 
@@ -55,22 +60,27 @@ def validate_head_sets(
         ranked: candidates, the best first.
         documents: on which none of them was chosen.
         plan: for as many candidates and these documents.
+        profile_of: makes the profile of some heads.
     """
-    found = _RoundsOfHeadSets.run(stages, ranked, documents, plan)
+    found = _RoundsOfHeadSets.run(stages, ranked, documents, plan, profile_of)
     baseline = found.scores[0]
     finalists = [size for size in plan.sizes if len(found.scores[size].correct) == len(documents)]
     of_sets = [found.scores[size] for size in finalists]
+    uses_labels = stages.priors.uses_labels
     p = np.full(len(finalists), np.nan)
     if len(finalists) > 1:
         dropped = len(plan.sizes) - len(finalists)
-        p[1:] = p_values(found.tasks, baseline, of_sets[1:], found.has_choices, dropped)
+        p[1:] = p_values(found.tasks, baseline, of_sets[1:], found.has_choices, dropped, uses_labels)
     correct, margin = np.stack([scores.correct for scores in of_sets]), np.stack([scores.margin for scores in of_sets])
-    raises = correct.mean(-1) > correct[0].mean()
+    if not uses_labels:
+        correct = np.zeros_like(correct)  # as if nothing was known of it
+    raises = correct.mean(-1) > correct[0].mean() if uses_labels else margin.mean(-1) > margin[0].mean()
     place = choose_head_set(correct, margin, (np.nan_to_num(p, nan=1.0) <= LEVEL) & raises)
     chosen_size = 0 if place is None else finalists[place]
     p_of_size = dict(zip(finalists, p.tolist(), strict=True))
     rows = [found.row(size, size == chosen_size, p_of_size.get(size, np.nan)) for size in plan.sizes]
-    best = chosen_size or max(finalists[1:], key=lambda size: _accuracy_and_margin(found.scores[size]), default=None)
+    value = _accuracy_and_margin if uses_labels else _margin
+    best = chosen_size or max(finalists[1:], key=lambda size: value(found.scores[size]), default=None)
     gain = None if best is None else ValidatedGain.from_row(rows[plan.sizes.index(best)])
     return Validation(list(ranked[:chosen_size]), pd.DataFrame(rows), gain, found.cost)
 
@@ -95,10 +105,15 @@ class _RoundsOfHeadSets:
 
     @classmethod
     def run(
-        cls, stages: Stages, ranked: Sequence[Head], documents: Sequence[CalibrationDocument], plan: ValidationPlan
+        cls,
+        stages: Stages,
+        ranked: Sequence[Head],
+        documents: Sequence[CalibrationDocument],
+        plan: ValidationPlan,
+        profile_of: Callable[[Sequence[Head]], HeadProfile],
     ) -> _RoundsOfHeadSets:
         """Score the sets of a plan; the arguments are those of `validate_head_sets`."""
-        profiles = {size: profile_from_heads(ranked[:size]) for size in plan.sizes}
+        profiles = {size: profile_of(ranked[:size]) for size in plan.sizes}
         is_one_round = plan.first == len(documents)
         name = "" if is_one_round else f"first{plan.first}-"
         first = {size: stages.score_head_set(documents[: plan.first], profile, name) for size, profile in profiles.items()}
@@ -108,7 +123,7 @@ class _RoundsOfHeadSets:
         if not is_one_round:
             so_far = {size: stages.priors.correct(in_order, raw) for size, raw in uncorrected.items()}
             rest = documents[plan.first :]
-            for size in _promising(in_order, so_far, plan.kept):
+            for size in _promising(in_order, so_far, plan.kept, stages.priors.uses_labels):
                 order, scores, cost_of_set = stages.score_head_set(rest, profiles[size], f"rest{plan.first}-")
                 uncorrected[size] = Scores.concatenate([uncorrected[size], scores])
                 cost += cost_of_set
@@ -139,8 +154,13 @@ class _RoundsOfHeadSets:
         return row | PairedScores(self.tasks[:n], before, after).changes
 
 
-def _promising(documents: Sequence[CalibrationDocument], scores: Mapping[int, Scores], number: int) -> list[int]:
+def _promising(
+    documents: Sequence[CalibrationDocument], scores: Mapping[int, Scores], number: int, uses_labels: bool
+) -> list[int]:
     """The sets that go on to the second round, by their number of heads, ascending: no heads, and the best others."""
+    if not uses_labels:
+        of_margin = sorted((size for size in scores if size), key=lambda size: (-scores[size].margin.mean(), size))
+        return sorted([0, *of_margin[: number - 1]])
     moved_by = small_moves(_tasks(documents), scores[0].margin, _has_choices(documents), _SMOOTHING_OF_FIRST_ROUND)
     value = {size: smoothed_accuracy(of_set, moved_by).mean() for size, of_set in scores.items() if size}
     best = sorted(value, key=lambda size: (-value[size], size))
@@ -155,5 +175,9 @@ def _has_choices(documents: Sequence[CalibrationDocument]) -> np.ndarray:
     return np.array([bool(document.gold) for document in documents])
 
 
-def _accuracy_and_margin(scores: Scores) -> tuple[float, float]:
+def _margin(scores: Scores) -> tuple[float, ...]:
+    return (float(scores.margin.mean()),)
+
+
+def _accuracy_and_margin(scores: Scores) -> tuple[float, ...]:
     return float(scores.correct.mean()), float(scores.margin.mean())

@@ -65,6 +65,8 @@ def collect(
         ProfileError: the profile or the layers do not fit the model.
     """
     act = ACT("all") if act is None else act
+    if len(act.calibration.of_groups) > 1:
+        raise InputError(f"{act.calibration.method.name} has a method for each group of heads, and sinks are shown of one.")
     if not act.calibration.method.uses_sinks:
         raise InputError(f"the method {act.calibration.method.name} looks for no sinks, so there are none to show.")
     pretrained = pretrained_model(model)
@@ -198,7 +200,7 @@ class _Counter:
         masks = (self.batch.real, self.batch.first_token_mask)
         real, first_token_mask = (mask[:, None].to(means.device) for mask in masks)
         length = real.sum(-1)
-        sinks = find_sinks(means, length, replace(self._settings, keep="first-token", sink_share=1), real)
+        sinks = find_sinks(means, length, replace(self._settings, keep="first-token", sink_share=1), real, seen_by)
         kinds = torch.where(first_token_mask, FIRST_TOKEN, torch.where(sinks, SINK, OTHER))
         shares = means * seen_by / length[..., None]
         received = torch.stack([torch.where(kinds == kind, shares, 0).sum((0, 2)) for kind in range(len(KINDS))], dim=-1)
@@ -212,7 +214,7 @@ class _Counter:
 
     def _add_maps(self, row_heads: RowHeadPairs, means: Tensor, log_normalizer: Tensor) -> None:
         """Add the maps of some heads of some documents, averaged over the layer's heads, as they are and calibrated."""
-        sinks = find_prefill_sinks(means, row_heads.visibility, row_heads.rows, self._settings)
+        sinks = find_prefill_sinks(means, row_heads.visibility, row_heads.rows, row_heads.heads, self._settings)
         sinks &= self._is_calibrated[self._own_heads].to(sinks.device)[row_heads.heads, None]
         has_sinks = bool(sinks.any())
         # Matrices that sum over a document's heads, average its queries and distribute its keys over bins.

@@ -52,6 +52,11 @@ class SinksSettings:
             )
         arguments = ACTArguments.from_model_args(self.model.model_args)
         calibration = arguments.calibration
+        if len(calibration.of_groups) > 1:
+            raise InputError(
+                f"act_method={calibration.method.name} has a method for each group of heads, and sinks are shown of one: "
+                "choose one of them."
+            )
         if not calibration.method.uses_sinks:
             raise InputError(
                 f"act_method={calibration.method.name} looks for no sinks, so there are none to show: choose another."

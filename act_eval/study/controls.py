@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import comb, prod
 
 import numpy as np
 
-from act_eval.profiles import HeadProfile
+from act_eval.profiles import HeadGroup, HeadProfile
 
 _ATTEMPTS = 1000  # to draw a set that is none of the earlier ones
 
@@ -53,7 +53,19 @@ def _all_draws(found: HeadProfile, seed: int) -> Iterator[HeadProfile]:
         heads = {
             layer: tuple(map(int, rng.choice(per_layer, len(own), replace=False))) for layer, own in found.heads.items() if own
         }
-        yield replace(found, heads=heads, settings={}, provenance={})
+        yield replace(found, heads=heads, groups=_as_divided(found, heads), settings={}, provenance={})
+
+
+def _as_divided(found: HeadProfile, drawn: Mapping[int, Sequence[int]]) -> tuple[HeadGroup, ...]:
+    """Divide drawn heads into groups with as many heads of each layer as those of a profile have; none if it has none."""
+    left = {layer: list(heads) for layer, heads in drawn.items()}
+    groups = []
+    for group in found.groups:
+        numbers = {layer: len(heads) for layer, heads in group.heads.items() if heads}
+        groups.append(replace(group, heads={layer: tuple(left[layer][:number]) for layer, number in numbers.items()}))
+        for layer, number in numbers.items():
+            del left[layer][:number]
+    return tuple(groups)
 
 
 def _heads_per_layer(found: HeadProfile) -> int:

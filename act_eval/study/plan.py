@@ -117,19 +117,21 @@ def variants_of(settings: StudySettings, found: HeadProfile, output: Path) -> Va
         found: the profile of the search in the output folder.
         output: the folder of the study.
     """
-    every_head = _calibrated("all", settings.model)
-    baseline = {BASELINE: baseline_of(every_head)}
+    asked = ACTArguments.from_model_args({**settings.model.model_args, "act_profile": "none"})
+    baseline = {BASELINE: baseline_of(asked)}
+    # Of all heads, a method of groups does not know which belongs where.
+    every_head = {} if len(asked.calibration.of_groups) > 1 else {ALL: _calibrated("all", settings.model)}
     if not found.size:
-        return Variants({**baseline, ALL: every_head}, {})
+        return Variants({**baseline, **every_head}, {})
     file = output / SEARCH_FOLDER / PROFILE_FILE
     heads_found = {FOUND: _calibrated(file, settings.model)}
-    others = {} if _is_every_head(found) else {ALL: every_head}
+    others = {} if _is_every_head(found) else every_head
     controls = {}
     for number, profile in enumerate(random_profiles(found, settings.random_draws, settings.seeds[0]), start=1):
         of_draw = output / CONTROLS_FOLDER / f"random-{number}.json"
         controls[of_draw] = profile
-        others[random_variant(number)] = _calibrated(of_draw, settings.model)
-    base = every_head.settings.get("base")
+        others[random_variant(number)] = _calibrated(of_draw, settings.model, profile)
+    base = asked.settings.get("base")
     switched_off = {"method": "mask-head", **({} if base is None else {"base": base})}
     others[SWITCHED_OFF] = ACTArguments(str(file), settings=switched_off)
     return Variants({**heads_found, **baseline, **others}, {**heads_found, **baseline}, controls)
@@ -147,8 +149,9 @@ def plan_variants(settings: StudySettings, variants: Variants, record: StudyReco
     return replace(plan, runs=tuple(runs))
 
 
-def _calibrated(profile: str | Path, model: ModelSettings) -> ACTArguments:
-    return ACTArguments.from_model_args({**model.model_args, "act_profile": str(profile)})
+def _calibrated(profile: str | Path, model: ModelSettings, content: HeadProfile | None = None) -> ACTArguments:
+    """What is asked for, in the heads of a profile; see `ACTArguments.with_profile`."""
+    return ACTArguments.with_profile(model.model_args, str(profile), content)
 
 
 def _is_every_head(profile: HeadProfile) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from act_eval.attention.calibration import CalibrationSettings
 from act_eval.compare.recorded import FinishedRuns
 from act_eval.compare.run import run_missing
 from act_eval.differences import differences, in_words
@@ -19,6 +22,8 @@ from act_eval.search.run import run_search
 from act_eval.study.plan import SEARCH_FOLDER, PlannedStudy, plan_study, plan_variants, variants_of
 from act_eval.study.settings import StudySettings
 from act_eval.study_record import STUDY_FILE, StudyRecord, read_study, variants_with_heads, write_study
+
+_LATER_SETTINGS = ("min_queries", "span", "span_missing")  # than version 0.2.0
 
 
 def run_study(settings: StudySettings, output: Path, console: Console) -> FinishedRuns | None:
@@ -38,7 +43,7 @@ def run_study(settings: StudySettings, output: Path, console: Console) -> Finish
 
     Raises:
         InputError: a setting or a task is wrong, the folder holds another study, or another command writes to it; raised
-            before a model's weights are loaded.
+            before a model's weights are loaded. Or the method has groups of heads, and the search finds none.
         RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
     planned = plan_study(settings)
@@ -69,6 +74,11 @@ def _run_study(settings: StudySettings, planned: PlannedStudy, output: Path, con
             print_line(console, line)
         write_study(record, output)
     compared = variants_of(settings, result.profile, output)
+    if len(compared.of_tasks) == 1:
+        raise InputError(
+            f"no head was chosen for any group of {settings.search(record.searched).act.method.name}, so there is nothing to "
+            "compare with the baseline: search on more documents (search_limit), or choose another selection."
+        )
     with processes.main_process_first():
         if processes.is_main_process:
             compared.write_controls()
@@ -84,13 +94,23 @@ def gone_on_with(record: StudyRecord, output: Path) -> StudyRecord:
     if not file.is_file():
         return record
     there = read_study(file)
-    changed = differences({"asked": there.asked, "scores": _plain(there)}, {"asked": record.asked, "scores": _plain(record)})
+    asked = _with_later_settings(there.asked)
+    changed = differences({"asked": asked, "scores": _plain(there)}, {"asked": record.asked, "scores": _plain(record)})
     if changed:
         raise InputError(
             f"{output} holds a study that was asked for otherwise ({in_words(changed)}), and what a study compares is fixed "
             "before it starts: choose another folder."
         )
     return there
+
+
+def _with_later_settings(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a study was asked for, with the defaults of settings of ACT that there were not when it began."""
+    search = dict(asked.get("search", {}))
+    if "act" in search:
+        defaults = {setting.name: setting.default for setting in fields(CalibrationSettings)}
+        search["act"] = {**{name: defaults[name] for name in _LATER_SETTINGS}, **search["act"]}
+    return {**asked, "search": search}
 
 
 def _plain(record: StudyRecord) -> dict[str, str]:

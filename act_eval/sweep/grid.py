@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from lm_eval.utils import handle_arg_string
 
-from act_eval.attention.calibration import CalibrationSettings
 from act_eval.errors import InputError, SettingError
-from act_eval.harness.arguments import ACTArguments
-from act_eval.methods.registry import available_methods
+from act_eval.harness.arguments import ACTArguments, unknown_arguments
 from act_eval.short_names import cut_names
-
-# What a method that does not use sinks does without.
-_ABOUT_SINKS = {setting.name for setting in fields(CalibrationSettings) if setting.metadata.get("about_sinks")}
 
 _LONGEST_VALUE = 30  # in figures and on a terminal
 
@@ -111,10 +106,10 @@ def points(model_args: Mapping[str, Any], axes: Sequence[Axis]) -> list[Point]:
     combinations = [
         {**fixed, **dict(zip(names, values, strict=True))} for values in itertools.product(*(axis.values for axis in axes))
     ]
-    unknown_to = _unknown_arguments({str(combination.get("method", "act")) for combination in combinations})
+    methods = {str(combination.get("method", "act")) for combination in combinations}
     found: dict[tuple[tuple[str, Any], ...], Point] = {}
     for combination in combinations:
-        unknown = unknown_to[str(combination.get("method", "act"))]
+        unknown = unknown_arguments(str(combination.get("method", "act")), methods)
         known = {name: value for name, value in combination.items() if name not in unknown}
         arguments = ACTArguments.from_model_args({f"act_{name}": value for name, value in known.items()})
         values = {name: known[name] for name in names if name in known}
@@ -124,17 +119,3 @@ def points(model_args: Mapping[str, Any], axes: Sequence[Axis]) -> list[Point]:
     if len(found) == 1:
         raise InputError("the sweep has one point: vary something that its method takes, with two values or more.")
     return list(found.values())
-
-
-def _unknown_arguments(names: set[str]) -> dict[str, set[str]]:
-    """By method, the arguments that other methods of a sweep take, but this one does not."""
-    known = {name: _taken_by(name) for name in names}
-    everything = set().union(*known.values())
-    return {name: everything - taken for name, taken in known.items()}
-
-
-def _taken_by(name: str) -> set[str]:
-    method = available_methods().get(name)
-    if method is None:
-        return set()  # `ACTArguments` says what is wrong with it
-    return {field.name for field in fields(method)} | (_ABOUT_SINKS if method.uses_sinks else set())

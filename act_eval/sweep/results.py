@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,26 +70,16 @@ def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: FinishedRu
     tasks = tuple(sorted(set(statistics["task"])))
     averages = macro_averages(pairing, {ALL_TASKS: TaskGroup(tasks)}).rename(columns={"group": "task"})
     statistics = pd.concat([statistics, averages], ignore_index=True).reindex(columns=_STATISTICS)
-    settings_of = {
-        _key(run["arguments"]["model_args"]): run["settings"]
-        for run in results.runs[["arguments", "settings"]].to_dict("records")
-    }
     parts = []
     for number, point in enumerate(points):
         if point.arguments.changes_nothing:
             rows = _same_as_baseline(statistics)
         else:
-            rows = statistics[statistics["settings"] == settings_of[_key(point.arguments.model_args)]]
+            rows = statistics[statistics["settings"] == results.settings_of(point.arguments.model_args)]
         parts.append(rows.assign(point=number, **{axis.name: point.values.get(axis.name) for axis in axes}))
     names = [axis.name for axis in axes]
     table = pd.concat(parts, ignore_index=True)[["point", *names, *(name for name in _STATISTICS if name not in names)]]
     return SweepResults(tuple(axes), tuple(points), table)
-
-
-def _key(model_args: dict[str, object]) -> str:
-    """What tells the settings of ACT apart among model arguments."""
-    act = {name: value for name, value in model_args.items() if name.startswith("act_")}
-    return json.dumps(act, sort_keys=True, default=str)
 
 
 def _same_as_baseline(statistics: pd.DataFrame) -> pd.DataFrame:

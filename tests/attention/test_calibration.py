@@ -132,6 +132,28 @@ def test_which_sink_is_spared(threshold, keep, calibrated):
     assert sinks.nonzero().flatten().tolist() == calibrated
 
 
+@given(prefills, st.integers(1, 12), st.sampled_from(["first-sink", "first-token"]), st.integers(0, 3), st.integers(0, 3))
+def test_a_sink_is_seen_by_so_many_queries(attention, least, keep, left, right):
+    """Keys that too few queries see are no sinks, and not the spared one either; padding does not count as a query."""
+    n, settings = len(attention), {"threshold": 0.08, "keep": keep}
+    means = column_means(attention)
+    enough = torch.arange(n, 0, -1) >= least
+    expected = find_sinks(means.masked_fill(~enough, 0), n, CalibrationSettings(**settings))
+    assert torch.equal(find_sinks(means, n, CalibrationSettings(**settings, min_queries=least)), expected)
+    padded = torch.nn.functional.pad(means, (left, right), value=0.5)
+    valid = torch.nn.functional.pad(torch.ones(n, dtype=torch.bool), (left, right))
+    found = find_sinks(padded, n, CalibrationSettings(**settings, min_queries=least), valid)
+    assert torch.equal(found, torch.nn.functional.pad(expected, (left, right)))
+
+
+def test_a_decode_row_counts_the_queries_so_far():
+    """Where each row decides alone, a key has been seen by the tokens from its own to the row's."""
+    row = torch.tensor([[0.1, 0.3, 0.3, 0.3]])
+    settings = {"beta": 0, "threshold": 0.2, "decode": "row", "keep": "first-token"}
+    changed = [(calibrate(row, min_queries=least, **settings) == 0).squeeze(0).tolist() for least in (1, 2, 3, 4)]
+    assert changed == [[False, True, True, True], [False, True, True, False], [False, True, False, False], [False] * 4]
+
+
 def test_a_row_with_all_mass_on_sinks_stays():
     attention = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]])
     sinks = torch.tensor([False, True, True])
@@ -149,6 +171,13 @@ def test_tiny_rest_keeps_its_digits():
     [
         ({"sink_share": 1.5}, "sink_share"),
         ({"sink_share": "x"}, "sink_share"),
+        ({"min_queries": 0}, "min_queries is 0, but it is the number of queries .*: give a whole number from 1 to"),
+        ({"min_queries": 2.5}, "min_queries"),
+        ({"min_queries": True}, "min_queries"),
+        ({"min_queries": float("inf")}, "min_queries"),
+        ({"min_queries": 10**400}, "min_queries"),
+        ({"min_queries": 2, "method": "temperature"}, "min_queries is about attention sinks"),
+        ({"min_queries": 2, "decode": "official"}, "published code, which has no min_queries"),
         ({"threshold": 0.1, "alpha": 5}, "threshold and alpha"),
         ({"threshold": 1.0}, "threshold"),
         ({"alpha": 0}, "alpha"),

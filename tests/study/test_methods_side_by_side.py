@@ -1,0 +1,179 @@
+"""Several methods against one baseline: what is tested, what is marked, and the whole of it on the embedded model."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from act_eval.cli import app as cli
+from act_eval.compare.recorded import FinishedRuns
+from act_eval.errors import InputError
+from act_eval.harness.arguments import arguments_of_method
+from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.report.intervals import PairedDocuments
+from act_eval.study.method_results import (
+    best_method,
+    compare_documents,
+    difference,
+    method_texts,
+    methods_table,
+)
+from act_eval.study.methods import ComparedMethods, MethodComparison, SearchedMethod
+from act_eval.study.settings import StudySettings
+from act_eval.study_record import Score, StudyRecord
+
+pytestmark = pytest.mark.tier("unit")
+
+
+def documents(gained, lost, n=400, start=0):
+    """Outcomes of documents, half of which the baseline has right: so many wrong ones become right, and right ones wrong."""
+    baseline = np.arange(n) % 2 == 0
+    calibrated = baseline.copy()
+    calibrated[np.flatnonzero(~baseline)[start : start + gained]] = True
+    calibrated[np.flatnonzero(baseline)[start : start + lost]] = False
+    return PairedDocuments(baseline.astype(float), calibrated.astype(float), np.ones(n))
+
+
+def compared(values, tasks=("one", "two"), without=()):
+    record = StudyRecord({}, {task: Score("acc", "none") for task in tasks}, tuple(tasks))
+    searched = {name: SearchedMethod(8, 13.0, name) for name in values}
+    searched |= {name: SearchedMethod(0, 13.0, "no head was chosen") for name in without}
+    of_methods = ComparedMethods(record, searched, {}, FinishedRuns([]))
+    return compare_documents(of_methods, {name: dict.fromkeys(tasks, found) for name, found in values.items()})
+
+
+class TestDifference:
+    def test_is_paired_and_on_average_over_tasks(self):
+        found = difference([documents(40, 0), documents(0, 20)])
+        assert found["delta"] == pytest.approx((40 - 20) / 400 / 2)
+        assert (found["n"], found["baseline"]) == (800, 0.5)
+        assert found["low"] < found["delta"] < found["high"]
+
+    @pytest.mark.parametrize(("gained", "lost"), [(40, 5), (5, 40), (20, 20), (0, 0), (4, 0), (12, 3)])
+    def test_p_agrees_with_the_interval(self, gained, lost):
+        found = difference([documents(gained, lost)])
+        assert 0 < found["p"] <= 1
+        if abs(found["p"] - 0.05) > 0.01:
+            assert (found["p"] < 0.05) == (found["low"] > 0 or found["high"] < 0)
+
+
+class TestBest:
+    def test_is_marked_where_it_is_better_than_all_others(self):
+        results = compared({"act": documents(80, 0), "temperature": documents(10, 9), "boost": documents(0, 30)})
+        assert results.best == "act"
+        assert results.table[results.table["best"]][["method", "task"]].to_numpy().tolist() == [["act", "all tasks"]]
+        assert "act is best: +20.0 points over the baseline" in results.sentence()
+        assert results.counting.set_index("method")["differs"].to_dict() == {"act": True, "temperature": False, "boost": True}
+
+    def test_is_not_marked_where_two_are_alike(self):
+        results = compared({"act": documents(80, 0), "remove": documents(78, 0, start=40), "boost": documents(0, 30)})
+        assert results.best is None
+        assert not results.table["best"].any()
+        assert results.sentence().startswith("act, remove are better than the baseline; which method is best")
+
+    def test_is_not_marked_where_none_is_better_than_the_baseline(self):
+        results = compared({"act": documents(3, 2), "remove": documents(0, 30)})
+        assert results.best is None
+        assert results.sentence() == "No method is better than the baseline as far as these documents can tell."
+
+    def test_a_single_method_with_heads(self):
+        results = compared({"act": documents(80, 0)}, without=("remove",))
+        assert results.best == "act"
+
+    def test_pairs_are_corrected(self):
+        """What two methods alone would tell, they do not beside six others that are alike."""
+        near = {"best": documents(30, 0), "rival": documents(25, 0)}
+        many = {**near, **{f"other {number}": documents(1, 0) for number in range(6)}}
+        found = [
+            best_method(compared(values, ("one",)).counting, {name: [of_task] for name, of_task in values.items()})
+            for values in (near, many)
+        ]
+        assert found == ["best", None]
+
+
+def test_holm_is_over_methods():
+    results = compared({"act": documents(12, 2), "remove": documents(11, 2), "boost": documents(10, 2)}, ("one",))
+    rows = results.counting.sort_values("p")
+    expected = np.minimum(1, np.maximum.accumulate(rows["p"].to_numpy(float) * [3, 2, 1]))
+    np.testing.assert_allclose(rows["p_holm"].to_numpy(float), expected)
+
+
+def test_a_method_without_heads_is_the_baseline():
+    results = compared({"act": documents(80, 0)}, without=("remove",))
+    row = results.counting.set_index("method").loc["remove"]
+    assert (row["baseline"], row["score"], row["delta"], row["heads"]) == (0.5, 0.5, 0, 0)
+    assert pd.isna(row["p_holm"])
+    table = methods_table(results).texts.set_index("method")
+    assert table.loc["remove", "95% interval"] == "= baseline"
+    assert table.loc["act (best)", "delta"] == "+0.200*"
+    nothing = compared({}, without=("act", "remove"))
+    assert nothing.best is None
+    assert not nothing.table["differs"].any()
+    assert set(method_texts(nothing)) == {"methods.csv", "methods.md", "methods.tex"}
+
+
+def test_each_method_gets_the_arguments_that_it_takes():
+    given = {"pretrained": "x", "act_alpha": 5, "act_beta": 0.2, "act_theta": 1.3, "act_base": "eager"}
+    methods = ("act", "temperature", "zerotuning")
+    assert arguments_of_method(given, "act", methods) == {
+        "pretrained": "x", "act_alpha": 5, "act_beta": 0.2, "act_base": "eager", "act_method": "act"
+    }  # fmt: skip
+    assert arguments_of_method(given, "temperature", methods) == {
+        "pretrained": "x", "act_theta": 1.3, "act_base": "eager", "act_method": "temperature"
+    }  # fmt: skip
+    assert arguments_of_method(given, "zerotuning", methods) == {
+        "pretrained": "x", "act_base": "eager", "act_method": "zerotuning"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("methods", "model_args", "study", "culprit"),
+    [
+        (("act",), {}, {}, "names act: name two methods or more"),
+        (("act", "remove", "act"), {}, {}, "names act twice"),
+        (("act", "louder"), {}, {}, "there is no method 'louder'"),
+        (("act", "remove"), {"act_method": "boost"}, {}, "act_method does not go with it"),
+        (("act", "remove"), {"act_theta": 2}, {}, "takes beta, not theta"),
+        (("act", "remove"), {"act_beta": 1}, {}, "act_beta=1 changes nothing"),
+        (("act", "scale-first-token"), {}, {}, "needs gamma"),
+        (("act", "pasta"), {}, {}, "name it with act_span"),
+        (("act", "remove"), {}, {"also": ("demo_choice",)}, "evaluates the heads of one method beside"),
+    ],
+)
+def test_bad_input(methods, model_args, study, culprit):
+    settings = StudySettings(ModelSettings({}, "cpu", 8), PromptSettings(("demo_topic",)), **study)
+    with pytest.raises(InputError, match=culprit) as error:
+        MethodComparison(replace(settings, model=ModelSettings(model_args, "cpu", 8)), methods)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.tier("slow")
+def test_on_the_embedded_model(tmp_path):
+    """Searches on the same documents, one baseline, one table; once more nothing runs, and another comparison is refused."""
+    arguments = ["study", "--tasks", "demo_topic", "--methods", "act,zerotuning,mask-head", "--layers", "2", "--limit", "12"]
+    arguments += ["--search-limit", "8", "--selection", "top-k", "--k", "2", "--model-args", "act_alpha=5,dtype=float32"]
+    arguments += ["--device", "cpu", "--output", str(tmp_path / "methods")]
+    foreseen = CliRunner().invoke(cli.app, [*arguments, "--dry-run"], catch_exceptions=False)
+    assert foreseen.output.count("The search costs at most") == 3
+    assert not (tmp_path / "methods").exists()
+    first = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert first.exit_code == 0
+    folder = tmp_path / "methods"
+    table = pd.read_csv(folder / "methods.csv")
+    assert table["method"].tolist() == ["act", "zerotuning", "mask-head"]
+    assert (table["heads"] == 2).all()
+    assert table["baseline"].nunique() == 1
+    searches = [json.loads((folder / "search" / name / "profile.json").read_text()) for name in table["method"]]
+    assert len({profile["provenance"]["documents_hash"] for profile in searches}) == 1
+    assert json.loads((folder / "methods.json").read_text())["searched"]["act"]["heads"] == 2
+    before = (folder / "methods.csv").read_bytes()
+    again = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert again.exit_code == 0
+    assert (folder / "methods.csv").read_bytes() == before
+    assert len(list(folder.glob("**/results_*.json"))) == 4
+    other = CliRunner().invoke(cli.app, [*arguments, "--search-limit", "6"])
+    assert isinstance(other.exception, InputError)
+    assert "asked for otherwise" in str(other.exception)
