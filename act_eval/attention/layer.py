@@ -4,7 +4,8 @@ transformers calls it through `AttentionInterface`. What a layer needs lives on 
 active (`LayerCalibration`, put there and taken away by `act.ACT`), so models, devices and threads do not meet.
 
 `LayerCalibration` reads from top to bottom as one call of its module: the cache is noted, arguments are checked, heads are
-chosen, the base backend runs, and the outputs of the chosen heads are replaced, in a prefill or in a decode step.
+chosen, the base backend runs, unless all of its output would be written over, and the outputs of the chosen heads are
+replaced, in a prefill or in a decode step.
 """
 
 from __future__ import annotations
