@@ -24,6 +24,7 @@ if shutil.which("nvidia-smi") is None:
 import hypothesis
 import pytest
 import torch
+from helpers.figures import draw_nothing
 from helpers.models import GOLDEN
 from helpers.own_tasks import leave_out_lm_evals_tasks
 from helpers.thorough import examples
@@ -32,7 +33,6 @@ from torch.utils import collect_env
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from act_eval.harness.tasks import tasks_path
-from act_eval.plotting import Plot
 
 # The same examples in every run, and none that has to be found or tried in time.
 hypothesis.settings.register_profile(
@@ -111,7 +111,7 @@ def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands write texts and tables alone: drawing takes longer than all else, and few tests look at it."""
-    monkeypatch.setattr(Plot, "write_figure", lambda *_, **__: [])
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ MOST_MARKED = 14
 MT_BENCH = "--questions tests/mt_bench/question.jsonl --chat-template tests/mt_bench/chat.jinja"
 INSTEAD = {
     "--num-fewshot 4 --seeds 0,42,84,126,168": "--num-fewshot 1 --seeds 0,42",  # tests/hub has few rows to draw from
-    "answer --model-args pretrained=M,": f"answer {MT_BENCH} --model-args ",  # and no conversations
+    "answer --model-args pretrained=M,": f"answer {MT_BENCH} --limit 1 --max-new-tokens 8 --model-args ",  # no conversations
 }
 LONGEST_README = 150
 

@@ -22,7 +22,7 @@ from act_eval.report.machine_readable import to_json
 
 pytestmark = pytest.mark.tier("unit")
 
-few, many = examples(15), examples(100)
+few, many = examples(8), examples(50)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text() | st.just("../../x"),

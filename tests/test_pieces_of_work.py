@@ -2,6 +2,7 @@
 
 import pytest
 from helpers.dying import Points, count_passes
+from helpers.figures import draw_nothing
 from helpers.tensor_parallelism import call_in_processes
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -19,10 +20,12 @@ KILLS = 3
 
 
 def search(output):
+    draw_nothing()
     run_search(SearchSettings(MODEL, PROMPTS, layers="all", mode="screened", budget=0.2), output)
 
 
 def sinks(output):
+    draw_nothing()
     run_sinks(SinksSettings(MODEL, PROMPTS), output)
 
 

@@ -18,7 +18,7 @@ from act_eval.sinks import run as sinks
 from act_eval.sinks.settings import SinksSettings
 from act_eval.sinks.statistics import SinkStatistics
 
-pytestmark = pytest.mark.tier("model")
+pytestmark = [pytest.mark.tier("model"), pytest.mark.usefixtures("without_plots")]
 
 TEXTS = [f"The {animal} is smaller than the {other} and" for animal in ("mouse", "cat") for other in ("horse", "cow", "dog")]
 CHOICES = (" the", " the cat", " the cat is")

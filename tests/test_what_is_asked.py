@@ -20,7 +20,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.search import documents as search_documents
 from act_eval.sinks import documents as sinks_documents
 
-pytestmark = pytest.mark.tier("model")
+pytestmark = [pytest.mark.tier("model"), pytest.mark.usefixtures("without_reports", "without_plots")]
 
 LM_EVAL_CACHES = hasattr(cache, "_cache_file_path")  # the command line of lm-eval 0.4.10 refuses every --cache_requests
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"

@@ -11,7 +11,9 @@ a row of a Hugging Face dataset would be; `prompt` and `answer` render it exactl
 
 from __future__ import annotations
 
+import copy
 import random
+from functools import cache
 from typing import Any, Literal
 
 Task = Literal["sentiment", "topic", "choice"]
@@ -157,11 +159,15 @@ def document(task: Task, rng: random.Random, training: bool = False) -> Document
 
 def documents(task: Task, split: Split, count: int = DOCUMENTS_PER_SPLIT) -> list[Document]:
     """The first `count` documents of a split, always the same ones; the two splits share no document."""
-    train = random.Random(f"act-demo {task} train")
-    train_documents = [document(task, train) for _ in range(count)]
+    return copy.deepcopy(_drawn(task, split, count))
+
+
+@cache  # a study loads its tasks several times
+def _drawn(task: Task, split: Split, count: int) -> list[Document]:
     if split == "train":
-        return train_documents
-    seen = set(map(str, train_documents))
+        train = random.Random(f"act-demo {task} train")
+        return [document(task, train) for _ in range(count)]
+    seen = set(map(str, _drawn(task, "train", count)))
     test = random.Random(f"act-demo {task} test")
     test_documents: list[Document] = []
     while len(test_documents) < count:

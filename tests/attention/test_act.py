@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.models import ALL, SOME, LargestTensor, act_of, golden_act, logits_of, prefill_and_decode, random_ids
 from helpers.reference import naive_act
+from helpers.thorough import pairs
 from torch.nn.functional import log_softmax
 from transformers import (
     FalconConfig,
@@ -358,11 +359,10 @@ def test_masks_that_add_to_the_scores(gqa_model, slope, limits):
 
 
 @pytest.mark.tier("slow")
-@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(
-    "act",
-    [ACT("all", alpha=2), ACT("all", alpha=2, method="to-first-token"), ACT("all", method="temperature")],
-    ids=lambda act: act.method.name,
+    ("act", "padded"),
+    pairs([ACT("all", alpha=2), ACT("all", alpha=2, method="to-first-token"), ACT("all", method="temperature")], [True, False]),
+    ids=lambda value: value if isinstance(value, bool) else value.method.name,
 )
 def test_extra_memory_is_linear(fresh_model, monkeypatch, act, padded):
     """Beside the masks that transformers makes, nothing is as large as an n x n map."""

@@ -8,6 +8,7 @@ import torch
 import transformers
 from helpers.families import FAMILIES, VOCABULARY
 from helpers.tensor_parallelism import call_in_processes
+from helpers.thorough import thorough
 from packaging.version import Version
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -28,8 +29,8 @@ SHAPES = {
     "Llama": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4},
     "Gemma 3": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4},
 }
-DIVIDED = ["Llama", "Gemma 2", "Gemma 3", "Qwen2", "Qwen3", "GPT-NeoX", "DeepSeek-V2", "gpt-oss", "MiMo-V2-Flash"]
-GATHERED = ["Phi-3", "OLMo 2"]  # every process has all heads
+DIVIDED = ["Llama", "Gemma 3", "DeepSeek-V2", "gpt-oss", *thorough("Gemma 2", "Qwen2", "Qwen3", "GPT-NeoX", "MiMo-V2-Flash")]
+GATHERED = ["Phi-3", *thorough("OLMo 2")]  # every process has all heads
 CHOSEN = [family for family in FAMILIES if family.name in DIVIDED + GATHERED]
 HEADS = {
     "all": "all",
@@ -51,6 +52,7 @@ SETTINGS = {
 }
 EVERY_CASE = [("rows", settings) for settings in SETTINGS] + [(heads, "alpha") for heads in HEADS if heads != "rows"]
 SOME_CASES = [("rows", "alpha"), ("of the second process", "threshold"), ("all", "decode row")]
+WITH_EVERY_CASE = ["Llama", *thorough("Gemma 3")]
 
 
 def make_act(model, heads, settings):
@@ -98,7 +100,6 @@ def sums_of_sinks(model):
 @torch.no_grad()
 def results_of(name, folder, **arguments):
     """What a model gives: logits by case, generated tokens, sink statistics."""
-    every_case = name in SHAPES
     (family,) = (family for family in CHOSEN if family.name == name)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation=family.attention, **arguments
@@ -107,7 +108,7 @@ def results_of(name, folder, **arguments):
         model(random_batch()[0])
     except RuntimeError as error:
         return {"without ACT": str(error)}
-    cases = EVERY_CASE if every_case else SOME_CASES
+    cases = EVERY_CASE if name in WITH_EVERY_CASE else SOME_CASES
     found = {case: logits(model, make_act(model, *case)) for case in cases}
     found["none"] = logits(model, ACT("none"))
     found["generated"] = generated(model, make_act(model, "rows", "alpha"))

@@ -399,7 +399,7 @@ def test_a_folder_that_cannot_be_made(finished, tmp_path, monkeypatch):
 def test_profiles():
     listing = run_program("profiles").stdout
     assert "llama-2-7b-chat/classification" in listing
-    assert json.loads(act_eval("profiles", "llama-2-7b-chat/mt-bench").stdout)["model"]["layers"] == 32
+    assert json.loads(run_program("profiles", "llama-2-7b-chat/mt-bench").stdout)["model"]["layers"] == 32
 
 
 @pytest.mark.tier("process")

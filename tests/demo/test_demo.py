@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.thorough import THOROUGH
 from lm_eval import simple_evaluate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -42,6 +43,7 @@ def test_tokenizer_round_trip(text):
 def test_documents_are_reproducible_and_disjoint(task):
     train, test = (corpus.documents(task, split) for split in ("train", "test"))
     assert len(train) == len(test) == 500
+    corpus._drawn.cache_clear()
     assert corpus.documents(task, "test") == test
     assert not {str(doc) for doc in train} & {str(doc) for doc in test}
     labels = [doc["label"] for doc in test]
@@ -68,8 +70,8 @@ def test_lm_eval_renders_the_prompts_of_training(task, shots, lm, demo_tasks):
 
 @pytest.fixture(scope="module")
 def evaluated(lm, demo_tasks):
-    """lm-eval's answer for all test documents of each task."""
-    return evaluate(lm, ["act_demo"], demo_tasks)
+    """lm-eval's answers for many test documents of each task, for all of them where tests are thorough."""
+    return evaluate(lm, ["act_demo"], demo_tasks, limit=None if THOROUGH else 150)
 
 
 @pytest.mark.tier("slow")
@@ -90,7 +92,7 @@ def test_sinks_in_the_middle():
 def test_act_moves_answers(evaluated, demo_tasks):
     calibrated = ACTLM(act_profile="all", act_alpha=5, device="cpu", batch_size=32)
     names = [f"demo_{task}" for task in corpus.TASKS]
-    before, after = evaluated["samples"], evaluate(calibrated, names, demo_tasks, limit=100)["samples"]
+    before, after = evaluated["samples"], evaluate(calibrated, names, demo_tasks, limit=50)["samples"]
     flipped = 0
     for name in names:
         baseline = {sample["doc_id"]: sample["acc"] for sample in before[name]}

@@ -5,13 +5,17 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.figures import draw_nothing
+from helpers.processes import run_programs
 from helpers.runs import read_samples
 from helpers.tensor_parallelism import call_in_processes
+from helpers.thorough import thorough
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from rich.console import Console
@@ -55,7 +59,13 @@ def answers(model_args):
 
 
 def everything(folder, model_args):
-    """Run every command into a folder; returns what the process itself got."""
+    """Run every command into a folder, without figures; returns what the process itself got."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        return of_every_command(folder, model_args)
+
+
+def of_every_command(folder, model_args):
     questions = load_questions(str(CHAT / "question.jsonl"))
     with_heads = model({**HEADS, **model_args})
     settings = AnswerSettings(with_heads, "category", 8, 0, CHAT / "chat.jinja")
@@ -133,18 +143,27 @@ class TestTwoProcesses:
             assert turns[0] == turns[1]
 
 
+def by_torchrun(*arguments):
+    """Run a command in two processes as users start it, which takes three processes that import everything."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "act_eval"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return [subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment)]
+
+
 @needs_tp_plan
 @pytest.mark.tier("slow")
-def test_command(one, tmp_path):
-    """As users start it: one process speaks and writes, and what is finished is not run again."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+@pytest.mark.parametrize(
+    "launch", [pytest.param(partial(run_programs, 2), id="quickly"), *thorough(pytest.param(by_torchrun, id="by torchrun"))]
+)
+def test_command(one, tmp_path, launch):
+    """One process speaks and writes, and what is finished is not run again."""
     model_args = ",".join(f"{name}={value}" for name, value in {**HEADS, **MODEL_ARGS, "tp_plan": "auto"}.items())
     options = ["--tasks", "demo_choice", "--limit", "6", "--model-args", model_args, "--device", "cpu", "-o", str(tmp_path)]
-    command = [*launcher, "-m", "act_eval", "compare", *options]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("comparison.csv") == 1
-    assert [result.stdout.count(f"[{number}/2] demo_choice") for number in (1, 2)] == [1, 1]  # baseline and ACT
+    results = launch("compare", *options)
+    assert {result.returncode for result in results} == {0}, results
+    printed = "".join(result.stdout for result in results)
+    assert printed.count("comparison.csv") == 1
+    assert [printed.count(f"[{number}/2] demo_choice") for number in (1, 2)] == [1, 1]  # baseline and ACT
     expected = samples(one[0] / "compare")
     for key, values in samples(tmp_path).items():
         assert values == pytest.approx(expected[key], abs=1e-4), key

@@ -1,10 +1,18 @@
-"""Whether the texts of figures are whole and apart."""
+"""Whether the texts of figures are whole and apart; commands that draw none."""
 
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
+
+from act_eval.plotting import Plot
+
+
+def draw_nothing(patch: pytest.MonkeyPatch | None = None) -> None:
+    """Have commands write texts and tables alone, while the patch lasts or as long as the process does."""
+    (patch or pytest.MonkeyPatch()).setattr(Plot, "write_figure", lambda *_, **__: [])
 
 
 def overlapping(figure):

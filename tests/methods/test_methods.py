@@ -1,6 +1,7 @@
 """Methods: each equals its definition, on maps and in whole models; shares of sinks and heads; what users meet of them."""
 
 import copy
+import itertools
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from helpers.models import ALL, SOME, act_of, logits_of, prefill_and_decode, ran
 from helpers.naive_methods import NAIVE, rewrite
 from helpers.reference import naive_act
 from helpers.search import evaluator, naive_scores, random_documents
+from helpers.thorough import pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -287,10 +289,11 @@ def test_several_new_tokens_equal_one_at_a_time(gqa_model, method, decode):
 
 
 @pytest.mark.tier("slow")
-@every_method
-@pytest.mark.parametrize("limit", [0.0, 2.0, 1e30])
-@pytest.mark.parametrize("block", [1, 300, 2**22])
-def test_neither_blocks_nor_the_form_of_the_output_matter(gqa_model, method, limit, block):
+@pytest.mark.parametrize(
+    ("method", "limits"), pairs(CASES, list(itertools.product([1e30, 0.0, 2.0], [300, 1, 2**22]))), ids=lambda value: str(value)
+)
+def test_neither_blocks_nor_the_form_of_the_output_matter(gqa_model, method, limits):
+    limit, block = limits
     expected = prefill_and_decode(gqa_model, act_of(settings_of(method)), (30, 17))
     limits = ComputeLimits(block_elements_on_cpu=block, map_elements=0, safe_factor=limit)
     result = prefill_and_decode(gqa_model, act_of(settings_of(method), limits=limits), (30, 17))

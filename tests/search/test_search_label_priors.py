@@ -7,7 +7,7 @@ import torch
 from helpers.planted import found, plant_head, save_tokenizer, search, write_task
 from transformers import LlamaConfig, LlamaForCausalLM
 
-pytestmark = pytest.mark.tier("slow")
+pytestmark = [pytest.mark.tier("slow"), pytest.mark.usefixtures("without_plots")]
 
 VOCABULARY, HIDDEN = 96, 32
 LABELS = (4, 5)

@@ -13,7 +13,7 @@ from act_eval.attention.act import ACT
 from act_eval.attention.cache import CACHE_ATTRIBUTE
 from act_eval.profiles import HeadProfile
 
-pytestmark = pytest.mark.tier("slow")
+pytestmark = [pytest.mark.tier("slow"), pytest.mark.usefixtures("without_plots")]
 
 LAYERS, HEADS, HIDDEN, VOCABULARY = 4, 8, 64, 128
 SINK_TOKEN, RIGHT_TOKENS, WRONG_TOKENS = 3, range(4, 34), range(34, 64)
