@@ -20,7 +20,9 @@ pytestmark = pytest.mark.tier("unit")
 BATCH, HEADS, N, DIM = 3, 6, 37, 8
 SOME = torch.tensor([1, 2, 5])
 SETTINGS = CalibrationSettings(method=ToOtherTokens(0.2), alpha=1.5)
-PARAMETERS = {"scale-first-token": {"gamma": 1.5}}
+PARAMETERS = {"scale-first-token": {"gamma": 1.5}, "bias-span": {"bias": 2.0}, "target-span": {"psi": 0.3}}
+GROUPS = {"zerotuning"}  # methods of heads of several groups, each of which has one of the others
+METHODS = sorted({*built_in_methods()} - GROUPS)
 
 
 def make_call(key_heads=2, keys=N, padding=0, window=None, slope=0.0, heads_of_mask=1, **others):
@@ -98,12 +100,12 @@ def test_without_a_base_backend(name, heads):
     assert not call.output.isnan().any()
 
 
-@pytest.mark.parametrize("name", built_in_methods())
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("has_base_output", [True, False])
 def test_every_method(name, has_base_output):
     method = make_method(name, PARAMETERS.get(name, {}))
     settings = CalibrationSettings(method=method, **({"alpha": 1.5} if method.uses_sinks else {}))
-    expected = make_call(padding=9)
+    expected = make_call(padding=9, span=(torch.arange(N) % 5 == 2).expand(BATCH, -1))
     call = replace(expected, output=expected.output.clone(), has_base_output=has_base_output)
     everything = pairs(torch.arange(HEADS))
     whole_maps.calibrate_prefill(call, *everything, settings)
@@ -112,7 +114,7 @@ def test_every_method(name, has_base_output):
     torch.testing.assert_close(call.output[real], expected.output[real], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", built_in_methods())
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
 def test_rewrite_rows_is_the_rewriting_of_the_method(name, share):
     method = make_method(name, PARAMETERS.get(name, {}))
