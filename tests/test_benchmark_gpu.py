@@ -151,12 +151,18 @@ def run(command, environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+def rows_of(program, options, environment, tmp_path):
+    """The rows that a part of the benchmark writes on the CPU."""
+    output = tmp_path / "rows"
+    command = [sys.executable, BENCHMARKS / program, "--device", "cpu", *options.split(), "--output", output]
+    ended = run(command, environment)
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
 @pytest.mark.tier("process")
 def test_forward_passes_without_lm_eval(without_lm_eval, tmp_path):
-    command = [sys.executable, BENCHMARKS / "device_forward.py", "--device", "cpu", "--output", tmp_path / "rows"]
-    ended = run([*command, *TINY.replace("--shapes", "--shape").split()], without_lm_eval)
-    assert ended.returncode == 0, ended.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    rows = rows_of("device_forward.py", TINY.replace("--shapes", "--shape"), without_lm_eval, tmp_path)
     assert [(row["part"], row["n"]) for row in rows] == [(part, n) for n in (8, 16) for part in ("attention layer", "forward")]
     assert set(rows[0]["ratios"]) == {"sdpa", "eager", "act 0%", "act 30%", "act 100%"}
     assert "tiny" in markdown(result(forward=rows))
@@ -164,10 +170,7 @@ def test_forward_passes_without_lm_eval(without_lm_eval, tmp_path):
 
 @pytest.mark.tier("process")
 def test_whole_models_without_lm_eval(without_lm_eval, tmp_path):
-    command = [sys.executable, BENCHMARKS / "whole_models.py", "--device", "cpu", "--output", tmp_path / "rows"]
-    ended = run(command, without_lm_eval)
-    assert ended.returncode == 0, ended.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    rows = rows_of("whole_models.py", "", without_lm_eval, tmp_path)
     assert len(rows) == 2
     assert all(row["right"] and row["error"] > 0 and row["calls"]["whole_maps"] > 50 for row in rows), rows
 
@@ -176,11 +179,8 @@ def test_whole_models_without_lm_eval(without_lm_eval, tmp_path):
 def test_kernels_without_lm_eval(without_lm_eval, tmp_path):
     """In processes of their own, of which one fails as a whole."""
     pytest.importorskip("triton")
-    options = "--device cpu --dtypes float32 --dims 16,0 --most-tokens 12 --processes 2"
-    command = [sys.executable, BENCHMARKS / "kernel_checks.py", *options.split(), "--output", tmp_path / "rows"]
-    ended = run(command, {**without_lm_eval, "TRITON_INTERPRET": "1"})
-    assert ended.returncode == 0, ended.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    options = "--dtypes float32 --dims 16,0 --most-tokens 12 --processes 2"
+    rows = rows_of("kernel_checks.py", options, {**without_lm_eval, "TRITON_INTERPRET": "1"}, tmp_path)
     assert len({row["case"] for row in rows}) >= 9
     assert all(row["right"] for row in rows if row["dim"] == 16), rows
     assert not any(row["right"] for row in rows if row["dim"] == 0)
@@ -189,11 +189,8 @@ def test_kernels_without_lm_eval(without_lm_eval, tmp_path):
 @pytest.mark.tier("slow")
 def test_block_sizes_change_nothing_but_the_last_bits(without_lm_eval, tmp_path):
     pytest.importorskip("triton")
-    options = "--device cpu --dtype float32 --n 70 --heads 2 --key-heads 1 --dim 16 --repetitions 1 --launches 3"
-    command = [sys.executable, BENCHMARKS / "device_block_sizes.py", *options.split(), "--output", tmp_path / "rows"]
-    ended = run(command, {**without_lm_eval, "TRITON_INTERPRET": "1"})
-    assert ended.returncode == 0, ended.stderr
-    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    options = "--dtype float32 --n 70 --heads 2 --key-heads 1 --dim 16 --repetitions 1 --launches 3"
+    rows = rows_of("device_block_sizes.py", options, {**without_lm_eval, "TRITON_INTERPRET": "1"}, tmp_path)
     assert {row["block"] for row in rows} == {32, 64, 128}
     assert all(row["difference"] <= 1e-6 for row in rows), rows
 

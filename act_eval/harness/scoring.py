@@ -31,6 +31,7 @@ from act_eval.harness.packed_contexts import PackedContexts, common_beginning
 logger = logging.getLogger(__name__)
 
 _LOGITS_AT_ONCE = 2**24  # on which a softmax is taken
+_TOKENS_AFTER_A_CONTEXT = 1024
 
 Tokens = tuple[int, ...]
 Answer = tuple[float, bool]
@@ -60,6 +61,23 @@ def group_by_context(requests: Sequence[tuple[Tokens, Tokens]]) -> list[Context]
     for index, (context, continuation) in enumerate(requests):
         groups.setdefault(context, Context(context)).continuations.append((index, continuation))
     return sorted(groups.values(), key=lambda group: (-group.all_tokens, group.tokens))
+
+
+def parts_of_continuations(context: Context) -> list[list[Tokens]]:
+    """Divide the different continuations of a context among rows that attention can hold, each with the context before it.
+
+    Thousands of requests may have one context, such as a single token where tasks score whole sentences. A row has as many
+    tokens after its context as in it, or `_TOKENS_AFTER_A_CONTEXT` if these are more, or a single longer continuation.
+    """
+    room = max(len(context.tokens), _TOKENS_AFTER_A_CONTEXT)
+    parts, taken = list[list[Tokens]](), 0
+    for tokens in dict.fromkeys(tokens for _, tokens in context.continuations):
+        if not parts or taken + len(tokens) > room:
+            parts.append([])
+            taken = 0
+        parts[-1].append(tokens)
+        taken += len(tokens)
+    return parts
 
 
 def tokens_of_requests(contexts: Iterable[Context]) -> list[int]:
@@ -133,15 +151,7 @@ class Scorer:
             Index of the request -> (sum of log-probabilities, whether greedy decoding gives the continuation).
         """
         if self.packs:
-            distinct = [list(dict.fromkeys(tokens for _, tokens in context.continuations)) for context in contexts]
-            parts = [(context.tokens, continuations) for context, continuations in zip(contexts, distinct, strict=True)]
-            answers = zip(*(values.tolist() for values in self.score_packed(parts)), strict=True)
-            of_contexts = [{tokens: next(answers) for tokens in continuations} for continuations in distinct]
-            return {
-                index: of_context[tokens]
-                for context, of_context in zip(contexts, of_contexts, strict=True)
-                for index, tokens in context.continuations
-            }
+            return self._score_in_rows(contexts, batch_size)
         flat = [(row, index, tokens) for row, context in enumerate(contexts) for index, tokens in context.continuations]
         longer = sorted((item for item in flat if len(item[2]) > 1), key=lambda item: -len(item[2]))
         prefill = self.prefill([context.tokens for context in contexts], use_cache=bool(longer))
@@ -156,6 +166,17 @@ class Scorer:
             greedy[places] &= all_greedy
         answers = zip(totals.tolist(), greedy.tolist(), strict=True)
         return {index: answer for (_, index, _), answer in zip(flat, answers, strict=True)}
+
+    def _score_in_rows(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
+        """As `score_contexts`, packed; contexts with very many continuations take several rows, and then several passes."""
+        rows = [(context.tokens, part) for context in contexts for part in parts_of_continuations(context)]
+        pairs = [(context, continuation) for context, continuations in rows for continuation in continuations]
+        at_once, answers = max(batch_size, len(contexts)), list[Answer]()
+        for start in range(0, len(rows), at_once):
+            log_probs, greedy = self.score_packed(rows[start : start + at_once])
+            answers += zip(log_probs.tolist(), greedy.tolist(), strict=True)
+        of_pair = dict(zip(pairs, answers, strict=True))
+        return {index: of_pair[context.tokens, tokens] for context in contexts for index, tokens in context.continuations}
 
     def score_packed(self, contexts: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> tuple[Tensor, Tensor]:
         """Score continuations in one forward pass without padding; gradients are kept where they are switched on.

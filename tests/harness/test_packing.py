@@ -182,6 +182,30 @@ def test_the_same_continuation_again_costs_nothing(demo):
     assert answers[1] == {**answers[0], 2: answers[0][0], 3: answers[0][1]}
 
 
+@pytest.mark.parametrize("act", [ACT("none"), ACT("all", alpha=2)], ids=["nothing", "all heads"])
+def test_a_context_with_very_many_continuations_is_run_in_parts(demo, act, monkeypatch):
+    """As where tasks score whole sentences after one token: no row, and no pass, grows with the number of requests."""
+    contexts = contexts_of([(1, [7] * 60), (20, [3, 90, 2]), (9, (2,))], demo.config.vocab_size)
+    monkeypatch.setattr("act_eval.harness.scoring._TOKENS_AFTER_A_CONTEXT", 64)
+    packed = []
+
+    def pack(rows, *others, run=PackedContexts.pack):
+        packed.append([(len(context), [len(tokens) for tokens in continuations]) for context, continuations in rows])
+        return run(rows, *others)
+
+    monkeypatch.setattr(PackedContexts, "pack", pack)
+    with act(demo):
+        in_parts = scorer_of(demo, packs=True).score_contexts(contexts, 3)
+    rows = [row for of_pass in packed for row in of_pass]
+    assert max(map(len, packed)) == 3
+    assert all(sum(lengths) <= 64 or len(lengths) == 1 for _, lengths in rows)
+    assert sum(len(lengths) for _, lengths in rows) == 64
+    assert len([row for row in rows if row[0] == 1]) == 7
+    with act(demo):
+        one_by_one = scorer_of(demo).score_contexts(contexts, 3)
+    assert_same(one_by_one, in_parts, 1e-9)
+
+
 def test_nothing_is_left_behind(demo):
     before = vars(demo.config).copy(), [list(vars(module)) for module in demo.modules()]
     both_ways(demo, contexts_of(LENGTHS, 300), ACT("all", alpha=2))
