@@ -263,8 +263,9 @@ def find_sinks(
         assert settings.threshold is not None
         detected = means > settings.threshold
     else:
-        length = torch.as_tensor(length, device=means.device).clamp(min=1)
-        detected = means > (settings.alpha / length.to(means.dtype))[..., None]
+        length = torch.as_tensor(length).clamp(min=1)  # of an int on the CPU, where nobody waits for a device
+        threshold = settings.alpha / length.to(means.dtype)
+        detected = means > (threshold[..., None] if threshold.ndim else threshold)
     if valid is not None:
         detected = detected & valid
     if settings.min_queries > 1:

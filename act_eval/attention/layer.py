@@ -210,8 +210,8 @@ class LayerCalibration:
             mask = torch.zeros(len(self.heads), heads, dtype=torch.bool)
             for row, row_heads in enumerate(self.heads):
                 mask[row, [head - self.own_heads.start for head in row_heads if head in self.own_heads]] = True
-            mask = mask.repeat_interleave(batch // len(self.heads), 0).to(query.device)
-            self._chosen[batch, query.device] = ChosenHeads(mask)
+            mask = mask.repeat_interleave(batch // len(self.heads), 0)
+            self._chosen[batch, query.device] = ChosenHeads(mask.to(query.device), known=mask)
         return self._chosen[batch, query.device]
 
     def calibrate(

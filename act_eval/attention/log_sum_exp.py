@@ -26,9 +26,13 @@ _KERNELS = {
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
 }
-_EFFICIENT = _aten._scaled_dot_product_efficient_attention.default
-_PLACE_OF_COMPUTE_LOG_SUM_EXP = 4  # among the arguments of the efficient kernel, which leaves it out unless it is asked
+_GIVE_IT_WHERE_ASKED = {
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+}
+_PLACE_OF_COMPUTE_LOG_SUM_EXP = 4  # among the arguments of those
 
 
 class LogSumExp(TorchDispatchMode):
@@ -41,7 +45,7 @@ class LogSumExp(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is _EFFICIENT and len(args) > _PLACE_OF_COMPUTE_LOG_SUM_EXP:
+        if func in _GIVE_IT_WHERE_ASKED and len(args) > _PLACE_OF_COMPUTE_LOG_SUM_EXP:
             args = (*args[:_PLACE_OF_COMPUTE_LOG_SUM_EXP], True, *args[_PLACE_OF_COMPUTE_LOG_SUM_EXP + 1 :])
         result = func(*args, **(kwargs or {}))
         if func in _KERNELS:
@@ -58,6 +62,8 @@ class LogSumExp(TorchDispatchMode):
         if len(self._noted) != 1:
             return None
         noted = self._noted[0]
+        if noted.ndim == 4:  # of cuDNN
+            noted = noted.squeeze(-1)
         if noted.ndim != 3 or noted.shape[:2] != (batch, heads) or noted.shape[2] < n:
             return None
         return noted[..., :n]  # the efficient kernel rounds n up

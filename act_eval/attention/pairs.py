@@ -8,7 +8,7 @@ queries, small enough to stay in a CPU's caches (`ComputeLimits`); extra memory 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -23,43 +23,51 @@ from act_eval.attention.masks import Visibility, lowest_score
 class ChosenHeads:
     """Some heads of each row of a batch.
 
+    What is asked of them is found out on the CPU, so that a device is waited for once, or not at all where the CPU knew.
+
     Attributes:
         mask: bool `[batch, heads]`, True for the heads that are chosen in a row.
+        known: the same on the CPU, or None to copy it from there when it is needed.
     """
 
     mask: Tensor
+    known: Tensor | None = field(default=None, repr=False)
+
+    @cached_property
+    def _on_cpu(self) -> Tensor:
+        return self.mask.cpu() if self.known is None else self.known
 
     @cached_property
     def any(self) -> bool:
         """Whether a head is chosen in some row."""
-        return bool(self.mask.any())
+        return bool(self._on_cpu.any())
 
     @cached_property
     def all(self) -> bool:
         """Whether all heads are chosen in all rows."""
-        return bool(self.mask.all())
+        return bool(self._on_cpu.all())
 
     @cached_property
     def share(self) -> float:
         """How many of the heads of all rows are chosen, as a share in [0, 1]."""
-        return float(self.mask.float().mean())
+        return float(self._on_cpu.float().mean())
 
     @cached_property
     def same_in_all_rows(self) -> bool:
         """Whether all rows choose the same heads."""
-        return bool((self.mask == self.mask[:1]).all())
+        return bool((self._on_cpu == self._on_cpu[:1]).all())
 
     @cached_property
     def indices(self) -> tuple[Tensor, Tensor]:
         """Row and head index of every choice, in ascending order: two int64 `[row_heads]`."""
-        rows, heads = self.mask.nonzero(as_tuple=True)
-        return rows, heads
+        rows, heads = self._on_cpu.nonzero(as_tuple=True)
+        return rows.to(self.mask.device), heads.to(self.mask.device)
 
     @cached_property
     def heads(self) -> Tensor | None:
         """The heads that are chosen in some row, int64 `[some heads]`, or None for all heads."""
-        in_some_row = self.mask.any(0)
-        return None if bool(in_some_row.all()) else in_some_row.nonzero().squeeze(-1)
+        in_some_row = self._on_cpu.any(0)
+        return None if bool(in_some_row.all()) else in_some_row.nonzero().squeeze(-1).to(self.mask.device)
 
 
 @dataclass(frozen=True)

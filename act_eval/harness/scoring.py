@@ -221,31 +221,26 @@ class Scorer:
             return False
         vocabulary = pretrained_model(self.model).get_input_embeddings().num_embeddings
         random = torch.Generator().manual_seed(0)
-        rows = [
-            [tuple(torch.randint(vocabulary, (length,), generator=random).tolist()) for length in (context_length, 4, 24, 24)]
-            for context_length in (5, 9, 12)
-        ]
 
-        def first_and_later(between: int, wrong_positions: bool = False) -> tuple[Tensor, Tensor]:
-            contexts = [(row[0], (row[1], row[between], row[1])) for row in rows]
-            run = PackedContexts.pack(contexts, self.device)
-            if wrong_positions:
-                run = replace(run, positions=run.positions.flip(-1))
-            first, _, later = without_spans.run_packed(run)[0].view(-1, 3).unbind(-1)
-            return first, later
+        def some_tokens(number: int) -> Tokens:
+            return tuple(torch.randint(vocabulary, (number,), generator=random).tolist())
 
-        without_spans = replace(self, spans=None)
+        parts = [tuple(map(some_tokens, (context_length, 4, 24, 24))) for context_length in (5, 9, 12)]
+        # The same rows three times: as they are, with others in between, and with wrong positions.
+        rows = [(part[0], (part[1], part[between], part[1])) for between in (2, 3, 2) for part in parts]
+        run = PackedContexts.pack(rows, self.device)
+        positions = run.positions.view(3, -1)
+        wrong = torch.cat([positions[:2], positions[2:].flip(-1)]).view_as(run.positions)
         try:
             with span_tokens(self.model, None):
-                first, later = first_and_later(between=2)
-                _, later_after_others = first_and_later(between=3)
-                _, later_elsewhere = first_and_later(between=2, wrong_positions=True)
+                log_probs, _ = replace(self, spans=None).run_packed(replace(run, positions=wrong))
         except Exception:
             logger.debug("packed contexts cannot be run", exc_info=True)
             return False
-        rounding = 64 * torch.finfo(pretrained_model(self.model).dtype).eps * first.norm()
-        same = torch.minimum(rounding, (later_elsewhere - later).norm() / 4)
-        return all(bool((later - other).norm() <= same) for other in (first, later_after_others))
+        first, _, later = log_probs.view(3, len(parts), 3).unbind(-1)
+        rounding = 64 * torch.finfo(pretrained_model(self.model).dtype).eps * first[0].norm()
+        same = torch.minimum(rounding, (later[2] - later[0]).norm() / 4)
+        return all(bool((later[0] - other).norm() <= same) for other in (first[0], later[1]))
 
     def prefill(self, contexts: Sequence[Tokens], use_cache: bool) -> Prefill:
         """Run contexts in one batch, without continuations; gradients are kept where they are switched on.

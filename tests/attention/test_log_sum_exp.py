@@ -71,6 +71,25 @@ def test_nothing_is_noted_of_other_kernels_and_of_several():
     assert noted.of_queries(states[0]) is None
 
 
+@pytest.mark.parametrize(
+    "shape", [(BATCH, HEADS, N), (BATCH, HEADS, 96), (BATCH, HEADS, N, 1)], ids=["", "rounded up", "of cuDNN"]
+)
+def test_what_kernels_of_devices_give(shape, monkeypatch):
+    """They are asked for it, and their results have other shapes."""
+    asked, given = [], torch.randn(BATCH, HEADS, *shape)
+
+    def kernel(*args):
+        asked.append(args)
+        return None, given
+
+    monkeypatch.setattr(log_sum_exp, "_KERNELS", {kernel})
+    monkeypatch.setattr(log_sum_exp, "_GIVE_IT_WHERE_ASKED", {kernel})
+    noted = LogSumExp()
+    noted.__torch_dispatch__(kernel, (), ("query", "key", "value", None, False, 0.0))
+    assert asked == [("query", "key", "value", None, True, 0.0)]
+    assert torch.equal(noted.of_queries(make_states(torch.float32)[0]), given.reshape(BATCH, HEADS, -1)[..., :N])
+
+
 def test_gradients_pass():
     states = [tensor.requires_grad_() for tensor in make_states(torch.float64)]
     with LogSumExp():

@@ -73,13 +73,16 @@ def test_statistics(name):
 )
 @pytest.mark.parametrize("limit", [1.2, 10.0])
 def test_outputs(name, settings, limit):
-    """With a low limit on the factor, most rows are computed over the other keys."""
+    """With a low limit on the factor, most rows are computed over the other keys.
+
+    What is near a high limit may be off by as many times the last digits of the base backend's output.
+    """
     call = replace(make_call(**CALLS[name]), limits=ComputeLimits(safe_factor=limit))
     before = call.output.clone()
     expected = replace(call, output=before.clone())
     sinks = triton_kernels.calibrate_prefill(call, *some_heads(), settings)
     assert torch.equal(sinks, blockwise.calibrate_prefill(expected, *some_heads(), settings))
-    torch.testing.assert_close(call.output, expected.output, rtol=0, atol=2e-5)
+    torch.testing.assert_close(call.output, expected.output, rtol=0, atol=3e-5)
     assert name == "one token" or not torch.equal(call.output, before)
 
 
@@ -114,7 +117,7 @@ def test_they_compile_for_devices_and_fit_into_their_shared_memory(tmp_path):
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     sizes = json.loads(ended.stdout)
-    assert len(sizes) == 4
+    assert len(sizes) == 6
     assert max(sizes.values()) <= 99 * 2**10, sizes
 
 

@@ -328,7 +328,7 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--model-args", "act_profile=nonsense"], "nonsense"),
         (["--model-args", "act_beta=7"], "beta is 7"),
         (["--model-args", "act_theta=7"], "takes beta, not theta"),
-        (["--model-args", "act_method=louder"], "no method 'louder': choose one of act, boost"),
+        (["--model-args", "act_method=louder"], "no method 'louder': choose one of act, bias-span"),
         (["--model-args", "act_method=boost,act_beta=0.5"], "beta is 0.5"),
         (["--model-args", "act_method=temperature,act_alpha=5"], "alpha is about attention sinks"),
         (["--model-args", "act_beta=1"], "act_beta=1 changes nothing"),

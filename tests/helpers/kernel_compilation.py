@@ -17,7 +17,7 @@ from triton.compiler import ASTSource
 from act_eval.attention import triton_kernels
 
 TARGET = GPUTarget("cuda", 89, 32)  # the least shared memory of the devices that have bfloat16
-POINTERS = {"rows": "i64", "heads": "i64", "index": "i64", "count": "i64", "padding": "i1", "is_sink": "i1"}
+POINTERS = {"rows": "i64", "heads": "i64", "index": "i32", "count": "i32", "padding": "i1", "is_sink": "i1"}
 OF_DTYPE = ("query", "key", "value", "output")
 FLOATS = ("scale", "softcap", "beta", "largest_safe_factor")
 TRITON_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
@@ -31,7 +31,8 @@ def source(kernel: Any, dtype: torch.dtype, dim: int, **constants: int) -> ASTSo
         dtype, dim: of queries, keys and values.
         constants: arguments that Triton takes for constants, as it does with integers that are 1.
     """
-    options = {"HAS_PADDING": True, "HAS_SOFTCAP": True, "SINK_BLOCK": 16, **triton_kernels.compile_time_sizes(dim, dtype)}
+    options = {"HAS_PADDING": True, "HAS_SOFTCAP": True, "IS_HALF": dtype != torch.float32, **triton_kernels.SINKS}
+    options |= triton_kernels.compile_time_sizes(dim, dtype, kernel is triton_kernels._calibrate_kernel)
     given = {name: value for name, value in {**options, **constants}.items() if name in kernel.arg_names}
 
     def kind(name: str) -> str:
@@ -52,22 +53,24 @@ def source(kernel: Any, dtype: torch.dtype, dim: int, **constants: int) -> ASTSo
     )
 
 
-def shared_bytes(kernel: Any, stages: int, dtype: torch.dtype, dim: int, **constants: int) -> int:
+def shared_bytes(kernel: Any, dtype: torch.dtype, dim: int, **constants: int) -> int:
     """Compile a kernel, and say how much shared memory it takes."""
-    compiled = triton.compile(source(kernel, dtype, dim, **constants), target=TARGET, options={"num_stages": stages})
-    return compiled.metadata.shared
+    sizes = triton_kernels.compile_time_sizes(dim, dtype, kernel is triton_kernels._calibrate_kernel)
+    launch = {name: sizes[name] for name in ("num_warps", "num_stages")}
+    return triton.compile(source(kernel, dtype, dim, **constants), target=TARGET, options=launch).metadata.shared
 
 
 def main() -> None:
     """Run the program."""
     kernels = {
-        "log normalizer": (triton_kernels._log_normalizer_kernel, 3),
-        "received": (triton_kernels._received_kernel, 3),
-        "calibrate": (triton_kernels._calibrate_kernel, triton_kernels.CALIBRATE_STAGES),
+        "log normalizer": triton_kernels._log_normalizer_kernel,
+        "received": triton_kernels._received_kernel,
+        "pack": triton_kernels._pack_kernel,
+        "sink mass": triton_kernels._sink_mass_kernel,
+        "calibrate": triton_kernels._calibrate_kernel,
     }
-    sizes = {name: shared_bytes(kernel, stages, torch.bfloat16, 128) for name, (kernel, stages) in kernels.items()}
-    kernel, stages = kernels["calibrate"]
-    sizes["calibrate, one token"] = shared_bytes(kernel, stages, torch.float16, 16, n=1, k=1, group=1)
+    sizes = {name: shared_bytes(kernel, torch.bfloat16, 128) for name, kernel in kernels.items()}
+    sizes["calibrate, one token"] = shared_bytes(triton_kernels._calibrate_kernel, torch.float16, 16, n=1, k=1, group=1)
     print(json.dumps(sizes))
 
 
