@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from accelerate import cpu_offload
-from helpers.families import FAMILIES
-from helpers.family_runs import LENGTH, SETTINGS, act, all_heads, ids_of, mask_of, run
+from helpers.family_runs import LENGTH, SETTINGS, act, all_heads, family_named, ids_of, mask_of, run
 from helpers.reference import naive_act
 from lm_eval.api.instance import Instance
 from peft import (
@@ -41,9 +40,7 @@ NEW = (1, 3)
 
 
 def make(name: str, **overrides) -> PreTrainedModel:
-    (family,) = [family for family in FAMILIES if family.name == name]
-    if not family.is_known or family.is_newer_than_transformers:
-        pytest.skip(f"this transformers has no {name}")
+    family = family_named(name)
     return replace(family, overrides={**family.overrides, **overrides}).make_model()
 
 

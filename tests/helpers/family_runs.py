@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
 import torch
 import transformers
 
@@ -11,10 +12,18 @@ from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.model_structure import attention_layers
 from act_eval.methods.act import ToOtherTokens
-from helpers.families import VOCABULARY
+from helpers.families import FAMILIES, VOCABULARY, Family
 
 LENGTH, SHORTER = 24, 15
 SETTINGS = CalibrationSettings(method=ToOtherTokens(0.1), threshold=0.1)
+
+
+def family_named(name: str) -> Family:
+    """A family by its name; the test is skipped where the installed transformers cannot run it."""
+    (family,) = [family for family in FAMILIES if family.name == name]
+    if not family.is_known or family.is_newer_than_transformers:
+        pytest.skip(f"this transformers has no {name}")
+    return family
 
 
 def ids_of(length: int, seed: int) -> torch.Tensor:

@@ -74,6 +74,15 @@ def prefill_and_decode(model, act, lengths=(70, 41)):
     return torch.cat([torch.cat([output.logits[row, -length:], new.logits[row]]) for row, length in enumerate(lengths)])
 
 
+def log_prob_token_by_token(model, context, continuation):
+    """The log-probability of token ids after others, each met in a step of its own on the cache."""
+    output, total = model(torch.tensor([context]), use_cache=True), 0.0
+    for token in continuation:
+        total += float(output.logits[0, -1].log_softmax(-1)[token])
+        output = model(torch.tensor([[token]]), past_key_values=output.past_key_values, use_cache=True)
+    return total
+
+
 def golden_act(cases, setting_id, decode="prefill"):
     """ACT as a setting of the golden cases says (tests/golden/README.md)."""
     setting = next(setting for setting in cases["settings"] if setting["id"] == setting_id)

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import torch
-from helpers.families import FAMILIES
-from helpers.family_runs import mask_of, run
-from helpers.models import logits_of, random_ids
+from helpers.family_runs import family_named, mask_of, run
+from helpers.models import log_prob_token_by_token, logits_of, random_ids
 from helpers.reference import naive_act
 
 from act_eval.attention.act import ACT
@@ -48,9 +47,7 @@ def divided(model, parts):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_groups_equal_naive_methods_one_above_the_other(method, name, side):
     """Prefill and new tokens on a cache, padded, with windows, soft caps and learned sink logits."""
-    family = next(family for family in FAMILIES if family.name == name)
-    if family.is_newer_than_transformers or not family.is_known:
-        pytest.skip(f"this transformers has no {name}")
+    family = family_named(name)
     model, mask, new = family.make_model(), mask_of(side), () if side == "right" else (3, 1)
     groups = divided(model, len(method.parts))
     settings = CalibrationSettings(method=method, threshold=0.1 if method.uses_sinks else None)
@@ -101,11 +98,7 @@ def test_scores_are_those_of_token_by_token():
     context, continuation = tuple(lm.tok_encode("The quick brown fox jumps over")), tuple(lm.tok_encode(" the lazy dog"))
     ((score, _),) = lm._loglikelihood_tokens([(None, context, continuation)], disable_tqdm=True)
     with torch.no_grad(), lm.act(lm.model):
-        output = lm.model(torch.tensor([context]), use_cache=True)
-        total = 0.0
-        for token in continuation:
-            total += float(output.logits[0, -1].log_softmax(-1)[token])
-            output = lm.model(torch.tensor([[token]]), past_key_values=output.past_key_values, use_cache=True)
+        total = log_prob_token_by_token(lm.model, context, continuation)
     assert score == pytest.approx(total, abs=5e-5)
     ((without, _),) = plain._loglikelihood_tokens([(None, context, continuation)], disable_tqdm=True)
     assert abs(score - without) > 1e-3

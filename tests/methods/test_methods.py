@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from helpers.families import FAMILIES
-from helpers.family_runs import all_heads, mask_of, run
+from helpers.family_runs import all_heads, family_named, mask_of, run
 from helpers.models import ALL, SOME, act_of, logits_of, prefill_and_decode, random_ids
 from helpers.naive_methods import NAIVE, rewrite
 from helpers.reference import naive_act
@@ -236,9 +235,7 @@ def test_logits_in_float64(gqa_model, method):
 @pytest.mark.parametrize("side", [None, "left", "right"])
 def test_families_equal_the_naive_reference(method, name, side):
     """Prefill and new tokens on a cache, padded on either side, with sliding windows, soft caps and learned sink logits."""
-    family = next(family for family in FAMILIES if family.name == name)
-    if family.is_newer_than_transformers or not family.is_known:
-        pytest.skip(f"this transformers has no {name}")
+    family = family_named(name)
     model, mask = family.make_model(), mask_of(side)
     settings, new = settings_of(method, threshold=0.1), () if side == "right" else (3, 1)
     heads = {layer: layer_heads[side == "left" :: 2] for layer, layer_heads in all_heads(model).items()}
@@ -390,9 +387,7 @@ def test_a_share_of_the_sinks_in_a_model(gqa_model):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_sinks_that_enough_queries_see_in_families(name, side):
     """Padded, with sliding windows shorter than the prompt, and on a cache."""
-    family = next(family for family in FAMILIES if family.name == name)
-    if family.is_newer_than_transformers or not family.is_known:
-        pytest.skip(f"this transformers has no {name}")
+    family = family_named(name)
     model, mask, new = family.make_model(), mask_of(side), () if side == "right" else (2,)
     results = []
     for least in (1, 6):

@@ -5,9 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers.families import FAMILIES
-from helpers.family_runs import all_heads, mask_of, run
-from helpers.models import ALL, logits_of, random_ids
+from helpers.family_runs import all_heads, family_named, mask_of, run
+from helpers.models import ALL, log_prob_token_by_token, logits_of, random_ids
 from helpers.naive_methods import rewrite
 from helpers.reference import naive_act
 from lm_eval.api.instance import Instance
@@ -67,9 +66,7 @@ def test_calibrate(method, decode):
 @pytest.mark.parametrize("side", [None, "left", "right"])
 def test_families_equal_the_naive_reference(method, name, side):
     """Prefill and new tokens on a cache, padded on either side, with sliding windows, soft caps and learned sink logits."""
-    family = next(family for family in FAMILIES if family.name == name)
-    if family.is_newer_than_transformers or not family.is_known:
-        pytest.skip(f"this transformers has no {name}")
+    family = family_named(name)
     model, mask = family.make_model(), mask_of(side)
     span, new = some_tokens(mask), () if side == "right" else (3, 1)
     heads = {layer: layer_heads[side == "left" :: 2] for layer, layer_heads in all_heads(model).items()}
@@ -245,11 +242,7 @@ def test_scores_are_those_of_naive_maps(span):
         context, continuation = lm.encode_request(*request.args)
         part = lm._parts.mask([context])
         with naive_act(lm.model, heads, settings, None, part), torch.no_grad():
-            output = lm.model(torch.tensor([context]), use_cache=True)
-            total = 0.0
-            for token in continuation:
-                total += float(output.logits[0, -1].log_softmax(-1)[token])
-                output = lm.model(torch.tensor([[token]]), past_key_values=output.past_key_values, use_cache=True)
+            total = log_prob_token_by_token(lm.model, context, continuation)
         assert score == pytest.approx(total, abs=5e-5)
     alone = [lm.loglikelihood([request], disable_tqdm=True)[0][0] for request in requests[:3]]
     assert alone == pytest.approx(scores[:3], abs=5e-5)
