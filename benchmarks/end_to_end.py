@@ -155,7 +155,7 @@ def main(
             "alpha": alpha,
             "dtype": dtype,
         }
-        name = "end_to_end" if model is None else f"end_to_end-{Path(model).name}"
+        name = "end_to_end" if model is None or rows is None else f"end_to_end-{Path(model).name}-{rows.replace(',', '-')}"
         save(f"{name}-{device}-{dtype}", {"machine": machine(device), "settings": settings, "rows": table})
 
 
