@@ -27,8 +27,9 @@ from matplotlib.image import AxesImage
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
-from act_eval.errors import SettingError
+from act_eval.errors import SettingError, explained
 from act_eval.files import atomic_file, write_texts
+from act_eval.near_names import did_you_mean
 
 COLUMN_WIDTH, PAGE_WIDTH, PAGE_HEIGHT = 3.3, 6.8, 9.0  # of a two-column paper, in inches
 COLOUR_BETTER = "#0072B2"
@@ -103,8 +104,7 @@ class Plot(Generic[P]):
         Raises:
             SettingError: there is no such style.
         """
-        if style not in matplotlib.style.available and not os.path.isfile(style):
-            raise SettingError("style", f"{style}: matplotlib has no such style and there is no such file.")
+        check_style(style)
         return replace(self, styles=(*self.styles, style))
 
     def write(self, folder: Path, *arguments: P.args, **options: P.kwargs) -> list[Path]:
@@ -133,6 +133,24 @@ class Plot(Generic[P]):
             return []
         table = self.data(*arguments, **options)
         return write_texts({f"{self.name}.csv": table.to_csv(index=False, float_format="%.6g")}, folder)
+
+
+def check_style(style: str) -> None:
+    """Raise SettingError unless matplotlib knows a style of that name, or can read a style sheet from a file of that name."""
+    if style not in matplotlib.style.available and not os.path.isfile(style):
+        names = [name for name in matplotlib.style.available if not name.startswith("_")]
+        raise SettingError(
+            "style",
+            f"{style}{did_you_mean(style, names)}: matplotlib has no such style and there is no such file: choose one of "
+            f"{', '.join(names)}, or give a style sheet.",
+        )
+
+    def explain(error: Exception) -> SettingError:
+        reason = " ".join(str(error).split())
+        return SettingError("style", f"{style} cannot be read as a style sheet of matplotlib ({reason}): mend it.")
+
+    with explained(explain, OSError, ValueError), matplotlib.style.context(style):
+        pass
 
 
 def plot(

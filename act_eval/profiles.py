@@ -21,6 +21,7 @@ from typing import Any
 
 from act_eval.errors import InputError, SettingError
 from act_eval.hub_files import is_hub_name, read_hub_file
+from act_eval.near_names import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -462,8 +463,8 @@ def _named_profile(spec: str) -> HeadProfile:
     if stored is not None:
         return stored
     raise ProfileError(
-        f"there is no head profile {spec!r}: give all, none, auto, heads inline (2:8+13;5:1), the path of a JSON file, "
-        f"hf://user/repo, or one of {', '.join(published)}."
+        f"there is no head profile {spec!r}{did_you_mean(spec, [*_WORDS, *published])}: give all, none, auto, heads inline "
+        f"(2:8+13;5:1), the path of a JSON file, hf://user/repo, or one of {', '.join(published)}."
     )
 
 

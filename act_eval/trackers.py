@@ -75,7 +75,9 @@ class Trackers:
             return
         evaluations = Evaluations.read(output, is_wanted)
         report = make_report([output], is_wanted=is_wanted)
-        rows = list(difference_rows(report, evaluations.variants))
+        of_files = report.runs[report.runs["file"].isin(evaluations.variants)]
+        variants = dict(zip(of_files["settings"], of_files["file"].map(evaluations.variants), strict=True))
+        rows = list(difference_rows(report, variants))
         verdicts = {
             "verdict": "; ".join(verdict.headline for verdict in report.verdicts),
             "verdict_text": " ".join(sentence for verdict in report.verdicts for sentence in verdict.sentences),
@@ -126,7 +128,7 @@ class Evaluations:
 
     Attributes:
         results: what lm-eval's `simple_evaluate` returns for tasks of these names, without samples.
-        variants: by the settings of ACT in one line, what they are called.
+        variants: by the results file, what its run is called.
     """
 
     results: Mapping[str, Any]
@@ -149,7 +151,7 @@ class Evaluations:
                 for task, value in content.get(part, {}).items():
                     parts[part][f"{_key(task, run.variant)}{seed}"] = value
             configs[run.variant] = content["config"]
-            variants[content["config"]["act"]["text"]] = run.variant
+            variants[str(file)] = run.variant
         return cls({**parts, "config": configs}, variants)
 
 

@@ -99,6 +99,15 @@ class TestPages:
         for link in links:
             assert (ROOT / link).exists(), link
 
+    def test_the_readme_lists_every_command_in_the_words_of_its_help(self):
+        text = (ROOT / "README.md").read_text()
+        table = re.search(r"^\| command \| \|\n\|---\|---\|\n((?:\|.*\n)+)", text, flags=re.MULTILINE)[1]
+        listed = re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", table, flags=re.MULTILINE)
+        commands = typer.main.get_command(app).commands
+        assert sorted(name for name, _ in listed) == sorted(commands)
+        for name, words in listed:
+            assert words == commands[name].help.strip().splitlines()[0], name
+
     def test_the_study_of_the_readme_is_that_of_the_results(self):
         """Its verdict word by word, and each row of its table."""
         text = (ROOT / "README.md").read_text()
@@ -107,7 +116,8 @@ class TestPages:
             assert sentence in " ".join(text.split())
         assert f"Study of {study['model']}\n" in text
         for row in study["table"]:
-            name = row["task"] if row["searched"] or row["task"] not in study["record"]["scores"] else f"{row['task']} †"
+            is_unseen = row["task"] in study["record"]["scores"] and row["task"] not in study["record"]["searched"]
+            name = f"{row['task']} †" if is_unseen else row["task"]
             scores = f"{row['baseline']:.3f} {row['found']:.3f} {row['delta']:+.3f} {row['low']:+.3f} to {row['high']:+.3f}"
             assert f"{name} {scores} {row['all_heads_delta']:+.3f} {row['random_delta']:+.3f}" in " ".join(text.split())
 

@@ -15,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.errors import InputError
+from act_eval.near_names import did_you_mean
 
 NAME_PREFIX = "act_"
 
@@ -24,7 +25,8 @@ def check_base(base: str) -> None:
     backends = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS if not name.startswith(NAME_PREFIX))]
     with_masks = sorted(name for name in backends if name in ALL_MASK_ATTENTION_FUNCTIONS)
     if base not in backends:
-        raise InputError(f"there is no base attention {base!r}: choose one of {', '.join(with_masks)}.")
+        near = did_you_mean(base, with_masks)
+        raise InputError(f"there is no base attention {base!r}{near}: choose one of {', '.join(with_masks)}.")
     if base not in with_masks:
         raise InputError(
             f"the base attention {base!r} is registered in transformers without a mask function, and so would get no masks: "

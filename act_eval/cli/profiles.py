@@ -59,14 +59,15 @@ def show(
 
     Example: act-eval profiles show llama-2-7b-chat/mt-bench
     """
+    from act_eval.near_names import did_you_mean
     from act_eval.profiles import ProfileError, published_profiles, stored_profile
 
     published = published_profiles()
     profile = published.get(name) or stored_profile(name)
     if profile is None:
         raise ProfileError(
-            f"there is no head profile {name!r}: give the path of a JSON file, hf://user/repo, or one of "
-            f"{', '.join(published)}."
+            f"there is no head profile {name!r}{did_you_mean(name, published)}: give the path of a JSON file, hf://user/repo, "
+            f"or one of {', '.join(published)}."
         )
     print(profile.to_json(), end="")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import textwrap
 import traceback
@@ -22,6 +23,7 @@ _READ_ARGUMENTS = ("lm_eval.config", "lm_eval.api.registry", "lm_eval.tasks", "t
 _CHECK_ARGUMENTS = ("lm_eval.evaluator", "lm_eval.api.task")
 
 _LONGEST_REASON = 400
+_UNKNOWN_TASK = re.compile(r"Tasks not found: (?P<name>[^,\s]+)")  # lm-eval's words
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -68,10 +70,15 @@ def _explained_argument_errors() -> AbstractContextManager[None]:
     from jinja2 import TemplateError
     from yaml import YAMLError
 
+    from act_eval.harness.tasks import unknown_task
+
     def explain(error: Exception) -> InputError | None:
         modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
         if not any(module.startswith(_READ_ARGUMENTS) for module in modules) and modules[-1] not in _CHECK_ARGUMENTS:
             return None
+        unknown = _UNKNOWN_TASK.search(str(error))
+        if unknown is not None:
+            return unknown_task(unknown["name"])
         reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" ...").rstrip(".!")
         return InputError(f"{reason} (see `act-eval run --help`).")
 

@@ -42,7 +42,7 @@ def sweep(
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
     if dry_run:
         return say_foreseen(foresee_runs(plan_sweep(settings, axes), output))
-    results = run_sweep(settings, axes, output, console)
+    results = run_sweep(settings, axes, output, console, metric)
     if results is not None:
         shown = main_metric(results, metric)
         print_tables(results, shown, console)

@@ -41,9 +41,9 @@ from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
 from act_eval.harness.tasks import check_enough_documents, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import digest_of, in_json, what_ran
-from act_eval.planned_runs import IDENTITY_KEY, PlannedRun, add_planned_runs
+from act_eval.planned_runs import IDENTITY_KEY, PLANNED_RUNS_FILE, PlannedRun, add_planned_runs
 from act_eval.progress import print_line
-from act_eval.task_groups import add_groups
+from act_eval.task_groups import GROUPS_FILE, add_groups
 
 Model = TypeVar("Model", bound=ACTLM)
 
@@ -89,7 +89,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
             does not fit the model; raised before a model's weights are loaded.
         RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
-    with only_writer(output):
+    with only_writer(output, records=[PLANNED_RUNS_FILE, GROUPS_FILE]):
         return _run_missing(plan, output, console)
 
 

@@ -15,6 +15,7 @@ from act_eval.hub_files import is_hub_name
 from act_eval.methods.base import Method
 from act_eval.methods.per_head_group import PerHeadGroup, parameter_names
 from act_eval.methods.registry import available_methods, classes_of, make_method
+from act_eval.near_names import did_you_mean
 from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, normalize_name, stored_profile
 
 _PREFIX = "act_"
@@ -74,8 +75,10 @@ class ACTArguments:
         of_methods = {parameter.name for method in available_methods().values() for parameter in fields(method)}
         unknown = next((name for name in given if name not in of_methods), None)
         if unknown is not None:
-            known = ", ".join(f"{_PREFIX}{name}" for name in ("profile", *_SETTINGS, "head_share", *sorted(of_methods)))
-            raise InputError(f"act-hf has no argument '{_PREFIX}{unknown}': choose among {known}.")
+            names = ("profile", *_SETTINGS, "head_share", *sorted(of_methods))
+            near = did_you_mean(unknown, names, _PREFIX)
+            known = ", ".join(f"{_PREFIX}{name}" for name in names)
+            raise InputError(f"act-hf has no argument '{_PREFIX}{unknown}'{near}: choose among {known}.")
         return cls(**own, settings=settings, parameters=given)
 
     @classmethod

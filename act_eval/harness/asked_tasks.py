@@ -13,6 +13,7 @@ from act_eval.harness.processes import is_first_process
 from act_eval.harness.request_cache import delete_cached_requests
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import LoadedTasks, explained_dataset_errors, load_for_evaluation, task_manager, tasks_with_tag
+from act_eval.near_names import did_you_mean
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -60,7 +61,9 @@ def load_asked_tasks(prompts: PromptSettings, model: ModelSettings) -> AskedTask
     unknown = next((name for name in prompts.samples or () if name not in loaded.tasks), None)
     if unknown is not None:
         raise SettingError(
-            "samples", f"names {unknown!r}, which is none of the tasks that are asked: leave it out, or add it to tasks."
+            "samples",
+            f"names {unknown!r}, which is none of the tasks that are asked{did_you_mean(unknown, loaded.tasks)}: leave it out, "
+            "or add it to tasks.",
         )
     if isinstance(prompts.num_fewshot, Mapping):
         prompts = replace(prompts, num_fewshot=_by_task(prompts.num_fewshot, loaded, manager))
@@ -103,7 +106,8 @@ def _by_task(numbers: Mapping[str, int], loaded: LoadedTasks, manager: TaskManag
     if unknown is not None:
         raise SettingError(
             "num_fewshot",
-            f"names {unknown!r}, which is no task, group or tag of what is asked: leave it out, or add it to tasks.",
+            f"names {unknown!r}, which is no task, group or tag of what is asked"
+            f"{did_you_mean(unknown, [*loaded.tasks, *loaded.groups])}: leave it out, or add it to tasks.",
         )
     by_task: dict[str, int] = {}
     for name in sorted(numbers, key=lambda name: -len(covered[name])):

@@ -6,7 +6,7 @@ Where they hold parts of the model, each must answer every request, together wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.console import Console
 
 from act_eval.errors import InputError
 from act_eval.files import make_folder
+from act_eval.refusals import FolderAsItWas
 
 Value = TypeVar("Value")
 
@@ -59,26 +60,35 @@ def same_for_all(value: Value) -> Value:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, records: Collection[str] = ()) -> Iterator[None]:
     """Keep other commands from writing to a folder until the block is left, or the process is killed.
 
     The main process holds the folder for all that run together. What is held may be asked for again inside the block: a study
-    holds the folder in which its comparison runs.
+    holds the folder in which its comparison runs. Where the block raises InputError and has written no results, the folder is
+    as it was before, and is missing again where it was missing.
 
     Args:
         folder: made when missing.
+        records: patterns of the files in it that say what is asked for, and are no results, see `refusals.FolderAsItWas`.
 
     Raises:
         InputError: another command writes to the folder, or it cannot be written; raised in all processes.
     """
+    is_main = shared_processes().is_main_process
+    before = FolderAsItWas.of(folder, records if is_main else ())
+    shared_processes().wait_for_everyone()
     make_folder(folder)
     lock = FileLock(folder.resolve() / _LOCK_FILE, timeout=0, is_singleton=True)
-    if not same_for_all(shared_processes().is_main_process and _acquired(lock)):
+    if not same_for_all(is_main and _acquired(lock)):
         raise InputError(f"another command is writing to {folder}: wait until it has finished, or choose another folder.")
     try:
         yield
+    except InputError:
+        if is_main:
+            before.restore()
+        raise
     finally:
-        if shared_processes().is_main_process:
+        if is_main:
             lock.release()
 
 

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from act_eval.errors import InputError, SettingError, explained
 from act_eval.harness.settings import PromptSettings
+from act_eval.near_names import did_you_mean
 from act_eval.task_groups import TaskGroup
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask, Task
     from lm_eval.tasks import TaskManager
+
+
+_LISTS = "`act-eval tasks` lists the project's, `act-eval run ls tasks` those of lm-eval too"
 
 
 class TaskError(InputError):
@@ -95,7 +99,7 @@ def task_manager(
     from yaml import YAMLError
 
     if not names:
-        raise TaskError("no task was named: give the names of lm-eval tasks, separated by commas.")
+        raise TaskError(f"no task was named: give names, separated by commas; {_LISTS}.")
     if include_path is not None and not Path(include_path).is_dir():
         raise SettingError("include_path", f"{include_path}: there is no such folder.")
     paths = [str(tasks_path()), *([include_path] if include_path else [])]
@@ -109,7 +113,18 @@ def task_manager(
         if not unknown:
             return manager
     _check_configs(include_path)
-    raise TaskError(f"there is no task {unknown[0]!r}: `act-eval run ls tasks` lists all of them.")
+    raise unknown_task(unknown[0], manager)
+
+
+def unknown_task(name: str, manager: TaskManager | None = None) -> TaskError:
+    """The error for a name that no task, group or tag goes by: with names that are like it, and what lists all of them.
+
+    Args:
+        name: what was asked for.
+        manager: knows the names that were looked through; by default the project's are looked through.
+    """
+    near = did_you_mean(name, (manager or project_tasks()).all_tasks)
+    return TaskError(f"there is no task {name!r}{near}: {_LISTS}.")
 
 
 def _check_configs(folder: str | None) -> None:
@@ -291,7 +306,8 @@ def example_prompt(name: str) -> str:
     """
     manager = project_tasks()
     if name not in manager.all_subtasks:
-        raise TaskError(f"the project has no task {name!r}: choose among {', '.join(manager.all_subtasks)}.")
+        near = did_you_mean(name, manager.all_subtasks)
+        raise TaskError(f"the project has no task {name!r}{near}: `act-eval tasks` lists those that it has.")
     with explained_dataset_errors():
         task = load_tasks(name, manager)[name]
         document = task.eval_docs[0]

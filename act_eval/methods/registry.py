@@ -15,6 +15,7 @@ from typing import Any
 from act_eval.errors import InputError
 from act_eval.methods.base import Method
 from act_eval.methods.per_head_group import SEPARATOR, PerHeadGroup, parameter_names, values_of_parts
+from act_eval.near_names import did_you_mean
 
 ENTRY_POINTS = "act_eval.methods"
 
@@ -105,7 +106,8 @@ def make_method(method: str | Method, parameters: Mapping[str, Any]) -> Method:
     known = available_methods()
     cls = type(method) if isinstance(method, Method) else known.get(method) if isinstance(method, str) else None
     if cls is None:
-        raise InputError(f"there is no method {method!r}: choose one of {', '.join(known)}.")
+        near = did_you_mean(str(method), known)
+        raise InputError(f"there is no method {method!r}{near}: choose one of {', '.join(known)}.")
     taken = {field.name: field for field in fields(cls)}
     for name in parameters:
         if name not in taken:
@@ -126,7 +128,8 @@ def _per_head_group(name: str, parts: Sequence[str | Method], parameters: Mappin
     known = available_methods()
     unknown = next((part for part in parts if isinstance(part, str) and part not in known), None)
     if unknown is not None:
-        raise InputError(f"there is no method {unknown!r}, which {name!r} names: choose one of {', '.join(known)}.")
+        near = did_you_mean(unknown, known)
+        raise InputError(f"there is no method {unknown!r}{near}, which {name!r} names: choose one of {', '.join(known)}.")
     classes = [known[part] if isinstance(part, str) else type(part) for part in parts]
     of_parts: list[dict[str, Any]] = [{} for _ in parts]
     for parameter, value in parameters.items():

@@ -22,10 +22,10 @@ from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.identity import settings_text
-from act_eval.harness.processes import is_first_process, same_for_all, shared_processes, speaking_console
+from act_eval.harness.processes import is_first_process, only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.settings import ModelSettings
 from act_eval.harness.what_ran import package_versions, what_ran
-from act_eval.mt_bench.folder import ComparisonFolder, Variant, file_name
+from act_eval.mt_bench.folder import RECORDS, ComparisonFolder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
 from act_eval.mt_bench.questions import TURNS, Question, first_of_each_category
@@ -129,8 +129,8 @@ def write_answers(
         What to tell the user, in lines.
 
     Raises:
-        InputError: a setting is wrong, the model has no chat template, or `output` holds something else. Raised before the
-            weights are loaded.
+        InputError: a setting is wrong, the model has no chat template, `output` holds something else, or another command writes
+            to it. Raised before the weights are loaded.
     """
     act, baseline = act_and_baseline(settings.model.model_args)
     if act.calibration.method.uses_span:
@@ -145,7 +145,19 @@ def write_answers(
             "processes cannot share the questions: start one, for a large model with parallelize=True in model_args, or let "
             "several hold parts of the model with tp_plan=auto."
         )
-    folder = ComparisonFolder(output)
+    with only_writer(output, RECORDS):
+        return _write_answers(settings, act, baseline, questions, limit, ComparisonFolder(output), console)
+
+
+def _write_answers(
+    settings: AnswerSettings,
+    act: ACTArguments,
+    baseline: ACTArguments,
+    questions: Sequence[Question],
+    limit: int | None,
+    folder: ComparisonFolder,
+    console: Console | None,
+) -> list[str]:
     with shared_processes().main_process_first():
         if is_first_process():
             folder.start(questions, settings.identity)

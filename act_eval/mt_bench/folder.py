@@ -23,6 +23,9 @@ from act_eval.files import atomic_file, make_folder
 from act_eval.mt_bench.journal import read_journal
 from act_eval.mt_bench.questions import TURNS, Question, load_questions
 
+RECORDS = ("question.jsonl", "settings.json", "model_answer/*.json")
+"""Files that say what is asked for: without answers beside them there is nothing to go on with."""
+
 
 @dataclass(frozen=True)
 class Variant:

@@ -109,7 +109,7 @@ class Report:
         return short_names(dict.fromkeys(str(model) for table in tables for model in table["model"]))
 
     def with_short_names(self) -> Report:
-        """The same, with short names of models in all but the runs, for where long ones have no room."""
+        """The same, with short names of models, for where long ones have no room."""
         names = self.short_names
 
         def shortened(table: pd.DataFrame) -> pd.DataFrame:
@@ -118,22 +118,11 @@ class Report:
         studies = tuple(replace(findings, model=names[findings.model]) for findings in self.studies)
         return replace(self._with_tables(shortened), studies=studies)
 
-    def with_named_variants(self) -> Report:
-        """The same, with settings of studies named by what they stand for ("random heads 1"), for plots of results alone."""
-
-        def named(table: pd.DataFrame) -> pd.DataFrame:
-            settings = table["settings"].copy()
-            for findings in self.studies:
-                of_model = table["model"] == findings.model
-                settings[of_model] = settings[of_model].map(findings.named_by_variant)
-            return table.assign(settings=settings)
-
-        return self._with_tables(named)
-
     def _with_tables(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Report:
-        """The same with something changed in all tables but the runs and those of studies."""
+        """The same with something changed in all tables but those of studies."""
         return replace(
             self,
+            runs=change(self.runs),
             comparison=change(self.comparison),
             groups=change(self.groups),
             subjects=change(self.subjects),

@@ -24,7 +24,7 @@ from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
 from act_eval.report.answers import Answers, AnswersReader
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
-from act_eval.report.settings_text import describe_settings, is_baseline
+from act_eval.report.settings_text import describe_settings, is_baseline, names_of_variants
 from act_eval.report.unfinished import Unfinished
 from act_eval.study_record import STUDY_FILE, StudyRecord, read_study
 from act_eval.task_groups import GROUPS_FILE, TaskGroup, read_groups
@@ -86,12 +86,14 @@ class LoadedStudy:
         record: what it is about.
         model: its name.
         settings: by variant, the settings of ACT in one line, of the variants that have runs.
+        with_profiles: by variant, the same settings with the profile in place of the variant, as results files have them.
         is_finished: whether all its runs are there.
     """
 
     record: StudyRecord
     model: str
     settings: Mapping[str, str]
+    with_profiles: Mapping[str, str]
     is_finished: bool
 
 
@@ -102,7 +104,8 @@ class Results:
     Attributes:
         runs: a row for each results file and task (`RUN_COLUMNS`). `samples_file` is None where there are no samples;
             `model` is what the model arguments name, else what `act-hf` recorded, else what lm-eval says of a Python
-            object; `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line;
+            object; `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line, in which
+            variants of a study are called by what they stand for;
             `is_baseline` whether nothing was calibrated; `predict_only` whether lm-eval was told to compute no scores;
             `seed` that of the few-shot sampler, missing without few-shot examples, where it decides nothing; `documents`
             how many were evaluated; `cluster_field` which field of the documents says what belongs together, the first of
@@ -204,8 +207,20 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
     read = dict(zip(files_of_parts, parts, strict=True))
     studies = [_study(file, record, plans.get(file.with_name(PLANNED_RUNS_FILE), []), read) for file, record in records.items()]
-    found = tuple(study for study in studies if study is not None)
-    return replace(_merged(parts, kept_groups), asked=tuple(asked), planned=tuple(planned), studies=found)
+    merged = replace(_merged(parts, kept_groups), asked=tuple(asked), planned=tuple(planned))
+    return _with_named_variants(merged, [study for study in studies if study is not None])
+
+
+def _with_named_variants(results: Results, studies: Sequence[LoadedStudy]) -> Results:
+    """Results with studies, the settings of which are called by the variants that they stand for, see `names_of_variants`."""
+    names = names_of_variants((study.model, study.with_profiles) for study in studies)
+    keys = zip(results.runs["model"], results.runs["settings"], strict=True)
+    runs = results.runs.assign(settings=[names.get(key, key[1]) for key in keys])
+    named = (
+        replace(study, settings={name: names.get((study.model, text), text) for name, text in study.with_profiles.items()})
+        for study in studies
+    )
+    return replace(results, runs=runs.astype({"settings": RUN_COLUMNS["settings"]}), studies=tuple(named))
 
 
 def _study(file: Path, record: StudyRecord, planned: Sequence[PlannedRun], read: Mapping[Path, Results]) -> LoadedStudy | None:
@@ -216,7 +231,7 @@ def _study(file: Path, record: StudyRecord, planned: Sequence[PlannedRun], read:
         return None
     settings = {variant: str(run["settings"]) for variant, run in runs}
     missing = missing_runs(planned, (part.asked[0] for part in of_study))
-    return LoadedStudy(record, str(runs[0][1]["model"]), settings, is_finished=not missing)
+    return LoadedStudy(record, str(runs[0][1]["model"]), settings, settings, is_finished=not missing)
 
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:

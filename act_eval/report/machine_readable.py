@@ -15,7 +15,7 @@ from act_eval.report.build import Report
 from act_eval.report.study import StudyFindings
 from act_eval.report.unfinished import Unfinished
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def to_json(report: Report) -> str:
@@ -63,6 +63,7 @@ def _study(findings: StudyFindings) -> dict[str, Any]:
         "verdict": None if verdict is None else {"outcome": verdict.outcome, "sentences": list(verdict.sentences)},
         "model": findings.model,
         "record": asdict(findings.record),
+        "variants": dict(findings.with_profiles),
         "table": _records(findings.table),
     }
 

@@ -5,7 +5,8 @@ Plots show scores between 0 and 1 alone, such as accuracy and F1, as percentages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from act_eval.plotting import (
     wrapped,
 )
 from act_eval.report.build import Report
+from act_eval.report.rankings import rankings
 from act_eval.report.statistics import ALL_TASKS, differs
 from act_eval.report.study import AVERAGE
+from act_eval.report.study_tables import corrected_tasks
 from act_eval.report.tables import group_names, labels
 from act_eval.study_record import ALL, FOUND, SWITCHED_OFF
 
@@ -41,6 +44,7 @@ _FEW_BARS = 40  # that are drawn apart
 _PANELS_IN_A_ROW = 4
 _PLACES = ((6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 6, "center", "bottom"), (0, -6, "center", "top"))
 _FILLED = "filled: significant"
+_BESIDE, _WIDEST = 0.02, 0.4  # from one to the next point of the same number of heads, and all, as shares of axis and next gap
 _LEGEND_MARGIN = 0.6  # beside the names of a legend, in inches
 _DELTA_LABEL = "ACT - baseline, percentage points"
 
@@ -62,7 +66,7 @@ def make_plots(report: Report, style: str | None = None) -> Mapping[str, Figure]
     Raises:
         SettingError: there is no such style.
     """
-    shown = report.with_short_names().with_named_variants()
+    shown = report.with_short_names()
     figures = {each.name: each(shown) for each in _styled(style)}
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -80,7 +84,7 @@ def write_plots(report: Report, folder: Path, style: str | None = None) -> list[
     Raises:
         SettingError: there is no such style.
     """
-    shown = report.with_short_names().with_named_variants()
+    shown = report.with_short_names()
     return [path for each in _styled(style) for path in each.write(folder, shown)]
 
 
@@ -104,10 +108,11 @@ def report_plot(name: str, title: str) -> Callable[[Callable[[Report], Figure | 
     return register
 
 
+_CORRECTED = f"{FOUND}, label priors corrected"
 # Of the average in a study's table: what is drawn, and the columns of the difference with its ends.
 _OF_STUDIES = {
     FOUND: ("delta", "low", "high"),
-    f"{FOUND}, label priors corrected": ("corrected_delta", "corrected_low", "corrected_high"),
+    _CORRECTED: ("corrected_delta", "corrected_low", "corrected_high"),
     "random heads, mean and range": ("random_delta", "random_least", "random_most"),
     ALL: ("all_heads_delta", "all_heads_low", "all_heads_high"),
     SWITCHED_OFF: ("switched_off_delta", "switched_off_low", "switched_off_high"),
@@ -118,25 +123,32 @@ _OF_STUDIES = {
 def plot_study(report: Report) -> Figure | None:
     """What a study compares: the average difference of each variant from the baseline, a panel for each study.
 
-    Lines are 95% intervals, of random heads the range over their sets.
+    Lines are 95% intervals, of random heads the range over their sets. Where only some tasks have label priors to be corrected,
+    the name says how many.
     """
     averages = [(found.model, found.table[found.table["task"] == AVERAGE]) for found in report.studies]
     averages = [(model, rows.iloc[0]) for model, rows in averages if len(rows)]
     if not averages:
         return None
-    width = text_width(_OF_STUDIES) + 3.6
-    figure = Figure(figsize=(width, 0.7 + 1.9 * len(averages)))
-    all_axes = figure.subplots(len(averages), sharex=True, squeeze=False)[:, 0]
-    for axes, (model, row) in zip(all_axes, averages, strict=True):
-        shown = {name: row[list(columns)].astype(float) * 100 for name, columns in _OF_STUDIES.items()}
-        shown = {name: ends for name, ends in shown.items() if ends.notna().all()}
+    panels = [(model, _of_study(row)) for model, row in averages]
+    width = text_width(name for _, shown in panels for name in shown) + 3.6
+    figure = Figure(figsize=(width, 0.7 + 1.9 * len(panels)))
+    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axes, (model, shown) in zip(all_axes, panels, strict=True):
         for place, ends in enumerate(reversed(shown.values())):
-            _plot_points(axes, ends.to_numpy()[:, None], place, number=0 if place == len(shown) - 1 else 1, markersize=6)
+            _plot_points(axes, ends[:, None], place, number=0 if place == len(shown) - 1 else 1, markersize=6)
         _name_points(axes, list(reversed(shown)))
-        if len(averages) > 1:
+        if len(panels) > 1:
             axes.set_title(model, fontsize="medium", loc="left")
     figure.supxlabel(f"{_DELTA_LABEL} (average over tasks)", fontsize="medium")
     return figure
+
+
+def _of_study(average: pd.Series) -> dict[str, np.ndarray]:
+    """What is drawn of a study, by name: difference and its ends in percentage points, of what there is in its average."""
+    shown = {name: average[list(columns)].astype(float).to_numpy() * 100 for name, columns in _OF_STUDIES.items()}
+    names = {_CORRECTED: f"{_CORRECTED}{corrected_tasks(average)}"}
+    return {names.get(name, name): ends for name, ends in shown.items() if not np.isnan(ends).any()}
 
 
 @report_plot("improvement", "Difference per task")
@@ -347,7 +359,8 @@ def plot_heat_map(report: Report) -> Figure | None:
 def plot_number_of_heads(report: Report) -> Figure | None:
     """Difference against the number of calibrated heads with 95% intervals, where there are two numbers or more.
 
-    A line per model and metric, of the average over all tasks, or of the one task that there is.
+    Of the average over all tasks, or of the one task that there is. Points are joined along a ranking of heads (`rankings`) of
+    one model and metric; others are apart, each with a name. Those of the same number of heads stand side by side.
     """
     groups = report.groups
     rows = groups[groups["group"] == ALL_TASKS] if (groups["group"] == ALL_TASKS).any() else groups
@@ -356,17 +369,16 @@ def plot_number_of_heads(report: Report) -> Figure | None:
         return None
     rows = rows.assign(group=group_names(rows)) if "tasks" in rows else rows
     varying = [name for name in ("model", "group", "metric", "filter", "num_fewshot") if rows[name].nunique(dropna=False) > 1]
-    lines = list(rows.groupby(varying, dropna=False)) if varying else [((), rows)]
-    entries = [", ".join(map(str, name)) for name, _ in lines]
-    width = max(5.6, text_width(entries, "small") + _LEGEND_MARGIN)
+    lines = list(_lines_of_heads(rows, varying, rankings(report.runs)))
+    width = max(5.6, longest_word((name for name, _ in lines), "small") + _LEGEND_MARGIN)
+    entries = [wrapped(name, width - _LEGEND_MARGIN, "small") for name, _ in lines]
     columns = legend_columns(entries, width)
-    figure = Figure(figsize=(width, 3.4 + LINE_HEIGHT * -(-len(entries) // columns)))
+    figure = Figure(figsize=(width, 3.4 + LINE_HEIGHT * -(-number_of_lines(entries) // columns)))
     axes = figure.subplots()
-    for number, (entry, (_, line)) in enumerate(zip(entries, lines, strict=True)):
+    places = _side_by_side([line["num_heads"].astype(float) for _, line in lines])
+    for number, (entry, (_, line), heads) in enumerate(zip(entries, lines, places, strict=True)):
         colour, marker = colour_and_marker(number)
-        line = line.sort_values(["num_heads", "settings"])
         errors = [(line["delta"] - line["low"]) * 100, (line["high"] - line["delta"]) * 100]
-        heads = line["num_heads"].astype(float)
         axes.errorbar(
             heads,
             line["delta"] * 100,
@@ -379,13 +391,49 @@ def plot_number_of_heads(report: Report) -> Figure | None:
             label=entry or None,
         )
     axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.set(xlabel="calibrated heads", ylabel=_DELTA_LABEL.replace(", ", ",\n"))
+    moved = any((place != line["num_heads"]).any() for place, (_, line) in zip(places, lines, strict=True))
+    side_by_side = " (points of the same number side by side)" if moved else ""
+    axes.set(xlabel=f"calibrated heads{side_by_side}", ylabel=_DELTA_LABEL.replace(", ", ",\n"))
     if "group" not in varying:
         axes.set_title(rows["group"].iloc[0], fontsize="medium", loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if varying:
+    if any(entries):
         figure.legend(loc="outside lower left", fontsize="small", frameon=False, ncols=columns)
     return figure
+
+
+def _lines_of_heads(
+    rows: pd.DataFrame, varying: Sequence[str], chains: Mapping[str, Sequence[Sequence[str]]]
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows that are joined, by number of heads, each with its name, which is empty where there is one line.
+
+    Args:
+        rows: all of them.
+        varying: columns that tell lines apart, besides rankings of heads.
+        chains: see `rankings.rankings`.
+    """
+    first = {(model, settings): chain[0] for model, of_model in chains.items() for chain in of_model for settings in chain}
+    keys = zip(rows["model"], rows["settings"], strict=True)
+    rows = rows.assign(ranking=[first.get(key, key[1]) for key in keys])
+    parts = [part for _, part in rows.groupby(list(varying), dropna=False)] if varying else [rows]
+    are_several = any(part["ranking"].nunique() > 1 for part in parts)
+    for names, line in rows.groupby([*varying, "ranking"], dropna=False):
+        line = line.sort_values(["num_heads", "settings"])
+        ends = dict.fromkeys(line["settings"].iloc[[0, -1]])
+        yield ", ".join([*map(str, names[:-1]), *([" to ".join(ends)] if are_several else [])]), line
+
+
+def _side_by_side(lines: Sequence[pd.Series]) -> list[np.ndarray]:
+    """Where the points of lines stand: at their numbers of heads, and beside each other where several lines have the same."""
+    lines_at = Counter(number for line in lines for number in set(line))
+    numbers = sorted(lines_at)
+    step = min(_BESIDE * (numbers[-1] - numbers[0]), _WIDEST * np.diff(numbers).min() / max(lines_at.values()))
+    drawn: Counter[float] = Counter()
+    places = []
+    for line in lines:
+        places.append(np.array([number + step * (drawn[number] - (lines_at[number] - 1) / 2) for number in line]))
+        drawn.update(set(line))
+    return places
 
 
 @report_plot("subjects", "Difference per subject")

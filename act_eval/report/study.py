@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ AVERAGE_OF_UNSEEN = "average, not searched on"
 STUDY_COLUMNS = (
     "task",
     "metric",
+    "tasks",
     "searched",
     "n",
     "baseline",
@@ -41,6 +42,7 @@ STUDY_COLUMNS = (
     "switched_off_delta",
     "switched_off_low",
     "switched_off_high",
+    "corrected_tasks",
     "corrected_baseline",
     "corrected_delta",
     "corrected_low",
@@ -60,34 +62,28 @@ class StudyFindings:
     Attributes:
         record: what it is about.
         model: its name in the tables.
-        settings: by variant, those of ACT that it compares, each in one line.
+        settings, with_profiles: see `load.LoadedStudy`.
         table: a row for each task, then for the average over them and over those that the search did not see
             (`STUDY_COLUMNS`): scores of baseline and heads found with their paired difference and its 95% interval, and
-            differences of the controls from the baseline. That of the random heads is the mean over `random_sets` sets, with
+            differences of the controls from the baseline. `searched` is of how many of the row's `tasks` the search saw
+            training documents: all, some or none. The difference of the random heads is the mean over `random_sets` sets, with
             the least and the most; `beyond_random` is that of the heads found from this mean. `corrected_` numbers are those of
-            baseline and heads found after label priors are corrected, on average over those tasks that have any. `detectable`
-            and `n_for_one_point` are as in `statistics.compare`, of the heads found, or of all heads where none was found. What
-            was not run, or is not finished, is missing.
+            baseline and heads found after label priors are corrected, on average over those `corrected_tasks` of the tasks that
+            have any. `detectable` and `n_for_one_point` are as in `statistics.compare`, of the heads found, or of all heads
+            where none was found. What was not run, or is not finished, is missing.
         verdict: what it comes to; None where the primary comparison is not finished, or not all of it is in the report.
     """
 
     record: StudyRecord
     model: str
     settings: Mapping[str, str]
+    with_profiles: Mapping[str, str]
     table: pd.DataFrame
     verdict: Verdict | None
 
     def holds(self, model: str, settings: str) -> bool:
         """Whether some settings of a model are among those that the study compares."""
         return model == self.model and settings in self.settings.values()
-
-    def named_by_variant(self, settings: str) -> str:
-        """Settings with the variant for which they stand in place of their profile's file; others as they are."""
-        for variant, text in self.settings.items():
-            if text == settings:
-                profile, bracket, others = text.partition(" (")
-                return f"{variant}{bracket}{others}" if bracket else f"{variant}: {profile}"
-        return settings
 
 
 def study_findings(
@@ -119,6 +115,7 @@ def study_findings(
         statistics["beyond_random"] = _statistics(beyond, compare(beyond), record)
     corrected = _corrected(study, priors, pairing)
     table = pd.DataFrame(_rows(record, statistics, random, corrected), columns=list(STUDY_COLUMNS))
+    table = table.astype({"tasks": "Int64", "corrected_tasks": "Int64"})
     verdict = None
     if study.is_finished and record.search is not None and table["task"].eq(AVERAGE).any():
         of_found = [
@@ -126,7 +123,7 @@ def study_findings(
             for rows in (comparison, replies)
         ]
         verdict = judge(_evidence(record, table, *of_found))
-    return StudyFindings(record, study.model, study.settings, table, verdict)
+    return StudyFindings(record, study.model, study.settings, study.with_profiles, table, verdict)
 
 
 def _counts(values: pd.DataFrame, record: StudyRecord) -> pd.Series:
@@ -178,11 +175,12 @@ def _rows(
     corrected: Mapping[str, Mapping[Any, Any]],
 ) -> Iterator[dict[str, Any]]:
     """The rows of `StudyFindings.table`."""
-    for name in (*record.tasks, AVERAGE, *([AVERAGE_OF_UNSEEN] if record.unseen else [])):
+    tasks_of = {**{task: (task,) for task in record.tasks}, AVERAGE: record.tasks, AVERAGE_OF_UNSEEN: record.unseen}
+    for name, tasks in tasks_of.items():
         there = {variant: rows[name] for variant, rows in statistics.items() if name in rows}
         if not there:
             continue
-        row: dict[str, Any] = {"task": name, "searched": name in record.searched}
+        row: dict[str, Any] = {"task": name, "tasks": len(tasks), "searched": _how_many(tasks, record.searched)}
         row["metric"] = record.scores[name].metric if name in record.scores else _metric_of_all(record)
         row |= {size: next(iter(there.values()))[size] for size in ("n", "baseline")}
         if FOUND in there:
@@ -194,10 +192,17 @@ def _rows(
             row |= {"random_sets": len(deltas), "random_delta": sum(deltas) / len(deltas)}
             row |= {"random_least": min(deltas), "random_most": max(deltas)}
         if name in corrected and name != AVERAGE_OF_UNSEEN:
+            row["corrected_tasks"] = len([task for task in tasks if task in corrected])
             row |= {"corrected_baseline": corrected[name]["baseline"], **_difference(corrected[name], "corrected_")}
         main = there.get(FOUND, there.get(ALL, {}))
         row |= {column: main.get(column) for column in ("detectable", "n_for_one_point")}
         yield row
+
+
+def _how_many(tasks: Collection[str], of: Collection[str]) -> str:
+    """Whether all, some or none of the tasks are among those of another collection."""
+    found = sum(task in of for task in tasks)
+    return "all" if found == len(tasks) else "some" if found else "none"
 
 
 def _difference(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

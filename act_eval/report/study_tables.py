@@ -8,14 +8,17 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from act_eval.report.settings_text import profile_of
 from act_eval.report.study import AVERAGE, StudyFindings
+from act_eval.study_record import FOUND, is_random
 from act_eval.tables import TextTable, interval, number
 
 STUDY_NOTE = (
     "In a study, ACT is ACT in the heads found, and delta its difference from the baseline; beside it is what is left of that "
-    "after label priors are corrected. The other differences from the baseline are those of ACT in all heads, of ACT in random "
-    "heads, as many in each layer (mean over several sets, least and most), and of the heads found switched off. The primary "
-    "comparison is the average; it was fixed before anything was evaluated."
+    "after label priors are corrected, on average over those of the tasks that have any. The other differences from the "
+    "baseline are those of ACT in all heads, of ACT in random heads, as many in each layer (mean over several sets, least and "
+    "most), and of the heads found switched off. The primary comparison is the average; it was fixed before anything was "
+    "evaluated."
 )
 STUDY_CSV = "study.csv"
 
@@ -43,7 +46,7 @@ def study_table(findings: StudyFindings, with_ranges: bool = True) -> TextTable:
                 "ACT": number(row["found"], ".3f"),
                 "delta": number(row["delta"], "+.3f"),
                 "95% interval": "" if pd.isna(row["delta"]) else interval(row["low"], row["high"]),
-                "priors corrected": number(row["corrected_delta"], "+.3f"),
+                "priors corrected": f"{number(row['corrected_delta'], '+.3f')}{corrected_tasks(row)}",
                 "all heads": number(row["all_heads_delta"], "+.3f"),
                 "random heads": f"{number(row['random_delta'], '+.3f')}{sets}",
                 "switched off": number(row["switched_off_delta"], "+.3f"),
@@ -67,7 +70,7 @@ def print_study(findings: StudyFindings, console: Console) -> None:
     shown = study_table(findings, with_ranges=False).to_terminal(
         leave_out=("n", "priors corrected", "switched off", "all heads", "random heads"),
         elsewhere=STUDY_CSV,
-        notes=list(study_notes(findings))[1:],
+        notes=[UNSEEN_NOTE] if findings.record.unseen else [],
         ends_of_sections=[last],
     )
     console.print(shown)
@@ -80,10 +83,23 @@ def study_rows(studies: Sequence[StudyFindings]) -> pd.DataFrame:
 
 
 def study_notes(findings: StudyFindings) -> Iterator[str]:
-    """What the table's columns and marks mean."""
+    """What the table's columns and marks mean, and where the heads of variants come from."""
     yield STUDY_NOTE
     if findings.record.unseen:
         yield UNSEEN_NOTE
+    profiles = [
+        f"{variant}, {profile_of(text)}"
+        for variant, text in findings.with_profiles.items()
+        if variant == FOUND or is_random(variant)
+    ]
+    if profiles:
+        yield f"Profiles in the study of {findings.model}: {'; '.join(sorted(profiles))}."
+
+
+def corrected_tasks(row: pd.Series) -> str:
+    """Over how many tasks the average after label priors are corrected is, such as ` (2 of 3 tasks)`; empty where it is all."""
+    count = row["corrected_tasks"]
+    return "" if pd.isna(count) or count == row["tasks"] else f" ({count} of {row['tasks']} tasks)"
 
 
 def _range(row: pd.Series) -> str:

@@ -25,8 +25,8 @@ POWER_NOTE = (
     "interval without zero."
 )
 OVERVIEW_NOTE = (
-    "Best in bold; * differs from the baseline: Holm p below 0.05, or, for averages and for metrics that are not 0 or 1, a 95% "
-    "interval without zero."
+    "Best in bold, unless all are the same; * differs from the baseline: Holm p below 0.05, or, for averages and for metrics "
+    "that are not 0 or 1, a 95% interval without zero."
 )
 CLUSTER_NOTE = (
     "SE is the standard error of delta; clustered SE allows documents of one subject or article to depend on each other."
@@ -224,7 +224,8 @@ def group_names(groups: pd.DataFrame) -> pd.Series:
 def overview(report: Report) -> TextTable:
     """Models x tasks, as papers lay it out: a row for the baseline and one for each setting of ACT, below each model.
 
-    The best of a model is bold in each column, and a star marks what differs from the baseline (`OVERVIEW_NOTE`).
+    The best of a model is bold in each column, unless all of them are the same, and a star marks what differs from the baseline
+    (`OVERVIEW_NOTE`).
     """
     groups = report.groups.assign(group=group_names(report.groups))
     shown = [_scores(report.comparison, "task"), _scores(groups, "group")]
@@ -239,11 +240,12 @@ def overview(report: Report) -> TextTable:
             values[str(settings)] = of_settings.set_index("column")["act"]
             stars[str(settings)] = of_settings.set_index("column")["differs"]
         numbers = pd.DataFrame(values).T.reindex(columns=columns).astype(float).round(3)
+        shown = numbers.map(lambda value: number(value, ".3f"))
         best = numbers.mul(once["sign"].reindex(columns), axis=1)
-        best = best.eq(best.max()) & numbers.notna()
-        for settings, row in numbers.iterrows():
+        best = best.eq(best.max()) & (shown.where(numbers.notna()).nunique() > 1)
+        for settings, row in shown.iterrows():
             marks = stars.get(str(settings), pd.Series(dtype=bool)).reindex(columns, fill_value=False)
-            texts = {column: number(value, ".3f") + ("*" if marks[column] else "") for column, value in row.items()}
+            texts = {column: text + ("*" if marks[column] else "") for column, text in row.items()}
             rows.append({"model": model, "settings": settings, **texts})
             bold.append({"model": False, "settings": False, **best.loc[settings]})
         rows.append({"model": model, "settings": "n", **{column: number(once["n"].get(column), ".0f") for column in columns}})

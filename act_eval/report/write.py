@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from act_eval.files import make_folder, write_texts
+from act_eval.plotting import check_style
 from act_eval.report.build import Report
 from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
@@ -32,6 +33,8 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
         SettingError: there is no such style.
         InputError: the folder cannot be made.
     """
+    if style is not None:
+        check_style(style)
     make_folder(output)
     plots = write_plots(report, output, style)
     figures = {path.stem: path for path in plots if path.suffix == ".svg"}

@@ -37,7 +37,7 @@ from act_eval.search.screening import screen_heads
 from act_eval.search.selection import ranked_candidates
 from act_eval.search.settings import SearchSettings
 from act_eval.search.stages import Stages
-from act_eval.search.store import UnitStore
+from act_eval.search.store import IDENTITY_FILE, UnitStore
 from act_eval.search.time_left import TimeLeft
 from act_eval.search.units import UnitRunner
 from act_eval.search.validation import validate_head_sets
@@ -69,7 +69,7 @@ def run_search(
         NonFiniteLogitsError: logits of the model are not numbers.
     """
     drawn = DrawnDocuments.of_search(settings)
-    with only_writer(output):
+    with only_writer(output, records=[IDENTITY_FILE]):
         return _run_search(settings, drawn, output, speaking_console(console), afterwards)
 
 

@@ -51,7 +51,7 @@ def run_sinks(settings: SinksSettings, output: Path, console: Console | None = N
     """
     with explained_dataset_errors():
         tasks = draw_tasks(settings)
-    with only_writer(output):
+    with only_writer(output, records=[PROVENANCE_FILE]):
         return _run_sinks(settings, tasks, output, speaking_console(console))
 
 

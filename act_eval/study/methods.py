@@ -133,7 +133,7 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
     """
     record = plan_study(settings.of_method(settings.methods[0])).record
     asked = settings.asked(record)
-    with only_writer(output):
+    with only_writer(output, records=[METHODS_FILE]):
         processes = shared_processes()
         with processes.main_process_first():
             _check_folder(output, asked)

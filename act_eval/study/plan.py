@@ -17,6 +17,7 @@ from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import TaskError, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import in_json, without_placement
+from act_eval.near_names import did_you_mean
 from act_eval.profiles import HeadProfile
 from act_eval.search.batches import padded_tokens
 from act_eval.search.documents import calibration_split
@@ -170,7 +171,8 @@ def _searched(names: Sequence[str], asked: AskedTasks, tasks: Mapping[str, Task]
     for name in names:
         meant = asked.tasks_of(name)
         if not meant or not set(meant) <= set(tasks):
-            raise SettingError("search_tasks", f"names {name}, which is none of the study's tasks: add it to tasks.")
+            near = did_you_mean(name, tasks)
+            raise SettingError("search_tasks", f"names {name}, which is none of the study's tasks{near}: add it to tasks.")
         named += [task for task in meant if task not in named]
     refusals: dict[str, TaskError] = {}
     for name in named or tasks:

@@ -47,7 +47,7 @@ def run_study(settings: StudySettings, output: Path, console: Console) -> Finish
         RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
     planned = plan_study(settings)
-    with only_writer(output):
+    with only_writer(output, records=[STUDY_FILE]):
         return _run_study(settings, planned, output, console)
 
 

@@ -12,9 +12,12 @@ from act_eval.compare.run import run_missing
 from act_eval.harness.arguments import baseline_of
 from act_eval.sweep.grid import Axis, Point, points
 from act_eval.sweep.results import SweepResults, read_results
+from act_eval.sweep.tables import unknown_metric
 
 
-def run_sweep(settings: ComparisonSettings, axes: Sequence[Axis], output: Path, console: Console) -> SweepResults | None:
+def run_sweep(
+    settings: ComparisonSettings, axes: Sequence[Axis], output: Path, console: Console, metric: str | None = None
+) -> SweepResults | None:
     """Run every point of a grid that is not finished, and compare all of them with the baseline.
 
     Points that change nothing are the baseline, which is run once.
@@ -24,15 +27,21 @@ def run_sweep(settings: ComparisonSettings, axes: Sequence[Axis], output: Path, 
         axes: what varies.
         output: folder of the results, in lm-eval's formats, see `act_eval.compare`; made when missing.
         console: where progress is shown.
+        metric: what is to be shown of the results, see `tables.main_metric`.
 
     Returns:
         What was found; None in all but the main process.
 
     Raises:
-        InputError: see `grid.points`, `compare.plan_runs` and `compare.run_missing`; raised before the model is loaded.
+        InputError: no task has the metric; or see `grid.points`, `compare.plan_runs` and `compare.run_missing`. Raised before
+            the model is loaded.
     """
     grid = points(settings.model.model_args, axes)
-    finished = run_missing(_plan(settings, grid), output, console)
+    plan = _plan(settings, grid)
+    metrics = sorted({name for task in plan.loaded.tasks.values() for name in task.higher_is_better()})
+    if metric is not None and metric not in metrics:
+        raise unknown_metric(metric, metrics)
+    finished = run_missing(plan, output, console)
     return None if finished is None else read_results(axes, grid, finished, output)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,9 +41,13 @@ def main_metric(results: SweepResults, metric: str | None = None) -> tuple[str, 
     tasks = results.table.groupby(["metric", "filter"])["task"].nunique()
     names = [name for name in tasks.index if metric in (None, name[0])]
     if not names:
-        there = ", ".join(dict.fromkeys(name for name, _ in tasks.index))
-        raise SettingError("metric", f"{metric}: no task of the sweep has it; there are {there}.")
+        raise unknown_metric(str(metric), dict.fromkeys(name for name, _ in tasks.index))
     return min(names, key=lambda name: (-tasks[name], name[0] != "acc", name))
+
+
+def unknown_metric(metric: str, there: Iterable[str]) -> SettingError:
+    """The error for a metric that no task of a sweep has, which names those that `there` are."""
+    return SettingError("metric", f"{metric}: no task of the sweep has it; there are {', '.join(there)}.")
 
 
 def lines(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:

@@ -1,6 +1,7 @@
 """What a failed command ends with: one line that names culprit and remedy, and an exit code; a traceback only on demand."""
 
 import errno
+import itertools
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import torch
 import transformers
 import yaml
 from filelock import FileLock
+from helpers.program import every_command
 from helpers.thorough import pairs
 from lm_eval._cli import HarnessCLI
 
@@ -24,6 +26,7 @@ from act_eval.harness.tasks import tasks_path
 pytestmark = pytest.mark.tier("model")
 
 MT_BENCH = Path(__file__).parents[1] / "mt_bench"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +85,16 @@ def places(tmp_path_factory):
     (root / "list.yaml").write_text("- a")
     (root / "questions.jsonl").write_text("{}\n")
     (root / "profile.json").write_text("{")
+    (root / "broken.mplstyle").write_bytes(b"font.size: \xff\xfe")
     return root
 
 
 @pytest.fixture
 def run(places, tmp_path, monkeypatch, capfd, without_lm_evals_tasks):
-    """Run the program in a folder of its own: its exit code and what it printed to stderr."""
+    """Run the program in a folder of its own: its exit code and what it printed to stderr.
+
+    Whatever it refuses, it leaves nothing behind.
+    """
 
     monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest keep warnings away from stderr
     monkeypatch.chdir(tmp_path)
@@ -95,16 +102,26 @@ def run(places, tmp_path, monkeypatch, capfd, without_lm_evals_tasks):
     def program(line, **environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        words = [word.replace("WRONG", str(places)).replace("MT_BENCH", str(MT_BENCH)) for word in line.split()]
-        monkeypatch.setattr(sys, "argv", ["act-eval", *words])
+        folders = {"WRONG": places, "MT_BENCH": MT_BENCH, "RESULTS": RESULTS}
+        for name, folder in folders.items():
+            line = line.replace(name, str(folder))
+        monkeypatch.setattr(sys, "argv", ["act-eval", *line.split()])
+        before = below(tmp_path)
         code = 0
         try:
             main()
         except SystemExit as end:
             code = end.code
+        if code == 2:
+            assert below(tmp_path) == before
         return code, capfd.readouterr().err.replace(str(places), "WRONG")
 
     return program
+
+
+def below(folder):
+    """All that is below a folder: files with what they hold."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def one_line(errors, noisy=False):
@@ -196,7 +213,8 @@ def test_models_that_cannot_be_used(run, arguments):
     assert all(words in line for words in MODELS[arguments])
 
 
-LOADING = {**ASKING, "mt-bench answer": ANSWER, "run": LM_EVAL}
+WRITING = {**ASKING, "mt-bench answer": ANSWER}
+LOADING = {**WRITING, "run": LM_EVAL}
 
 
 @pytest.mark.parametrize(
@@ -248,6 +266,55 @@ def test_options_that_cannot_work(run, command, options):
     code, errors = run(f"{ASKING[command]} {options}")
     assert OPTIONS[options] in one_line(errors)
     assert code == 2
+
+
+# Of each command with a folder for what it writes: what it refuses late, when the folder is made or the weights are loaded.
+LATE = {
+    "compare": [f"{COMPARE},act_profile=9:1", f"{COMPARE},pretrained=WRONG/truncated", f"{COMPARE} --num-fewshot 100000"],
+    "sweep": [
+        "sweep --tasks demo_topic --limit 2 --output new/out --device cpu --vary profile=all,9:1",
+        f"{ASKING['sweep']} --metric nosuch",
+        f"{ASKING['sweep']},pretrained=WRONG/truncated",
+    ],
+    "search": [f"{ASKING['search']} --layers 99", f"{ASKING['search']},pretrained=WRONG/truncated"],
+    "sinks": [f"{ASKING['sinks']},act_profile=9:1", f"{ASKING['sinks']},pretrained=WRONG/truncated"],
+    "study": [
+        f"{ASKING['study']} --layers 99",
+        f"{ASKING['study']},pretrained=WRONG/truncated",
+        f"{ASKING['study']} --methods act,remove --layers 99",
+    ],
+    "mt-bench answer": [f"{ANSWER},act_profile=9:1", f"{ANSWER},pretrained=WRONG/truncated"],
+    "report": [
+        "report RESULTS --style nosuch --output new/out",
+        "report RESULTS --style WRONG/broken.mplstyle --output new/out",
+    ],
+    "mt-bench report": ["mt-bench report WRONG/nothing --output new/out"],
+    "demo": ["demo --limit 0 --output new/out"],
+}
+
+
+def test_all_commands_with_a_folder_for_what_they_write_are_tried():
+    assert set(LATE) == {
+        " ".join(path) for path, command in every_command() if any(option.name == "output" for option in command.params)
+    }
+
+
+@pytest.mark.parametrize("line", itertools.chain(*LATE.values()))
+@pytest.mark.parametrize("is_there", [False, True], ids=["no folder", "a folder"])
+def test_a_command_that_is_refused_leaves_nothing_behind(run, line, is_there, tmp_path):
+    """Neither the folder and those above it, nor anything in a folder that was there: `run` looks at that."""
+    line = line.replace("--output out", "--output new/out")
+    if is_there:
+        (tmp_path / "new" / "out").mkdir(parents=True)
+    code, _ = run(line)
+    assert code == 2
+    assert (tmp_path / "new").exists() is is_there
+
+
+def test_a_study_is_not_bound_to_what_was_refused(run):
+    """The folder takes the mended command."""
+    assert run(f"{ASKING['study']} --layers 99")[0] == 2
+    assert "names layer 98" in run(f"{ASKING['study']} --layers 98")[1]
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
@@ -309,6 +376,20 @@ OTHERS = {
     f"{COMPARE},act_profile=hf://no/such": "no/such is not in the hub's cache, and the hub cannot be reached",
     f"{LM_EVAL},act_profile=hf://no/such": "no/such is not in the hub's cache, and the hub cannot be reached",
     "models nosuch": "nosuch",
+    # Names that are like what was given:
+    "compare --tasks demo_topci --output out": "no task 'demo_topci' (did you mean demo_topic?): `act-eval tasks` lists",
+    "study --tasks demo_topic --output out --search-tasks demo_topci": "study's tasks (did you mean demo_topic?)",
+    'compare --tasks demo_topic --output out --samples {"demo_topci":[0]}': "that are asked (did you mean demo_topic?)",
+    "compare --tasks act_demo --output out --num-fewshot demo_topci=1": "what is asked (did you mean demo_topic?)",
+    "tasks demo_topci": "no task 'demo_topci' (did you mean demo_topic?): `act-eval tasks` lists",
+    "run --model dummy --tasks demo_topci": "no task 'demo_topci' (did you mean demo_topic?): `act-eval tasks` lists",
+    f"{COMPARE},act_method=bost": "no method 'bost' (did you mean boost?)",
+    f"{COMPARE},act_method=act+bost": "no method 'bost' (did you mean boost?)",
+    f"{COMPARE},act_betta=0.2": "no argument 'act_betta' (did you mean act_beta?)",
+    f"{COMPARE},act_base=egaer": "no base attention 'egaer' (did you mean eager?)",
+    f"{COMPARE},act_profile=mistral-7b-instruct/multiple-choice": "(did you mean mistral-7b-instruct-v0.2/multiple-choice",
+    "profiles llama-2-7b-chat/mtbench": "(did you mean llama-2-7b-chat/mt-bench",
+    "report RESULTS --style ggplott --output out": "--style ggplott (did you mean ggplot?)",
     "tasks nosuch": "no task 'nosuch'",
     "demo --limit 0": "--limit",
     "demo --output WRONG/file": "WRONG/file",
@@ -470,12 +551,12 @@ def test_whoever_reads_the_output_may_stop(run, monkeypatch):
     assert run("profiles") == (1, "")
 
 
-@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize("command", WRITING)
 def test_a_folder_that_another_command_writes_to(run, tmp_path, monkeypatch, command):
     monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("a model is loaded"))
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"):
-        code, errors = run(ASKING[command])
+        code, errors = run(WRITING[command])
     assert code == 2
     assert one_line(errors) == (
         "act-eval: another command is writing to out: wait until it has finished, or choose another folder."

@@ -46,6 +46,40 @@ def test_the_folder_is_free_after_an_error(tmp_path):
     assert not is_held(tmp_path)
 
 
+def fail_after_writing(folder, names, error):
+    """Write some files into a folder that is held, of which study.json is a record, then fail."""
+    with only_writer(folder, ["study.json"]):
+        for name in names:
+            (folder / name).write_text("text")
+        raise error
+
+
+def test_a_refused_command_leaves_nothing_behind(tmp_path):
+    """In a folder inside one that it holds too, as a study and its search do."""
+
+    def study(folder):
+        with only_writer(folder, ["plan.json"]):
+            (folder / "plan.json").write_text("asked")
+            fail_after_writing(folder / "search", ["study.json"], InputError("no such layer"))
+
+    with pytest.raises(InputError, match="no such layer"):
+        study(tmp_path / "new" / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_computed_before_a_refusal_stays(tmp_path):
+    with pytest.raises(InputError):
+        fail_after_writing(tmp_path, ["study.json", "results.json"], InputError("the second task cannot be run"))
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "study.json", "results.json"}
+
+
+def test_other_failures_leave_what_is_there(tmp_path):
+    """The same command goes on with it."""
+    with pytest.raises(KeyboardInterrupt):
+        fail_after_writing(tmp_path, ["study.json"], KeyboardInterrupt())
+    assert (tmp_path / "study.json").exists()
+
+
 def test_the_same_folder_by_another_path(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "out")
     monkeypatch.chdir(tmp_path)

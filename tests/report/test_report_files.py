@@ -224,6 +224,22 @@ class TestTables:
         assert table.texts["demo_topic"].tolist() == ["0.500", "0.250*", "0.750", "16"]
         assert table.bold["demo_topic"].tolist() == [False, True, False, False]
 
+    @pytest.mark.parametrize(
+        ("scores", "bold"),
+        [
+            ((0.5, 0.5, 0.5), (False, False, False)),
+            ((0.5, 0.5001, 0.4999), (False, False, False)),
+            ((0.5, 0.6, 0.6), (False, True, True)),
+            ((1234567.1, 1234567.2, 1234567.3), (False, False, False)),
+        ],
+    )
+    def test_nothing_is_best_where_all_are_the_same(self, report, scores, bold):
+        """As far as the table shows it."""
+        baseline, *act = scores
+        rows = report.comparison[report.comparison["task"] == "demo_topic"].assign(baseline=baseline, act=act)
+        table = overview(dataclasses.replace(report, comparison=rows, groups=report.groups.iloc[:0]))
+        assert table.bold["demo_topic"].tolist() == [*bold, False]
+
     def test_markdown(self, report):
         text = markdown(report)
         assert text.startswith("### Models x tasks")
@@ -417,8 +433,22 @@ class TestPlots:
         before = dict(matplotlib.rcParams)
         write_plots(report, tmp_path, "ggplot")
         assert dict(matplotlib.rcParams) == before
-        with pytest.raises(SettingError, match=r"^style nothing: "):
+        with pytest.raises(SettingError, match=r"^style nothing: .* choose one of .*ggplot"):
             write_plots(report, tmp_path, "nothing")
+
+    def test_points_that_are_not_joined_are_beside_each_other_and_named(self, report):
+        """Here results files name no heads, so that nothing is known to be a ranking."""
+        runs = report.runs.iloc[:0]
+        groups = pd.concat(
+            [report.groups.assign(settings=name, num_heads=heads) for name, heads in (("a", 4), ("b", 4), ("c", 9))]
+        )
+        groups = groups[groups["group"] == "act_demo"].drop_duplicates("settings")
+        axes = plot_number_of_heads(dataclasses.replace(report, runs=runs, groups=groups)).axes[0]
+        lines = {container.get_label(): container.lines[0] for container in axes.containers}
+        assert set(lines) == {"a", "b", "c"}
+        places = {name: line.get_xdata()[0] for name, line in lines.items()}
+        assert places["a"] < 4 < places["b"] < 4.5
+        assert places["c"] == 9
 
 
 @pytest.mark.tier("slow")

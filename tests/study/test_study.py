@@ -21,7 +21,9 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.profiles import HeadProfile
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.machine_readable import schema, to_json
-from act_eval.report.plots import plot_improvement
+from act_eval.report.plots import plot_improvement, plot_number_of_heads, plot_study
+from act_eval.report.study_tables import study_table
+from act_eval.report.tables import report_notes
 from act_eval.study import StudySettings, foresee_study, run_study
 from act_eval.study import run as run_module
 from act_eval.study.plan import plan_study
@@ -109,8 +111,9 @@ def test_the_table_is_that_of_the_documents(findings, scores):
     table = findings.table.set_index("task")
     assert list(table.index) == ["demo_topic", "demo_choice", "average", "average, not searched on"]
     assert table["searched"].to_dict() == {
-        "demo_topic": False, "demo_choice": True, "average": False, "average, not searched on": False
+        "demo_topic": "none", "demo_choice": "all", "average": "some", "average, not searched on": "none"
     }  # fmt: skip
+    assert table["tasks"].tolist() == [1, 1, 2, 1]
     rows = {"demo_topic": ["demo_topic"], "demo_choice": ["demo_choice"], "average": ["demo_topic", "demo_choice"]}
     rows["average, not searched on"] = ["demo_topic"]
     for name, tasks in rows.items():
@@ -132,10 +135,7 @@ def test_the_table_is_that_of_the_documents(findings, scores):
 
 def test_intervals_are_those_of_the_comparison(report, findings):
     comparison = report.comparison
-    (settings,) = comparison[comparison["settings"].str.contains("profile.json") & comparison["settings"].str.contains("beta")][
-        "settings"
-    ].unique()
-    of_found = comparison[comparison["settings"] == settings].set_index("task")
+    of_found = comparison[comparison["settings"] == "heads found (2 heads), beta 0.4, alpha 5"].set_index("task")
     for task in ("demo_topic", "demo_choice"):
         row = findings.table.set_index("task").loc[task]
         assert [row["delta"], row["low"], row["high"]] == of_found.loc[task, ["delta", "low", "high"]].tolist()
@@ -272,19 +272,79 @@ def test_a_report_on_some_of_the_tasks_has_no_verdict(finished):
     assert found.table["task"].tolist() == ["demo_topic", "average, not searched on"]
 
 
-def test_plots_name_settings_by_what_they_stand_for(finished):
-    report = make_report([finished])
-    settings = set(report.with_named_variants().comparison["settings"])
-    assert {text.partition(" (")[0] for text in settings} == {
-        "heads found",
-        "all heads",
-        "random heads 1",
-        "random heads 2",
-        "heads found, switched off",
-    }
-    assert len(settings) == report.comparison["settings"].nunique()
-    titles = {axes.get_title(loc="left").replace("\n", " ") for axes in plot_improvement(report.with_named_variants()).axes}
-    assert titles == settings
+def test_the_average_after_label_priors_are_corrected_says_over_how_many_tasks_it_is(report, findings):
+    """Choices of demo_choice differ from document to document, so that it has no label priors."""
+    table = findings.table.set_index("task")
+    assert table["corrected_tasks"].fillna(0).to_dict() == {
+        "demo_topic": 1, "demo_choice": 0, "average": 1, "average, not searched on": 0
+    }  # fmt: skip
+    corrected = ["corrected_baseline", "corrected_delta", "corrected_low", "corrected_high"]
+    assert table.loc["average", corrected].tolist() == table.loc["demo_topic", corrected].tolist()
+    names = [text.get_text() for text in plot_study(report).axes[0].get_yticklabels()]
+    assert "heads found, label priors corrected (1 of 2 tasks)" in names
+    cells = study_table(findings).texts.set_index("task")["priors corrected"]
+    assert cells["average"].endswith(" (1 of 2 tasks)")
+    assert "tasks" not in cells["demo_topic †"]
+    whole = findings.table.assign(corrected_tasks=findings.table["tasks"])
+    assert "tasks)" not in "".join(study_table(replace(findings, table=whole)).texts["priors corrected"])
+
+
+NAMES = {
+    "all heads (32 heads), beta 0.4, alpha 5",
+    "heads found (2 heads), beta 0.4, alpha 5",
+    "heads found, switched off (2 heads), mask-head",
+    "random heads 1 (2 heads), beta 0.4, alpha 5",
+    "random heads 2 (2 heads), beta 0.4, alpha 5",
+}
+
+
+def test_settings_are_named_by_what_they_stand_for(report, finished):
+    """In all tables and plots, and where rows are chosen."""
+    for table in (report.comparison, report.groups, report.label_priors, report.labels):
+        assert set(table["settings"]) == NAMES
+    assert set(report.flips.documents["settings"]) <= NAMES
+    titles = {axes.get_title(loc="left").replace("\n", " ") for axes in plot_improvement(report).axes}
+    assert titles == NAMES
+    chosen = make_report([finished], ReportOptions(patterns={"settings": "random heads 1 *"})).comparison
+    assert set(chosen["settings"]) == {"random heads 1 (2 heads), beta 0.4, alpha 5"}
+
+
+def test_which_profile_a_variant_stands_for_can_be_read(report, findings, finished):
+    assert set(findings.with_profiles) == set(VARIANTS)
+    note = next(note for note in report_notes(report) if note.startswith("Profiles in the study of act-eval-demo: "))
+    for variant, profile in (("heads found", "search/profile.json"), ("random heads 2", "controls/random-2.json")):
+        digest = HeadProfile.load(finished / profile).content_hash[:8]
+        assert findings.with_profiles[variant] == f"{profile} {digest} (2 heads), beta 0.4, alpha 5"
+        assert f"{variant}, {profile} {digest}" in note
+    (study,) = json.loads(to_json(report))["studies"]
+    assert study["variants"] == dict(findings.with_profiles)
+
+
+def test_two_studies_of_one_model_are_not_mixed_up(finished, tmp_path):
+    """Each has its own heads found, and all heads in common."""
+    copy = shutil.copytree(finished, tmp_path / "other")
+    for file in copy.rglob("results_*.json"):
+        text = file.read_text().replace("search/profile.json ", "search/profile.json 0")
+        file.write_text(text)
+    settings = set(make_report([finished, copy]).comparison["settings"])
+    assert len(settings) == len(NAMES) + 2
+    assert "all heads (32 heads), beta 0.4, alpha 5" in settings
+    assert len([text for text in settings if text.startswith("heads found: search/profile.json ")]) == 2
+    assert len([text for text in settings if text.startswith("heads found, switched off: search/profile.json ")]) == 2
+
+
+def test_settings_that_are_no_ranking_are_not_joined(report):
+    """Heads found, random heads and heads switched off are as many, and none of them is a part of another."""
+    axes = plot_number_of_heads(report).axes[0]
+    drawn = [container.lines[0] for container in axes.containers]
+    assert {container.get_label() for container in axes.containers} == NAMES
+    assert [len(line.get_xdata()) for line in drawn] == [1] * len(NAMES)
+    *of_two_heads, of_all = sorted(float(line.get_xdata()[0]) for line in drawn)
+    assert of_all == 32
+    assert np.mean(of_two_heads) == pytest.approx(2)
+    assert min(np.diff(of_two_heads)) > 0.3
+    assert "side by side" in axes.get_xlabel()
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(NAMES)
 
 
 def test_the_command(finished, tmp_path):
@@ -303,9 +363,19 @@ def test_the_command(finished, tmp_path):
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["studies"][0]["verdict"]["outcome"] in result.output
     assert len(content["studies"][0]["table"]) == 4
-    assert pd.read_csv(tmp_path / "study.csv")["task"].tolist() == [row["task"] for row in content["studies"][0]["table"]]
+    table = pd.read_csv(tmp_path / "study.csv")
+    for column in ("task", "searched", "tasks"):
+        assert table[column].tolist() == [row[column] for row in content["studies"][0]["table"]]
+    for name in ("comparison", "groups", "label_priors", "labels"):
+        assert set(pd.read_csv(tmp_path / f"{name}.csv")["settings"]) == NAMES
+    notes = report_notes(make_report([finished]))
+    (profiles,) = (note for note in notes if "profile.json" in note)
+    tables = page[page.index('<h2 id="tables">') : page.index('<h2 id="plots">')]
+    for text in (markdown, (tmp_path / "comparison.tex").read_text(), tables):
+        assert ".json" not in text.replace(profiles, "")
+        assert "random heads 2 (2 heads)" in text
     drawn = (tmp_path / "study.svg").read_text()
-    shown = ("heads found", "heads found, label priors corrected", "random heads, mean and range", "all heads")
+    shown = ("heads found", "heads found, label priors corrected (1 of 2 tasks)", "random heads, mean and range", "all heads")
     assert all(f">{name}<" in drawn for name in shown)
     assert (tmp_path / "comparison.tex").read_text().splitlines()[1].startswith("% Verdict: ")
 

@@ -283,6 +283,7 @@ class TestRun:
             (["--vary", "method=act,louder"], "no method 'louder'"),
             (["--vary", "beta"], "needs a name and its values"),
             (["--vary", "beta=0,0.4", "--seeds", "x"], "--seeds"),
+            (["--vary", "beta=0,0.4", "--metric", "f1"], "--metric f1: no task of the sweep has it; there are acc"),
         ],
     )
     def test_bad_input_before_the_model_is_loaded(self, tmp_path, monkeypatch, arguments, culprit):
