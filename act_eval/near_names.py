@@ -25,13 +25,13 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
     return [in_lower_case[other] for other in found]
 
 
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+def did_you_mean(name: object, known: Iterable[str], prefix: str = "") -> str:
     """A question to stand behind a name that is not known, such as ` (did you mean demo_topic?)`; empty where none is like it.
 
     Args:
-        name: what was given.
+        name: what was given, which may be no text at all, and then is like no name.
         known: all names that there are.
         prefix: what all of them begin with where they are written, such as `act_`; it is in none of the above.
     """
-    names = [f"{prefix}{near}" for near in near_names(name, known)]
+    names = [f"{prefix}{near}" for near in near_names(name, known)] if isinstance(name, str) else []
     return f" (did you mean {' or '.join(names)}?)" if names else ""

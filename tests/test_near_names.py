@@ -38,3 +38,8 @@ def test_the_question():
     assert did_you_mean("act_sst3", TASKS) in (" (did you mean act_sst2 or act_sst5?)", " (did you mean act_sst5 or act_sst2?)")
     assert did_you_mean("betta", ["beta", "theta", "alpha"], "act_") == " (did you mean act_beta?)"
     assert did_you_mean("hellaswag", TASKS) == ""
+
+
+@pytest.mark.parametrize("value", [[], {}, 5, None, 0.5, ["demo_topic"]])
+def test_what_is_no_text_is_like_no_name(value):
+    assert did_you_mean(value, TASKS) == ""

@@ -115,8 +115,9 @@ def test_the_demo_is_a_study(tmp_path, monkeypatch):
     assert "[1/" not in second.output
     text = (output / "comparison.md").read_text()
     assert text.startswith("**Verdict: ")
-    assert f"search/profile.json {profile.content_hash[:8]} (4 heads)" in text
-    assert "all (32 heads)" in text
+    assert f"heads found, search/profile.json {profile.content_hash[:8]}" in text
+    assert "heads found (4 heads)" in text
+    assert "all heads (32 heads)" in text
 
 
 @pytest.mark.usefixtures("without_plots")
