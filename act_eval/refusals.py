@@ -14,7 +14,7 @@ from pathlib import Path
 
 from act_eval.files import atomic_file
 
-_LOCKS = "*.lock"
+_EMPTY_AT_FIRST = ("*.lock", ".answers/*.jsonl")  # files of ours that hold nothing yet
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class FolderAsItWas:
         return cls(folder, missing, paths, tuple(patterns), records)
 
     def restore(self) -> None:
-        """Remove new records, locks and folders that are empty, and undo what changed in records.
+        """Remove new records, empty files of ours and empty folders, and undo what changed in records.
 
         Where there are other new files, which are results, all of it stays. So do folders that hold what others wrote.
         """
         new = [path for path in _below(self.folder) if path not in self.paths]
         files = [path for path in new if path.is_symlink() or not path.is_dir()]
-        others = [path for path in files if not _matches(path, self.folder, (*self.patterns, _LOCKS))]
-        if any(path.lstat().st_size for path in others):
+        records = [path for path in files if _matches(path, self.folder, self.patterns)]
+        empty = [path for path in files if not path.lstat().st_size]
+        if set(files) - {*records, *empty}:
             return
-        for path in files:
-            if path not in others:
-                path.unlink()
+        for path in {*records, *(path for path in empty if _matches(path, self.folder, _EMPTY_AT_FIRST))}:
+            path.unlink()
         for path, content in self.records.items():
             if not path.is_file() or path.read_bytes() != content:
                 with atomic_file(path) as file:

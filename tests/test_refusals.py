@@ -22,17 +22,17 @@ def write(folder, **texts):
 
 
 def test_what_was_made_is_gone(tmp_path):
-    """Records, locks and empty folders; and the folders above, as far as they were made."""
+    """Records, empty files of ours and empty folders; and the folders above, as far as they were made."""
     (tmp_path / "there").mkdir()
     folder = tmp_path / "there" / "new" / "out"
     before = FolderAsItWas.of(folder, PATTERNS)
-    locks = {".lock": "", "answers__.one.lock": "", "below__.lock": ""}
-    write(folder, plan_json="asked", answers__one_json="settings", **locks)
+    empty = {".lock": "", "answers__.one.lock": "", "below__.lock": "", ".answers__of_one.jsonl": ""}
+    write(folder, plan_json="asked", answers__one_json="settings", **empty)
     before.restore()
     assert content(tmp_path) == {(tmp_path / "there").relative_to(tmp_path): None}
 
 
-@pytest.mark.parametrize("result", ["score", "plan_json_copy", "below__plan_json"])
+@pytest.mark.parametrize("result", ["score", "plan_json_copy", "below__plan_json", ".answers__of_one.jsonl"])
 def test_results_stay_with_all_that_is_beside_them(tmp_path, result):
     before = FolderAsItWas.of(tmp_path / "out", PATTERNS)
     write(tmp_path / "out", plan_json="asked", lock="", **{result: "0.5"})
