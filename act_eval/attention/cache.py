@@ -19,6 +19,25 @@ from act_eval.errors import InputError
 CACHE_ATTRIBUTE = "act_sinks"
 
 
+class MaskOfPrefill:
+    """A mask of the keys of a prefill, asked for with the keys that came after it.
+
+    It is made with room for many of these at once, so that most decode steps take a view of it.
+
+    Args:
+        mask: bool `[..., k]`.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask
+
+    def on_cache(self, keys: slice) -> Tensor:
+        """The mask of some keys, by their places from the prefill's first one on: bool `[..., keys]`, False for later ones."""
+        if self._mask.shape[-1] < keys.stop:
+            self._mask = torch.nn.functional.pad(self._mask, (0, 2 * keys.stop - self._mask.shape[-1]))
+        return self._mask[..., keys]
+
+
 @dataclass(frozen=True)
 class LayerSinks:
     """What a prefill found in one layer.
@@ -69,10 +88,13 @@ class LayerSinks:
             dropped: how many of the oldest keys a sliding cache has let go.
             keys: how many keys the cache and the new tokens have.
         """
-        sinks = self.sinks if heads is None else self.sinks[:, heads]
-        masks = (mask[..., dropped:] for mask in (sinks, self.first_token[:, None]))
-        on_cache, first_token = (torch.nn.functional.pad(mask, (0, keys - mask.shape[-1])) for mask in masks)
-        return on_cache, first_token
+        present = slice(dropped, dropped + keys)
+        sinks, first_token = (mask.on_cache(present) for mask in self._with_room)
+        return sinks if heads is None else sinks.index_select(1, heads), first_token
+
+    @cached_property
+    def _with_room(self) -> tuple[MaskOfPrefill, MaskOfPrefill]:
+        return MaskOfPrefill(self.sinks), MaskOfPrefill(self.first_token[:, None])
 
 
 def keep_sinks(cache: Cache, layer: int, group: int, sinks: LayerSinks) -> None:

@@ -185,8 +185,10 @@ class LayerCalibration:
         if getattr(module, "is_kv_shared_layer", False) and self.cache is not None:
             # Keys and values are those of an earlier layer (Gemma 3n), which has put the new tokens into the cache already.
             self.cached_length = int(self.cache.get_seq_length()) - new_tokens
+        if keys <= self.cached_length + new_tokens:
+            return
         static_lengths = {getattr(layer, "max_cache_len", None) for layer in getattr(self.cache, "layers", ())}
-        if keys > self.cached_length + new_tokens and keys not in static_lengths:
+        if keys not in static_lengths:
             raise RuntimeError(
                 f"{type(module).__name__} attends to {keys} keys, but there are {new_tokens} new tokens and "
                 f"{self.cached_length} in a cache that ACT knows, so it cannot tell which token a key belongs to."

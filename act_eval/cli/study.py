@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 
 if TYPE_CHECKING:
     from act_eval.study import StudySettings
+    from act_eval.study.methods import MethodComparison
     from act_eval.trackers import TrackerSettings
 
 
@@ -102,9 +104,9 @@ def study(
     """
     from act_eval.study import StudySettings
 
-    settings = StudySettings(
-        model,
-        prompts,
+    study = partial(
+        StudySettings,
+        prompts=prompts,
         also=names(also),
         also_limit=also_limit,
         search_tasks=names(search_tasks),
@@ -121,8 +123,12 @@ def study(
         for name, value in (("expect", expect), ("pilot", pilot)):
             if value is not None:
                 raise SettingError(name, "is about a study of one method: leave it or --methods out.")
+        from act_eval.study.methods import MethodComparison
+
+        comparison = MethodComparison.of_methods(study, model, names(methods))
         trackers = tracker_settings(wandb_args, wandb_config_args, trackio_args)
-        return compare_methods_and_report(settings, names(methods), output, dry_run, trackers)
+        return compare_methods_and_report(comparison, output, dry_run, trackers)
+    settings = study(model)
     if dry_run:
         return say_foreseen_study(settings, output, expect, pilot)
     for name, value in (("expect", expect), ("pilot", pilot)):
@@ -131,17 +137,14 @@ def study(
     study_and_report(settings, output, tracker_settings(wandb_args, wandb_config_args, trackio_args))
 
 
-def compare_methods_and_report(
-    settings: StudySettings, methods: tuple[str, ...], output: Path, dry_run: bool, trackers: TrackerSettings
-) -> None:
+def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_run: bool, trackers: TrackerSettings) -> None:
     """Compare methods, or what is left of it, and report on it; or say what would run."""
     from act_eval.compare.foresee import foresee_runs
     from act_eval.files import write_texts
     from act_eval.study.method_results import METHODS_CSV, NOTE, method_results, method_texts, methods_table
-    from act_eval.study.methods import MethodComparison, compare_methods, foresee_methods
+    from act_eval.study.methods import compare_methods, foresee_methods
     from act_eval.trackers import tracking
 
-    comparison = MethodComparison(settings, methods)
     if dry_run:
         lines, plan = foresee_methods(comparison, output)
         say(lines)

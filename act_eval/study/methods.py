@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from act_eval.errors import InputError, SettingError
 from act_eval.files import write_texts
 from act_eval.harness.arguments import ACTArguments, arguments_of_method, baseline_of
 from act_eval.harness.processes import only_writer, shared_processes
+from act_eval.harness.settings import ModelSettings
 from act_eval.harness.what_ran import in_json
 from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.profiles import HeadProfile
@@ -34,41 +35,46 @@ METHODS_FILE = "methods.json"
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """What is compared: a study without controls, of several methods.
+    """What is compared: studies without controls, one of each method, which differ in what is done in heads alone.
 
-    Args:
-        study: the model, the documents and the search; `random_draws` is not used, since there are no controls, and nothing is
-            evaluated beside. Its model arguments hold no method; a method gets those that it takes.
-        methods: names, two at least.
-
-    Raises:
-        InputError: there are fewer than two methods, one is named twice or unknown or changes nothing with these arguments, the
-            arguments name a method, no method takes one of them, or something is to be evaluated beside.
+    Attributes:
+        studies: by the name of their method; `random_draws` is not used.
     """
 
-    study: StudySettings
-    methods: tuple[str, ...]
+    studies: Mapping[str, StudySettings]
 
-    def __post_init__(self) -> None:
-        if len(self.methods) < 2:
-            raise SettingError(
-                "methods", f"names {', '.join(self.methods) or 'none'}: name two methods or more to compare them."
-            )
-        twice = [name for number, name in enumerate(self.methods) if name in self.methods[:number]]
+    @classmethod
+    def of_methods(
+        cls, study: Callable[[ModelSettings], StudySettings], model: ModelSettings, methods: tuple[str, ...]
+    ) -> MethodComparison:
+        """Compare some methods.
+
+        Args:
+            study: makes the study of one method, of a model whose arguments name it.
+            model: its arguments name no method; a method gets those that it takes.
+            methods: names, two at least.
+
+        Raises:
+            InputError: there are fewer than two methods, one is named twice or unknown or changes nothing with these arguments,
+                the arguments name a method, no method takes one of them, or something is to be evaluated beside.
+        """
+        if len(methods) < 2:
+            raise SettingError("methods", f"names {', '.join(methods) or 'none'}: name two methods or more to compare them.")
+        twice = [name for number, name in enumerate(methods) if name in methods[:number]]
         if twice:
             raise SettingError("methods", f"names {twice[0]} twice: name it once.")
-        if "act_method" in self.study.model.model_args:
+        if "act_method" in model.model_args:
             raise SettingError("methods", "says which methods are compared, so act_method does not go with it: leave one out.")
-        if self.study.also:
+        arguments = {method: arguments_of_method(model.model_args, method, methods) for method in methods}
+        comparison = cls({method: study(replace(model, model_args=given)) for method, given in arguments.items()})
+        if comparison.first.also:
             raise SettingError("also", "evaluates the heads of one method beside, and does not go with methods: leave it out.")
-        for method in self.methods:
-            self.of_method(method)
+        return comparison
 
-    def of_method(self, method: str) -> StudySettings:
-        """The settings of one method: of the arguments, those that it takes. Raises InputError."""
-        model = self.study.model
-        model_args = arguments_of_method(model.model_args, method, self.methods)
-        return replace(self.study, model=replace(model, model_args=model_args))
+    @property
+    def first(self) -> StudySettings:
+        """The study of the first method, of which the others have the documents and the search."""
+        return next(iter(self.studies.values()))
 
     def search_folder(self, method: str, output: Path) -> Path:
         """Where the search of a method is, below the folder of the comparison."""
@@ -76,7 +82,7 @@ class MethodComparison:
 
     def asked(self, record: StudyRecord) -> dict[str, Any]:
         """All that was asked for that numbers depend on, in values that JSON can hold; `record` is that of the first method."""
-        acts = {name: self.of_method(name).search(record.searched).act.settings for name in self.methods}
+        acts = {method: study.search(record.searched).act.settings for method, study in self.studies.items()}
         return in_json({**record.asked, "methods": acts})
 
 
@@ -131,7 +137,7 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
         InputError: a setting or a task is wrong, the folder holds another comparison or a study, or another command writes to
             it; raised before a model's weights are loaded.
     """
-    record = plan_study(settings.of_method(settings.methods[0])).record
+    record = plan_study(settings.first).record
     asked = settings.asked(record)
     with only_writer(output, records=[METHODS_FILE]):
         processes = shared_processes()
@@ -140,14 +146,13 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
             if processes.is_main_process:
                 write_texts({METHODS_FILE: json.dumps({"asked": asked}, indent=2, ensure_ascii=False) + "\n"}, output)
         searched, arguments = {}, {}
-        for method in settings.methods:
-            of_method = settings.of_method(method)
+        for method, study in settings.studies.items():
             folder = settings.search_folder(method, output)
             if processes.is_main_process:
                 print_line(console, f"{method}: search for heads.")
-            result = run_search(of_method.search(record.searched), folder, console)
+            result = run_search(study.search(record.searched), folder, console)
             if result.profile.size:
-                arguments[method] = ACTArguments.with_profile(of_method.model.model_args, str(folder / PROFILE_FILE))
+                arguments[method] = ACTArguments.with_profile(study.model.model_args, str(folder / PROFILE_FILE))
             searched[method] = _searched(result, arguments.get(method))
             if processes.is_main_process:
                 for line in result.summary():
@@ -165,26 +170,26 @@ def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str]
     Raises:
         InputError: what `compare_methods` raises before it loads a model's weights.
     """
-    record = plan_study(settings.of_method(settings.methods[0])).record
+    record = plan_study(settings.first).record
     _check_folder(output, settings.asked(record))
     lines, arguments = [], {}
-    for method in settings.methods:
-        of_method, file = settings.of_method(method), settings.search_folder(method, output) / PROFILE_FILE
+    for method, study in settings.studies.items():
+        file = settings.search_folder(method, output) / PROFILE_FILE
         if file.is_file():
             lines.append(f"{method}: the search is finished.")
             if HeadProfile.load(file).size:
-                arguments[method] = ACTArguments.with_profile(of_method.model.model_args, str(file))
+                arguments[method] = ACTArguments.with_profile(study.model.model_args, str(file))
             continue
-        search = of_method.search(record.searched)
+        search = study.search(record.searched)
         costs = plan_search(search, DrawnDocuments.of_search(search), LMWithoutWeights).costs
         lines.append(f"{method}: {costs.summary()}")
     return lines, _plan(settings, arguments)
 
 
 def _plan(settings: MethodComparison, arguments: Mapping[str, ACTArguments]) -> RunPlan:
-    first = settings.of_method(settings.methods[0]).model.model_args
-    baseline = baseline_of(ACTArguments.from_model_args({**first, "act_profile": "none"}))
-    return plan_runs(settings.study.comparison(), {**arguments, BASELINE: baseline})
+    first = settings.first
+    baseline = baseline_of(ACTArguments.from_model_args({**first.model.model_args, "act_profile": "none"}))
+    return plan_runs(first.comparison(), {**arguments, BASELINE: baseline})
 
 
 def _searched(result: SearchResult, arguments: ACTArguments | None) -> SearchedMethod:

@@ -1,7 +1,7 @@
 """Several methods against one baseline: what is tested, what is marked, and the whole of it on the embedded model."""
 
 import json
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from act_eval.compare.recorded import FinishedRuns
 from act_eval.errors import InputError
 from act_eval.harness.arguments import arguments_of_method
 from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.methods.registry import built_in_methods
 from act_eval.report.intervals import PairedDocuments
 from act_eval.study.method_results import (
     best_method,
@@ -144,18 +145,30 @@ def test_each_method_gets_the_arguments_that_it_takes():
     ],
 )
 def test_bad_input(methods, model_args, study, culprit):
-    settings = StudySettings(ModelSettings({}, "cpu", 8), PromptSettings(("demo_topic",)), **study)
+    of_method = partial(StudySettings, prompts=PromptSettings(("demo_topic",)), **study)
     with pytest.raises(InputError, match=culprit) as error:
-        MethodComparison(replace(settings, model=ModelSettings(model_args, "cpu", 8)), methods)
+        MethodComparison.of_methods(of_method, ModelSettings(model_args, "cpu", 8), methods)
     assert "\n" not in str(error.value)
+
+
+def test_all_methods_can_be_compared():
+    """Those too that take parameters of their own, which no other method knows."""
+    given = {"act_gamma": 1.5, "act_bias": 1, "act_psi": 0.3, "act_span": "question", "act_alpha": 5}
+    of_method = partial(StudySettings, prompts=PromptSettings(("demo_topic",)))
+    comparison = MethodComparison.of_methods(of_method, ModelSettings(given, "cpu", 8), tuple(built_in_methods()))
+    acts = {name: study.search(("demo_topic",)).act for name, study in comparison.studies.items()}
+    assert {name: act.method.name for name, act in acts.items()} == {name: name for name in built_in_methods()}
+    assert acts["scale-first-token"].method.gamma == 1.5
+    assert acts["target-span"].span == acts["pasta"].span == "question"
 
 
 @pytest.mark.tier("slow")
 def test_on_the_embedded_model(tmp_path):
     """Searches on the same documents, one baseline, one table; once more nothing runs, and another comparison is refused."""
-    arguments = ["study", "--tasks", "demo_topic", "--methods", "act,zerotuning,mask-head", "--layers", "2", "--limit", "12"]
-    arguments += ["--search-limit", "8", "--selection", "top-k", "--k", "2", "--model-args", "act_alpha=5,dtype=float32"]
-    arguments += ["--device", "cpu", "--output", str(tmp_path / "methods")]
+    arguments = ["study", "--tasks", "demo_topic", "--methods", "act,zerotuning,bias-span", "--layers", "2", "--limit", "12"]
+    arguments += ["--search-limit", "8", "--selection", "top-k", "--k", "2", "--device", "cpu"]
+    arguments += ["--model-args", "act_alpha=5,dtype=float32,act_bias=1,act_span=question"]
+    arguments += ["--output", str(tmp_path / "methods")]
     foreseen = CliRunner().invoke(cli.app, [*arguments, "--dry-run"], catch_exceptions=False)
     assert foreseen.output.count("The search costs at most") == 3
     assert not (tmp_path / "methods").exists()
@@ -163,7 +176,7 @@ def test_on_the_embedded_model(tmp_path):
     assert first.exit_code == 0
     folder = tmp_path / "methods"
     table = pd.read_csv(folder / "methods.csv")
-    assert table["method"].tolist() == ["act", "zerotuning", "mask-head"]
+    assert table["method"].tolist() == ["act", "zerotuning", "bias-span"]
     assert (table["heads"] == 2).all()
     assert table["baseline"].nunique() == 1
     searches = [json.loads((folder / "search" / name / "profile.json").read_text()) for name in table["method"]]
