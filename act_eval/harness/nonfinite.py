@@ -73,7 +73,7 @@ class RefuseNonFiniteLogits(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Pass scores on, float `[rows, vocabulary]`, unless they are not numbers."""
-        bad = scores.isnan().any(-1)
+        bad = scores.amax(-1).isnan()  # a maximum is NaN where something is, and many times faster than looking at each score
         if bool(bad.any()):
             row = int(bad.nonzero()[0]) * len(self.prompts) // len(scores)
             raise NonFiniteLogitsError(self.prompts[row])
