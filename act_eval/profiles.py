@@ -32,8 +32,8 @@ GROUP_SEPARATOR = "|"
 
 _INLINE = re.compile(r"{0}:{0}(\+{0})*(;{0}:{0}(\+{0})*)*;?".format("[0-9]{1,9}"))
 
-
 _WORDS = ("all", "none", "auto")
+_HEADS = "\0heads"  # stands for heads in the JSON of a profile, whose lists would have a line for each head; no text holds it
 
 
 class ProfileError(InputError):
@@ -69,7 +69,8 @@ class HeadProfile:
         groups: parts of the heads, for methods that do not do the same in all of them; none by default. Each head is in one.
 
     Raises:
-        ProfileError: a head or layer is out of range, negative or listed twice, or groups are no division of the heads.
+        ProfileError: a head or layer is out of range, negative or listed twice, groups are no division of the heads, or some of
+            them name a method and others do not.
     """
 
     heads: Mapping[int, tuple[int, ...]]
@@ -105,6 +106,13 @@ class HeadProfile:
         object.__setattr__(self, "groups", tuple(replace(group, heads=_in_order(group.heads)) for group in self.groups))
         if _named(_heads_of_groups(self.groups)) != _named(self.heads):
             raise ProfileError("the groups of the profile do not hold the same heads as the profile itself.")
+        without = [number for number, group in enumerate(self.groups, 1) if group.method is None]
+        if len(without) < len(self.groups) and without:
+            raise ProfileError(
+                f"group {without[0]} of the heads names no method, and others do: give each group one, or none of them."
+            )
+        if without and any(group.parameters for group in self.groups):
+            raise ProfileError("a group of heads has parameters, but names no method that takes them: name it.")
 
     def group(self, number: int) -> HeadProfile:
         """The heads of a group alone, as a profile; of a profile without groups, all of them."""
@@ -191,23 +199,18 @@ class HeadProfile:
             "format": FORMAT,
             "version": VERSION_WITH_GROUPS if self.groups else VERSION,
             "model": {"name": self.model, "layers": self.num_layers, "heads": self.num_heads},
-            "heads": "HEADS",
+            "heads": _HEADS,
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
         }
-        bodies = {"HEADS": _heads_as_text(self.heads, "  ")}
+        bodies = [_heads_as_text(self.heads, "  ")]
         if self.groups:
             content["groups"] = [
-                {"method": group.method, "parameters": dict(group.parameters), "heads": f"HEADS OF GROUP {number}"}
-                for number, group in enumerate(self.groups)
+                {"method": group.method, "parameters": dict(group.parameters), "heads": _HEADS} for group in self.groups
             ]
-            bodies |= {
-                f"HEADS OF GROUP {number}": _heads_as_text(group.heads, "      ") for number, group in enumerate(self.groups)
-            }
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        for name, body in bodies.items():
-            text = text.replace(f'"{name}"', body)
-        return f"{text}\n"
+            bodies += [_heads_as_text(group.heads, "      ") for group in self.groups]
+        parts = json.dumps(content, indent=2, ensure_ascii=False).split(json.dumps(_HEADS))
+        return "".join(part + body for part, body in zip(parts, [*bodies, "\n"], strict=True))
 
     def save(self, path: str | Path) -> None:
         """Write the profile to a JSON file."""
@@ -302,6 +305,8 @@ def _heads_of_groups(groups: Iterable[HeadGroup]) -> dict[int, tuple[int, ...]]:
     heads: dict[int, tuple[int, ...]] = {}
     for number, group in enumerate(groups, 1):
         for layer, of_layer in group.heads.items():
+            if len(set(of_layer)) < len(of_layer):
+                raise ProfileError(f"group {number} of the heads lists one of layer {layer} twice: {list(of_layer)}.")
             both = sorted(set(heads.get(layer, ())) & set(of_layer))
             if both:
                 raise ProfileError(
@@ -371,6 +376,11 @@ def normalize_name(spec: str | HeadProfile | None) -> str | HeadProfile:
     return word if word in _WORDS else str(spec)
 
 
+def has_lists_of_groups(spec: str | HeadProfile) -> bool:
+    """Whether a name of a profile is several lists of heads side by side, one for each group, and no file."""
+    return isinstance(spec, str) and GROUP_SEPARATOR in spec and not os.path.isfile(spec)
+
+
 def stored_profile(spec: str | HeadProfile | None) -> HeadProfile | None:
     """Read the profile of a file, or of the hub: one whose content may change under the same name. None for any other name.
 
@@ -383,7 +393,7 @@ def stored_profile(spec: str | HeadProfile | None) -> HeadProfile | None:
     """
     if not isinstance(spec, str) or normalize_name(spec) in _WORDS:
         return None
-    if GROUP_SEPARATOR in spec:
+    if has_lists_of_groups(spec):
         return grouped_profile(spec)
     if is_hub_name(spec):
         return HeadProfile.from_json(read_hub_file(spec).text, spec)

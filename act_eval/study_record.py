@@ -15,6 +15,7 @@ from act_eval.errors import InputError
 from act_eval.files import write_texts
 
 STUDY_FILE = "study.json"
+METHODS_FILE = "methods.json"  # in place of it, where methods are compared
 
 BASELINE = "baseline"
 FOUND = "heads found"

@@ -22,10 +22,41 @@ def test_json_round_trip(heads):
     assert HeadProfile.from_json(profile.to_json(), "text") == profile
 
 
+@given(st.text())
+def test_texts_round_trip(text):
+    """Whatever a model is called, such as what stands for heads meanwhile."""
+    group = HeadGroup({1: (0,)}, "act", {"beta": 0.2})
+    for name in (text, "HEADS", "HEADS OF GROUP 0", "\\u0000heads", '"heads"'):
+        profile = HeadProfile.of_groups([group], model=name, provenance={"source": name})
+        assert HeadProfile.from_json(profile.to_json(), "text") == profile
+
+
+@pytest.mark.parametrize(
+    ("groups", "culprit"),
+    [
+        ([HeadGroup({1: (0,)}, "temperature", {"theta": 2}), HeadGroup({1: (1,)})], "group 2 of the heads names no method"),
+        ([HeadGroup({1: (0,)}), HeadGroup({1: (1,)}, "act"), HeadGroup({2: (1,)})], "group 1 of the heads names no method"),
+        ([HeadGroup({1: (0,)}, None, {"theta": 2})], "has parameters, but names no method that takes them"),
+        ([HeadGroup({1: (0, 0)}, "act")], r"group 1 of the heads lists one of layer 1 twice: \[0, 0\]"),
+    ],
+)
+def test_groups_that_say_half_of_it(groups, culprit):
+    """Nothing else would be done there in silence."""
+    with pytest.raises(ProfileError, match=culprit):
+        HeadProfile.of_groups(groups)
+
+
+def test_a_file_may_have_a_separator_in_its_name(tmp_path):
+    file = tmp_path / "a|b.json"
+    HeadProfile({1: (0,)}).save(file)
+    assert resolve_profile(str(file), 3, 2).heads == {1: (0,)}
+    assert ACTArguments(str(file)).calibration.method.name == "act"
+
+
 @given(heads_by_layer, heads_by_layer)
 def test_groups_round_trip(some, others):
     others = {layer: tuple(set(heads) - set(some.get(layer, ()))) for layer, heads in others.items()}
-    groups = (HeadGroup(some, "scale-first-token", {"gamma": 0.5}), HeadGroup(others))
+    groups = (HeadGroup(some, "scale-first-token", {"gamma": 0.5}), HeadGroup(others, "mask-head"))
     profile = HeadProfile.of_groups(groups, model="some/model", num_layers=32, num_heads=32)
     text = profile.to_json()
     assert json.loads(text)["version"] == 2

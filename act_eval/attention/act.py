@@ -13,7 +13,7 @@ from torch import nn
 
 from act_eval.attention import gptj
 from act_eval.attention.backends import base_attention, check_adapted_base, check_base, register_act_attention
-from act_eval.attention.calibration import CalibrationSettings
+from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration, act_attention
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 from act_eval.attention.masks import LastVisibility
@@ -30,8 +30,11 @@ from act_eval.attention.model_structure import (
     resolve_for_model,
 )
 from act_eval.attention.tensor_parallelism import HeadDivision
+from act_eval.errors import InputError
 from act_eval.methods.base import Method
-from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, ProfileError
+from act_eval.methods.per_head_group import PerHeadGroup
+from act_eval.methods.registry import make_method
+from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, ProfileError, stored_profile
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,26 @@ class ACT(CalibrationSettings):
             With a method per group of heads, its groups are those of the methods, in their order.
         base: attention backend for all heads (`"sdpa"`, `"eager"`, ...); by default the one that the model was loaded with.
         limits: how much is computed at once; no setting of ACT, since results agree whatever it is.
-        method, beta, threshold, alpha, keep, decode, sink_share, min_queries: when a key is a sink, and what becomes of its
+        method: what becomes of the rows, as the field of `CalibrationSettings`; by default what the profile says is to be done
+            in its groups of heads, or else `"act"`.
+        beta, threshold, alpha, keep, decode, sink_share, min_queries: when a key is a sink, and what becomes of its
             attention, as fields of `CalibrationSettings`; by keyword.
 
     Raises:
-        InputError: a setting is out of range, both threshold and alpha are given, or the base or the method is unknown.
+        InputError: a setting is out of range, both threshold and alpha are given, the base or the method is unknown, or
+            profiles of rows say that different things are to be done.
+        ProfileError: the profile is a file that holds none.
     """
 
     profile: HeadProfile | str | Sequence[HeadProfile]
+    method: Any = field(default=None, kw_only=True)
     base: str | None = field(default=None, kw_only=True)
     layer_class: ClassVar[type[LayerCalibration]] = LayerCalibration
     limits: ComputeLimits = field(default=DEFAULT_LIMITS, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.method is None:
+            object.__setattr__(self, "method", self._method_of_profile())
         super().__post_init__()
         if self.base is not None:
             check_base(self.base)
@@ -174,12 +184,32 @@ class ACT(CalibrationSettings):
                 gptj.route_through(module, act_attention)
                 stack.callback(delattr, module, "_attn")
 
+    def _method_of_profile(self) -> str | Method:
+        profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
+        methods = {method_of_profile(profile) for profile in profiles}
+        if len(methods) > 1:
+            raise InputError("profiles of rows name different methods for their heads: give the method that all rows have.")
+        return next(iter(methods), None) or DEFAULT_METHOD
+
     def _heads_of_rows(self, text_config: Any, checkpoint: str) -> list[HeadProfile]:
         profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
         resolved = [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
         for profile in resolved:
             check_groups(profile, self.calibration)
         return resolved
+
+
+def method_of_profile(profile: HeadProfile | str | None) -> Method | None:
+    """What a profile, or what names one, says is to be done in its heads; None where it does not say.
+
+    Raises:
+        ProfileError: it is a file that holds no profile.
+        HubError: it cannot be had from the hub.
+        InputError: there is no such method, or a parameter is not one of it.
+    """
+    stored = profile if isinstance(profile, HeadProfile) else stored_profile(profile)
+    methods = [make_method(group.method, group.parameters) for group in (stored.groups if stored else ()) if group.method]
+    return PerHeadGroup(tuple(methods)) if len(methods) > 1 else next(iter(methods), None)
 
 
 def check_groups(profile: HeadProfile, settings: CalibrationSettings) -> None:

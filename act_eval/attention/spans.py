@@ -28,12 +28,13 @@ def span_tokens(model: nn.Module, mask: Tensor | None) -> Iterator[None]:
             of more rows, as beam search makes them, each row stands for as many side by side.
 
     Raises:
-        ValueError: the mask has no two dimensions, or is not bool.
+        ValueError: the mask is no tensor, has no two dimensions, or is not bool.
     """
     if mask is None:
         mask = torch.zeros(1, 0, dtype=torch.bool)
-    if mask.ndim != 2 or mask.dtype != torch.bool:
-        raise ValueError(f"the mask of a part of prompts is bool [rows, tokens], not {mask.dtype} {list(mask.shape)}.")
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.dtype != torch.bool:
+        given = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"the mask of a part of prompts is a tensor, bool [rows, tokens], not {given}.")
     with ExitStack() as stack:
         for module in attention_modules(pretrained_model(model)):
             outermost = getattr(module, MODULE_ATTRIBUTE, None)

@@ -49,7 +49,7 @@ class SharedOption:
 
 def names(text: str) -> tuple[str, ...]:
     """Read names that are separated by commas."""
-    return tuple(name for name in text.split(",") if name)
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def model_arguments(text: str) -> dict[str, Any]:

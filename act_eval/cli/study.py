@@ -70,7 +70,7 @@ def study(
             metavar="ACT,ZEROTUNING,...",
         ),
     ] = "",
-    random_draws: Annotated[int, option(CONTROLS, "Sets of random heads to compare with.")] = 3,
+    random_draws: Annotated[int | None, option(CONTROLS, "Sets of random heads to compare with.", default="3")] = None,
     seeds: Seeds = "1234",
     dry_run: DryRun = False,
     expect: Annotated[
@@ -116,11 +116,12 @@ def study(
         objective=objective,  # type: ignore[arg-type]
         selection=selection,  # type: ignore[arg-type]
         k=k,
-        random_draws=random_draws,
         seeds=whole_numbers("seeds", seeds),
     )
+    if random_draws is not None:
+        study = partial(study, random_draws=random_draws)
     if methods:
-        for name, value in (("expect", expect), ("pilot", pilot)):
+        for name, value in (("expect", expect), ("pilot", pilot), ("random_draws", random_draws)):
             if value is not None:
                 raise SettingError(name, "is about a study of one method: leave it or --methods out.")
         from act_eval.study.methods import MethodComparison

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from act_eval.attention.act import ACT
+from act_eval.attention.act import ACT, method_of_profile
 from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings, settings_about, settings_unused_by
 from act_eval.errors import InputError
 from act_eval.hub_files import is_hub_name
-from act_eval.methods.base import Method
-from act_eval.methods.per_head_group import PerHeadGroup, parameter_names
+from act_eval.methods.per_head_group import parameter_names
 from act_eval.methods.registry import available_methods, classes_of, make_method
 from act_eval.near_names import did_you_mean
-from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, normalize_name, stored_profile
+from act_eval.profiles import HeadProfile, has_lists_of_groups, normalize_name, stored_profile
 
 _PREFIX = "act_"
+_WHEN_A_KEY_IS_A_SINK = ("threshold", "alpha")  # two ways to say it
 _SETTINGS = {setting.name: setting.default for setting in fields(ACT) if setting.name in ACT.setting_names()}
 
 
@@ -56,7 +56,7 @@ class ACTArguments:
                 f"the method {self.calibration.method.name} is about a part of the prompt: name it with {_PREFIX}span, a "
                 "regular expression or one of description, question and examples."
             )
-        if isinstance(self.profile, str) and GROUP_SEPARATOR in self.profile and len(self.calibration.of_groups) == 1:
+        if has_lists_of_groups(self.profile) and len(self.calibration.of_groups) == 1:
             raise InputError(
                 f"{_PREFIX}profile={reprlib.repr(self.profile)} has groups of heads, but {self.calibration.method.name} is one "
                 f"method: name one for each group, as in {_PREFIX}method=act+mask-head."
@@ -93,11 +93,10 @@ class ACTArguments:
             content: the profile itself, where it is not yet there under its name.
         """
         given = dict(model_args)
-        methods = _methods_of_groups(stored_profile(profile) if content is None else content)
-        if methods:
+        method = method_of_profile(profile if content is None else content)
+        if method is not None:
             parameters = parameter_names(tuple(available_methods().values()))
             left_out = {f"{_PREFIX}{name}" for name in ("method", *parameters)}
-            method = PerHeadGroup(methods)
             own = {f"{_PREFIX}{name}": value for name, value in {"method": method.name, **method.parameters}.items()}
             given = {**{name: value for name, value in given.items() if name not in left_out}, **own}
         return cls.from_model_args({**given, "act_profile": profile})
@@ -130,29 +129,36 @@ class ACTArguments:
             nothing |= calibration.method.parameters
         return ", ".join(f"{_PREFIX}{name}={value}" for name, value in nothing.items())
 
+    @property
+    def not_repeated(self) -> str:
+        """What the profile says its heads were found with, where neither it nor its opposite was given, such as `act_alpha=5`.
+
+        Nothing where the profile is no file, or where a default is what they were found with.
+        """
+        profile = stored_profile(self.profile) if isinstance(self.profile, str) else self.profile
+        given, now = {*self.settings, *self.parameters}, self.act(HeadProfile({})).settings
+        if given & set(_WHEN_A_KEY_IS_A_SINK):
+            given |= set(_WHEN_A_KEY_IS_A_SINK)
+        by_profile = None if "method" in given else method_of_profile(profile)
+        if by_profile is not None:
+            given |= {"method", *by_profile.parameters}
+        unused = settings_unused_by(classes_of(now["method"]))
+        others = {
+            name: value
+            for name, value in (profile.settings if profile else {}).items()
+            if name in now and name not in given and name not in unused and value is not None and value != now[name]
+        }
+        return ", ".join(f"{_PREFIX}{name}={value}" for name, value in others.items() if name != "base")
+
     def act(self, profile: HeadProfile) -> ACT:
         """Make an ACT with these settings and a profile that was resolved for a model."""
         return replace(self._without_heads, profile=profile)
 
     @cached_property
     def _without_heads(self) -> ACT:
-        given: Any = self.settings["method"] if "method" in self.settings else self._method_of_profile()
-        method = make_method(given, self.parameters)
+        of_profile = None if "method" in self.settings else method_of_profile(self.profile) or DEFAULT_METHOD
+        method = make_method(self.settings.get("method", of_profile), self.parameters)
         return ACT(HeadProfile({}), **{**self.settings, "method": method})
-
-    def _method_of_profile(self) -> str | Method:
-        """What the profile says is to be done in each of its groups of heads, or else the default."""
-        profile = stored_profile(self.profile) if isinstance(self.profile, str) else self.profile
-        methods = _methods_of_groups(profile)
-        return PerHeadGroup(methods) if methods else DEFAULT_METHOD
-
-
-def _methods_of_groups(profile: HeadProfile | None) -> tuple[Method, ...]:
-    """What a profile says is to be done in each of its groups of heads; nothing where it does not say so of all of them."""
-    groups = () if profile is None else profile.groups
-    if len(groups) < 2 or any(group.method is None for group in groups):
-        return ()
-    return tuple(make_method(group.method or "", group.parameters) for group in groups)
 
 
 def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTArguments]:

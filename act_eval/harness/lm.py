@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -116,6 +116,7 @@ class ACTLM(HFLM):
         self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
         self._needs_chat_template = needs_chat_template
         self._is_ready = not isinstance(pretrained, str)
+        self._said_not_repeated: set[str] = set()
         self.checkpoint_files = checkpoint_stamps({"pretrained": pretrained, **kwargs})
         self.kept_arguments = kept_arguments(kwargs)
         self._is_divided = kwargs.get("tp_plan") is not None
@@ -148,6 +149,15 @@ class ACTLM(HFLM):
         """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
         self.act = arguments.act(self.profile_of(arguments))
         self.arguments = arguments
+        not_repeated = arguments.not_repeated
+        if not_repeated and not_repeated not in self._said_not_repeated:
+            self._said_not_repeated.add(not_repeated)
+            logger.warning(
+                "The heads of %s were found with %s, and this run does without: add that to the model arguments if it is not "
+                "meant so.",
+                self.profile_name,
+                not_repeated,
+            )
         self._parts: PromptParts | None = None
         if self.act.method.uses_span:
             note_parts_of_tasks()
@@ -259,6 +269,7 @@ class ACTLM(HFLM):
                 f"enable_thinking=True is for tasks that generate, but {document_name(requests[0], 0)} is scored: leave it out."
             )
         pairs = encode_all(requests, self._encode_pair_with_part)
+        self._say_left_alone(context for request, (context, _) in zip(requests, pairs, strict=True) if request.args[0])
         encoded = [(request.args, *pair) for request, pair in zip(requests, pairs, strict=True)]
         with self._naming_documents(requests):
             return self._loglikelihood_tokens(encoded, disable_tqdm)
@@ -291,6 +302,7 @@ class ACTLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate after contexts, until a stop sequence. Raises as `loglikelihood` does."""
         encoded = encode_all(requests, self._encode_generation_with_part)
+        self._say_left_alone(context for context, _ in encoded)
         arguments = [request.args for request in requests]
         tokens = [len(context) + new_tokens for context, new_tokens in encoded]
         with self._naming_documents(requests), self._answering("generate_until", arguments, tokens, disable_tqdm) as answering:
@@ -376,6 +388,14 @@ class ACTLM(HFLM):
                 f"its prompt has nothing{where} that act_span={self.act.span} names",
                 "choose another act_span, or leave such prompts as they are with act_span_missing=skip",
             )
+
+    def _say_left_alone(self, prompts: Iterable[Tokens]) -> None:
+        """Warn of prompts without the part that the method is about, which `act_span_missing=skip` leaves as they are."""
+        different = set() if self._parts is None else set(prompts)
+        alone = [prompt for prompt in different if self._parts is not None and self._parts.lacks(prompt)]
+        if alone:
+            text = "%d of %d prompts have nothing that act_span=%s names, and are left as they are."
+            logger.warning(text, len(alone), len(different), self.act.span)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None

@@ -160,6 +160,10 @@ class PromptParts:
         self._places[kept] = tuple(place - cut for place in self._places[tokens] if place >= cut)
         return bool(self._places[kept]) or self.leaves_alone
 
+    def lacks(self, tokens: Tokens) -> bool:
+        """Whether a prompt that was noted has no token of the part."""
+        return not self._places[tokens]
+
     def note_none(self, tokens: Tokens) -> None:
         """Note that something has no such part: an empty context, or a prompt that no task made."""
         self._places.setdefault(tokens, ())

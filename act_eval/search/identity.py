@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from act_eval.search.heads import SearchSpace
 from act_eval.search.settings import Mode, SearchSettings
+from act_eval.search.store import IDENTITY_FILE
 
 _EXACT_UP_TO = 64
 
@@ -65,6 +68,14 @@ class SearchIdentity:
             "batch_size": settings.model.whole_batch_size(),
             **({"tuned": in_lists(settings.tuned)} if settings.tuned else {}),
         }
+
+    def is_that_of(self, folder: Path) -> bool:
+        """Whether a folder holds this search, as far as `what_ran` says which one it is."""
+        try:
+            there = json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8"))
+            return all(there[name] == value for name, value in json.loads(json.dumps(self.content)).items())
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
 
 
 def in_lists(tuned: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:

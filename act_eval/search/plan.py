@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from act_eval.errors import SettingError
 from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
 from act_eval.harness.documents import draw_training_documents
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import explained_dataset_errors
-from act_eval.search.documents import CalibrationDocument, calibration_split, interleave, render_documents
+from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
 from act_eval.search.heads import SearchSpace
-from act_eval.search.identity import mode_of
+from act_eval.search.identity import SearchIdentity, mode_of
 from act_eval.search.objective import LabelPriors
 from act_eval.search.planned_costs import PlannedCosts
 from act_eval.search.settings import Mode, SearchSettings
+from act_eval.search.store import PROFILE_FILE
 
 Model = TypeVar("Model", bound=ACTLM)
 
@@ -95,6 +97,12 @@ def plan_search(settings: SearchSettings, drawn: DrawnDocuments, kind: type[Mode
     priors = LabelPriors.of_search(settings.objective, documents)
     costs = PlannedCosts.of_search(settings, space, to_search, to_validate, mode, priors.corrects)
     return PlannedSearch(lm, space, mode, documents, to_search, to_validate, priors, costs)
+
+
+def is_finished(settings: SearchSettings, drawn: DrawnDocuments, planned: PlannedSearch[Any], folder: Path) -> bool:
+    """Whether a folder holds the outcome of a search that was asked for in the same way; weights are not looked at."""
+    identity = SearchIdentity(settings, planned.space, drawn.splits, fingerprint(planned.documents), {})
+    return (folder / PROFILE_FILE).is_file() and identity.is_that_of(folder)
 
 
 def _split(

@@ -77,9 +77,8 @@ class PlannedCosts:
         exact = {"exact": every_head, "screened": min(every_head, max(1.0, settings.budget * heads / parts)), "estimated": 0.0}[
             mode
         ]
-        tuned = (
-            len(to_search[: documents_to_tune(len(to_search), mode)]) / len(to_search) * sum(map(len, settings.tuned.values()))
-        )
+        to_tune = to_search[: documents_to_tune(len(to_search), mode)]
+        tuned = space.num_layers * padded_tokens(to_tune, batch_size) / full_pass * sum(map(len, settings.tuned.values()))
         budget = max(0.0, MOST_PASSES - estimates - tuned) * full_pass if mode == "estimated" else None
         return cls(
             len(to_search),

@@ -9,9 +9,10 @@ from pathlib import Path
 from act_eval.compare.foresee import ForeseenRun, foresee_runs
 from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.profiles import HeadProfile
-from act_eval.search.plan import DrawnDocuments, plan_search
+from act_eval.search.plan import DrawnDocuments, is_finished, plan_search
+from act_eval.search.store import PROFILE_FILE
 from act_eval.study.expectation import ASSUMED_DISCORDANCES, Expectation, discordance_of_pilot, expect
-from act_eval.study.plan import PROFILE_FILE, SEARCH_FOLDER, plan_study, plan_variants, variants_of
+from act_eval.study.plan import SEARCH_FOLDER, plan_study, plan_variants, variants_of
 from act_eval.study.run import gone_on_with
 from act_eval.study.settings import StudySettings
 from act_eval.study_record import BASELINE, StudyRecord, variants_with_heads
@@ -54,13 +55,15 @@ def foresee_study(
         InputError: what `run_study` raises before it loads a model's weights.
     """
     record = gone_on_with(plan_study(settings).record, output)
-    profile = output / SEARCH_FOLDER / PROFILE_FILE
-    is_searched = record.search is not None and profile.is_file()
-    variants = variants_of(settings, HeadProfile.load(profile) if is_searched else HeadProfile({}), output)
+    folder, search = output / SEARCH_FOLDER, settings.search(record.searched)
+    drawn = DrawnDocuments.of_search(search)
+    planned = plan_search(search, drawn, LMWithoutWeights)
+    is_searched = record.search is not None and is_finished(search, drawn, planned, folder)
+    found = HeadProfile.load(folder / PROFILE_FILE) if is_searched else HeadProfile({})
+    variants = variants_of(settings, found, output)
     is_searched = is_searched and all(file.is_file() for file in variants.controls)
     if not is_searched:
-        search = settings.search(record.searched)
-        costs = plan_search(search, DrawnDocuments.of_search(search), LMWithoutWeights).costs.summary()
+        costs = planned.costs.summary()
         variants = variants_of(settings, HeadProfile({}), output)
         names = variants_with_heads(settings.random_draws)
     else:

@@ -13,10 +13,11 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from act_eval.report.intervals import SEED, PairedDocuments, average_deltas, interval_of
-from act_eval.report.load import load
+from act_eval.report.load import Results, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL
 from act_eval.study.methods import ComparedMethods
+from act_eval.study_record import Score
 from act_eval.tables import TextTable, csv_text, interval, number
 
 METHODS_CSV = "methods.csv"
@@ -39,7 +40,8 @@ COLUMNS = (
     "best",
 )
 NOTE = (
-    "Heads of each method were searched for on the same training documents, in the same mode and with the same budget. "
+    "Heads of each method were searched for on the same training documents and in the same mode; full_passes says what each "
+    "search cost, which is more where a method has several parts, or parameters to find. "
     "Differences from the baseline are paired by document, with 95% intervals; p is corrected for the number of methods "
     "(Holm). A star marks a difference that is significant (p below 0.05). The best method is marked (best) only where it is "
     "better than the baseline and than every other method, corrected for all pairs of them."
@@ -71,6 +73,8 @@ class MethodResults:
     def sentence(self) -> str:
         """What the comparison comes to, in a line."""
         rows = self.counting
+        if rows["p"].isna().all():
+            return "No head was chosen for any method, so there is nothing to compare with the baseline."
         if self.best is not None:
             row = rows[rows["method"] == self.best].iloc[0]
             return (
@@ -94,9 +98,10 @@ def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
         ReportError: see `report.load.load` and `report.pairing.pair`.
     """
     scores = compared.record.scores
+    results = load([folder], compared.runs.has)
+    baselines = {task: _baseline(results, task, score) for task, score in scores.items()}
     values: dict[str, Mapping[str, PairedDocuments]] = {}
     if compared.arguments:
-        results = load([folder], compared.runs.has)
         of_all = pair(results).values
         for method, arguments in compared.arguments.items():
             of_method = of_all[of_all["settings"] == results.settings_of(arguments.model_args)]
@@ -104,15 +109,20 @@ def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
             values[method] = {
                 task: PairedDocuments.of(by_score[task, score.metric, score.filter]) for task, score in scores.items()
             }
-    return compare_documents(compared, values)
+    return compare_documents(compared, values, baselines)
 
 
-def compare_documents(compared: ComparedMethods, values: Mapping[str, Mapping[str, PairedDocuments]]) -> MethodResults:
+def compare_documents(
+    compared: ComparedMethods,
+    values: Mapping[str, Mapping[str, PairedDocuments]],
+    baselines: Mapping[str, PairedDocuments],
+) -> MethodResults:
     """Compare methods by their documents.
 
     Args:
         compared: what was run.
         values: by method and task, baseline and method document by document; of the methods that have heads.
+        baselines: by task, the baseline in place of the method, too.
     """
     tasks = list(compared.record.scores)
     rows: list[dict[str, Any]] = []
@@ -120,12 +130,12 @@ def compare_documents(compared: ComparedMethods, values: Mapping[str, Mapping[st
         of_method: dict[str, Any] = {"method": method, **asdict(found)}
         for name in (*tasks, *([ALL_TASKS] if len(tasks) > 1 else [])):
             metric = compared.record.scores[name].metric if name in compared.record.scores else "each task's own"
-            there = values.get(method)
-            numbers = {} if there is None else difference([there[task] for task in (tasks if name == ALL_TASKS else [name])])
+            numbers = difference([values.get(method, baselines)[task] for task in (tasks if name == ALL_TASKS else [name])])
+            if method not in values:
+                numbers = {column: numbers[column] for column in ("n", "baseline", "score", "delta")}
             rows.append({**of_method, "task": name, "metric": metric, **numbers})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["differs"] = table["best"] = False
-    table = _with_baseline(table)
     counts = table["task"].eq(ALL_TASKS if len(tasks) > 1 else tasks[0])
     tested = counts & table["p"].notna()
     if tested.any():
@@ -222,13 +232,9 @@ def _instead(one: PairedDocuments, other: PairedDocuments) -> PairedDocuments:
     return PairedDocuments(other.calibrated, one.calibrated, one.weights, one.aggregation, one.largest_change)
 
 
-def _with_baseline(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the baseline's scores, and no difference, in the rows of methods that have no heads."""
-    table = table.copy()
-    for _, of_task in table.groupby("task", sort=False):
-        known = of_task[["n", "baseline"]].dropna()
-        without = of_task.index[of_task["baseline"].isna()]
-        if len(known):
-            table.loc[without, ["n", "baseline"]] = known.iloc[0].to_numpy()
-            table.loc[without, "score"], table.loc[without, "delta"] = known["baseline"].iloc[0], 0.0
-    return table
+def _baseline(results: Results, task: str, score: Score) -> PairedDocuments:
+    """The documents of the baseline, in place of a method, too."""
+    runs = results.runs.index[results.runs["is_baseline"] & (results.runs["task"] == task)]
+    samples = results.samples
+    of_score = samples[samples["run"].isin(runs) & (samples["metric"] == score.metric) & (samples["filter"] == score.filter)]
+    return PairedDocuments.of(of_score.assign(baseline=of_score["value"], calibrated=of_score["value"]))

@@ -23,14 +23,14 @@ from act_eval.harness.what_ran import in_json
 from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.profiles import HeadProfile
 from act_eval.progress import print_line
-from act_eval.search.plan import DrawnDocuments, plan_search
+from act_eval.search.identity import in_lists
+from act_eval.search.plan import DrawnDocuments, is_finished, plan_search
 from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
-from act_eval.study.plan import PROFILE_FILE, SEARCH_FOLDER, plan_study
+from act_eval.search.store import PROFILE_FILE
+from act_eval.study.plan import SEARCH_FOLDER, plan_study
 from act_eval.study.settings import StudySettings
-from act_eval.study_record import BASELINE, STUDY_FILE, StudyRecord
-
-METHODS_FILE = "methods.json"
+from act_eval.study_record import BASELINE, METHODS_FILE, STUDY_FILE, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MethodComparison:
     """What is compared: studies without controls, one of each method, which differ in what is done in heads alone.
 
     Attributes:
-        studies: by the name of their method; `random_draws` is not used.
+        studies: by the name of their method; without random heads.
     """
 
     studies: Mapping[str, StudySettings]
@@ -66,7 +66,8 @@ class MethodComparison:
         if "act_method" in model.model_args:
             raise SettingError("methods", "says which methods are compared, so act_method does not go with it: leave one out.")
         arguments = {method: arguments_of_method(model.model_args, method, methods) for method in methods}
-        comparison = cls({method: study(replace(model, model_args=given)) for method, given in arguments.items()})
+        studies = {method: study(replace(model, model_args=given)) for method, given in arguments.items()}
+        comparison = cls({method: replace(of_method, random_draws=0) for method, of_method in studies.items()})
         if comparison.first.also:
             raise SettingError("also", "evaluates the heads of one method beside, and does not go with methods: leave it out.")
         return comparison
@@ -82,8 +83,9 @@ class MethodComparison:
 
     def asked(self, record: StudyRecord) -> dict[str, Any]:
         """All that was asked for that numbers depend on, in values that JSON can hold; `record` is that of the first method."""
-        acts = {method: study.search(record.searched).act.settings for method, study in self.studies.items()}
-        return in_json({**record.asked, "methods": acts})
+        searches = {method: study.search(record.searched) for method, study in self.studies.items()}
+        done = {method: {**search.act.settings, "tuned": in_lists(search.tuned)} for method, search in searches.items()}
+        return in_json({**record.asked, "methods": done})
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class SearchedMethod:
     """What the search of a method found.
 
     Attributes:
-        heads: how many.
+        heads: how many are calibrated.
         full_passes: what it cost, in full passes over the documents that heads were scored on.
         settings: what is done in these heads, in a line.
     """
@@ -139,6 +141,10 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
     """
     record = plan_study(settings.first).record
     asked = settings.asked(record)
+    for study in settings.studies.values():
+        search = study.search(record.searched)
+        if search.act.method.uses_span:  # a prompt without that part is met before the search of another method
+            plan_search(search, DrawnDocuments.of_search(search), LMWithoutWeights)
     with only_writer(output, records=[METHODS_FILE]):
         processes = shared_processes()
         with processes.main_process_first():
@@ -174,15 +180,15 @@ def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str]
     _check_folder(output, settings.asked(record))
     lines, arguments = [], {}
     for method, study in settings.studies.items():
-        file = settings.search_folder(method, output) / PROFILE_FILE
-        if file.is_file():
-            lines.append(f"{method}: the search is finished.")
-            if HeadProfile.load(file).size:
-                arguments[method] = ACTArguments.with_profile(study.model.model_args, str(file))
+        folder, search = settings.search_folder(method, output), study.search(record.searched)
+        drawn = DrawnDocuments.of_search(search)
+        planned = plan_search(search, drawn, LMWithoutWeights)
+        if not is_finished(search, drawn, planned, folder):
+            lines.append(f"{method}: {planned.costs.summary()}")
             continue
-        search = study.search(record.searched)
-        costs = plan_search(search, DrawnDocuments.of_search(search), LMWithoutWeights).costs
-        lines.append(f"{method}: {costs.summary()}")
+        lines.append(f"{method}: the search is finished.")
+        if HeadProfile.load(folder / PROFILE_FILE).size:
+            arguments[method] = ACTArguments.with_profile(study.model.model_args, str(folder / PROFILE_FILE))
     return lines, _plan(settings, arguments)
 
 
@@ -193,8 +199,12 @@ def _plan(settings: MethodComparison, arguments: Mapping[str, ACTArguments]) -> 
 
 
 def _searched(result: SearchResult, arguments: ACTArguments | None) -> SearchedMethod:
-    settings = "no head was chosen" if arguments is None else arguments.calibration.text
-    return SearchedMethod(result.profile.size, round(result.full_passes["total"], 3), settings)
+    passes = round(result.full_passes["total"], 3)
+    if arguments is None:
+        return SearchedMethod(0, passes, "no head was chosen")
+    text, share = arguments.calibration.text, arguments.head_share
+    of_heads = "" if share == 1 else f"; {100 * share:.10g}% of the {result.profile.size} heads found"
+    return SearchedMethod(result.profile.share(share).size, passes, f"{text}{of_heads}")
 
 
 def _check_folder(output: Path, asked: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from act_eval.profiles import HeadProfile
 from act_eval.search.batches import padded_tokens
 from act_eval.search.documents import calibration_split
 from act_eval.search.plan import PlannedSearch
+from act_eval.search.store import PROFILE_FILE
 from act_eval.study.controls import random_profiles
 from act_eval.study.scores import primary_score
 from act_eval.study.settings import StudySettings
@@ -29,7 +30,6 @@ from act_eval.study_record import ALL, BASELINE, FOUND, SWITCHED_OFF, StudyRecor
 
 SEARCH_FOLDER = "search"
 CONTROLS_FOLDER = "controls"
-PROFILE_FILE = "profile.json"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
 from act_eval.study.plan import SEARCH_FOLDER, PlannedStudy, plan_study, plan_variants, variants_of
 from act_eval.study.settings import StudySettings
-from act_eval.study_record import STUDY_FILE, StudyRecord, read_study, variants_with_heads, write_study
+from act_eval.study_record import METHODS_FILE, STUDY_FILE, StudyRecord, read_study, variants_with_heads, write_study
 
 _LATER_SETTINGS = ("min_queries", "span", "span_missing")  # than version 0.2.0
 
@@ -90,6 +90,8 @@ def _run_study(settings: StudySettings, planned: PlannedStudy, output: Path, con
 
 def gone_on_with(record: StudyRecord, output: Path) -> StudyRecord:
     """The record of a folder's study, or this one where there is none. Raises InputError where the study is another one."""
+    if (output / METHODS_FILE).is_file():
+        raise InputError(f"{output} holds a comparison of methods: choose another folder.")
     file = output / STUDY_FILE
     if not file.is_file():
         return record

@@ -141,6 +141,73 @@ def test_a_profile_says_what_is_done_in_its_groups(tmp_path):
     assert describe_settings(recorded).endswith("(3 heads), scale-first-token+mask-head, gamma 2")
 
 
+class TestInPython:
+    """`ACT` does what a profile says is to be done in its heads, as the command line does."""
+
+    GROUPS = (HeadGroup({1: (0,)}, "scale-first-token", {"gamma": 2}), HeadGroup({2: (1,)}, "mask-head"))
+
+    @pytest.mark.parametrize("groups", [GROUPS, GROUPS[:1]])
+    @pytest.mark.parametrize("of", ["file", "profile", "rows"])
+    def test_equals_the_methods_themselves(self, gqa_model, tmp_path, groups, of):
+        profile, file = HeadProfile.of_groups(groups), tmp_path / "profile.json"
+        profile.save(file)
+        methods = (ScaleFirstToken(2), MaskHead())
+        method = PerHeadGroup(methods) if len(groups) > 1 else methods[0]
+        by_itself = ACT({"file": str(file), "profile": profile, "rows": [profile]}[of])
+        ids = random_ids(2, 12)
+        assert by_itself.method == method
+        assert ACTArguments(str(file)).calibration.method == method
+        torch.testing.assert_close(
+            logits_of(gqa_model, ids, by_itself), logits_of(gqa_model, ids, ACT(profile, method=method)), rtol=0, atol=0
+        )
+
+    def test_a_method_that_is_given_goes_before(self):
+        assert ACT(HeadProfile.of_groups(self.GROUPS), method="act+boost").method.name == "act+boost"
+        assert ACT(HeadProfile.of_groups(self.GROUPS[:1]), method=Temperature(2)).method == Temperature(2)
+
+    def test_rows_that_disagree(self):
+        profiles = [HeadProfile.of_groups(self.GROUPS[:1]), HeadProfile({1: (0,)})]
+        with pytest.raises(InputError, match="profiles of rows name different methods"):
+            ACT(profiles)
+        assert ACT(profiles, method="act").method == ToOtherTokens()
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "expected"),
+    [
+        ({}, {"method": "act", "beta": 0.4, "threshold": None, "alpha": 5, "min_queries": 2}, "act_alpha=5, act_min_queries=2"),
+        ({"act_alpha": 3}, {"method": "act", "alpha": 5, "threshold": None, "min_queries": 1}, ""),
+        ({"act_threshold": 0.2}, {"method": "act", "alpha": 5, "beta": 0.1}, "act_beta=0.1"),
+        ({"act_beta": 0.3, "act_alpha": 5}, {"method": "act", "alpha": 5, "beta": 0.1, "base": "eager"}, ""),
+        ({}, {"method": "temperature", "theta": 1.1, "alpha": None}, "act_method=temperature"),
+        ({"act_method": "zerotuning"}, {"method": "zerotuning", "gamma_up": 5.0, "gamma_down": 0.5}, "act_gamma_up=5.0"),
+        ({"act_method": "mask-head"}, {"method": "act", "alpha": 5, "beta": 0.2}, ""),
+        ({}, {}, ""),
+    ],
+)
+def test_what_was_found_otherwise_and_is_not_repeated(tmp_path, given, settings, expected):
+    file = tmp_path / "profile.json"
+    HeadProfile({1: (0,)}, settings=settings).save(file)
+    assert ACTArguments.from_model_args({**given, "act_profile": str(file)}).not_repeated == expected
+
+
+def test_what_a_profile_says_itself_is_repeated():
+    groups = (HeadGroup({1: (0,)}, "act", {"beta": 0}), HeadGroup({2: (1,)}, "mask-head"))
+    found = {"method": "act+mask-head", "beta": 0, "alpha": 3, "gamma_up": 2}
+    assert ACTArguments(HeadProfile.of_groups(groups, settings=found)).not_repeated == "act_alpha=3"
+
+
+def test_a_run_says_once_what_it_does_not_repeat(tmp_path, caplog):
+    file = tmp_path / "profile.json"
+    HeadProfile({1: (0,)}, settings={"method": "act", "alpha": 5}).save(file)
+    lm = ACTLM(act_profile=str(file))
+    lm.set_act(ACTArguments("none"))
+    lm.set_act(ACTArguments(str(file)))
+    said = [record.getMessage() for record in caplog.records if "were found with" in record.getMessage()]
+    assert len(said) == 1
+    assert f"The heads of {file} were found with act_alpha=5" in said[0]
+
+
 def test_a_profile_that_is_not_there_yet():
     """As those of random heads, which a study names before it writes them."""
     more, less = (HeadGroup({layer: (0,)}, "scale-first-token", {"gamma": gamma}) for layer, gamma in ((1, 3), (2, 0.2)))

@@ -287,7 +287,7 @@ def test_whole_texts_are_refused():
         lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, ("a text",), 0, ("demo", 0, 1))], disable_tqdm=True)
 
 
-def test_a_prompt_without_the_part():
+def test_a_prompt_without_the_part(caplog):
     arguments = {"act_method": "pasta", "act_span": "examples"}
     lm, without = lm_with(**arguments), PromptSettings(("demo_topic",), limit=4, num_fewshot=0)
     requests = requests_of(lm, without)
@@ -296,6 +296,7 @@ def test_a_prompt_without_the_part():
     alone = lm_with(**arguments, act_span_missing="skip").loglikelihood(requests, disable_tqdm=True)
     plain = lm_with(act_beta=1).loglikelihood(requests, disable_tqdm=True)
     np.testing.assert_allclose([score for score, _ in alone], [score for score, _ in plain], atol=5e-5)
+    assert "4 of 4 prompts have nothing that act_span=examples names, and are left as they are." in caplog.messages
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def compared(values, tasks=("one", "two"), without=()):
     searched = {name: SearchedMethod(8, 13.0, name) for name in values}
     searched |= {name: SearchedMethod(0, 13.0, "no head was chosen") for name in without}
     of_methods = ComparedMethods(record, searched, {}, FinishedRuns([]))
-    return compare_documents(of_methods, {name: dict.fromkeys(tasks, found) for name, found in values.items()})
+    baselines = dict.fromkeys(tasks, documents(0, 0))
+    return compare_documents(of_methods, {name: dict.fromkeys(tasks, found) for name, found in values.items()}, baselines)
 
 
 class TestDifference:
@@ -160,6 +161,93 @@ def test_all_methods_can_be_compared():
     assert {name: act.method.name for name, act in acts.items()} == {name: name for name in built_in_methods()}
     assert acts["scale-first-token"].method.gamma == 1.5
     assert acts["target-span"].span == acts["pasta"].span == "question"
+
+
+TOP_HEADS = ("--selection", "top-k", "--k", "2")
+
+
+def run(*options, output, methods="act,temperature", tasks="demo_topic,demo_choice", selection=TOP_HEADS):
+    """Compare methods on few documents of the embedded model; options at the end go before others."""
+    arguments = ["study", "--tasks", tasks, "--methods", methods, "--layers", "2", "--limit", "8", "--search-limit", "6"]
+    arguments += [*selection, "--device", "cpu", "--output", str(output), *options]
+    return CliRunner().invoke(cli.app, arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "methods"
+    assert run(output=folder, methods="act,zerotuning").exit_code == 0
+    return folder
+
+
+@pytest.mark.tier("slow")
+class TestFoldersWithResults:
+    @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+    def test_gammas_that_are_given_are_not_those_that_were_searched_for(self, finished, dry_run):
+        before = (finished / "methods.csv").read_bytes()
+        given = ("--model-args", "act_gamma_up=2,act_gamma_down=0.5")
+        other = run(*given, *dry_run, output=finished, methods="act,zerotuning")
+        assert isinstance(other.exception, InputError)
+        assert "asked for otherwise (methods.zerotuning.tuned" in str(other.exception)
+        assert (finished / "methods.csv").read_bytes() == before
+
+    def test_what_runs_anew_is_foreseen(self, finished):
+        """Searches depend on the size of batches, to the last digit."""
+        same = run("--dry-run", output=finished, methods="act,zerotuning")
+        assert same.output.count("the search is finished") == 2
+        other = run("--dry-run", "--batch-size", "5", output=finished, methods="act,zerotuning")
+        assert other.output.count("The search costs at most") == 2
+
+    def test_a_study_of_one_method_is_refused(self, finished):
+        arguments = ["study", "--tasks", "demo_topic", "--limit", "4", "--device", "cpu", "--output", str(finished)]
+        refused = CliRunner().invoke(cli.app, arguments)
+        assert isinstance(refused.exception, InputError)
+        assert "holds a comparison of methods: choose another folder" in str(refused.exception)
+
+
+@pytest.mark.tier("slow")
+def test_where_no_method_has_heads_the_baseline_is_told(tmp_path):
+    done = run(output=tmp_path, tasks="demo_choice", selection=())
+    assert done.exit_code == 0
+    table = pd.read_csv(tmp_path / "methods.csv")
+    assert table["heads"].tolist() == [0, 0]
+    assert table["score"].tolist() == table["baseline"].tolist()
+    assert table["delta"].tolist() == [0, 0]
+    assert table["n"].tolist() == [8, 8]
+    scores = json.loads(next(tmp_path.glob("**/results_*.json")).read_text())["results"]["demo_choice"]
+    assert table["baseline"].iloc[0] == pytest.approx(scores["acc,none"])
+    assert "No head was chosen for any method, so there is nothing to compare" in done.output
+
+
+@pytest.mark.tier("slow")
+def test_heads_are_those_of_the_share(tmp_path):
+    done = run("--model-args", "act_head_share=0.5", output=tmp_path, methods="act,remove", tasks="demo_choice")
+    assert done.exit_code == 0
+    table = pd.read_csv(tmp_path / "methods.csv")
+    assert table["heads"].eq(1).all()
+    assert table["settings"].str.endswith("; 50% of the 2 heads found").all()
+
+
+@pytest.mark.tier("slow")
+def test_prompts_of_all_methods_are_looked_at_before_the_first_search(tmp_path):
+    refused = run("--model-args", "act_span=examples", output=tmp_path / "none", methods="act,pasta")
+    assert isinstance(refused.exception, InputError)
+    assert "has nothing that act_span=examples names" in str(refused.exception)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"),
+    [
+        (("--random-draws", "3"), "--random-draws is about a study of one method"),
+        (("--also-limit", "3"), "--also-limit is about tasks that are evaluated beside"),
+        (("--pilot", "x"), "--pilot is about a study of one method"),
+    ],
+)
+def test_options_that_would_change_nothing(tmp_path, options, culprit):
+    refused = run(*options, output=tmp_path / "none")
+    assert isinstance(refused.exception, InputError)
+    assert culprit in str(refused.exception)
 
 
 @pytest.mark.tier("slow")
