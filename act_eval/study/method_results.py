@@ -130,7 +130,8 @@ def compare_documents(
         of_method: dict[str, Any] = {"method": method, **asdict(found)}
         for name in (*tasks, *([ALL_TASKS] if len(tasks) > 1 else [])):
             metric = compared.record.scores[name].metric if name in compared.record.scores else "each task's own"
-            numbers = difference([values.get(method, baselines)[task] for task in (tasks if name == ALL_TASKS else [name])])
+            averaged = sorted(tasks) if name == ALL_TASKS else [name]
+            numbers = difference([values.get(method, baselines)[task] for task in averaged])
             if method not in values:
                 numbers = {column: numbers[column] for column in ("n", "baseline", "score", "delta")}
             rows.append({**of_method, "task": name, "metric": metric, **numbers})
@@ -177,7 +178,9 @@ def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
         interval's draws on the other side of zero.
     """
     weights = np.ones(len(documents)) / len(documents)
-    deltas = average_deltas([of_task.draw((SEED, number)) for number, of_task in enumerate(documents)], weights)
+    # With the seeds of the report, whose intervals are the same.
+    drawn = [of_task.draw((SEED, number) if len(documents) > 1 else SEED) for number, of_task in enumerate(documents)]
+    deltas = average_deltas(drawn, weights)
     baseline, score = (float(weights @ [of_task.scores[side] for of_task in documents]) for side in ("baseline", "calibrated"))
     low, high = interval_of(deltas, score - baseline)
     beyond = min(int((deltas <= 0).sum()), int((deltas >= 0).sum()))

@@ -191,6 +191,15 @@ class TestFoldersWithResults:
         assert "asked for otherwise (methods.zerotuning.tuned" in str(other.exception)
         assert (finished / "methods.csv").read_bytes() == before
 
+    def test_numbers_are_those_of_the_report(self, finished):
+        methods = pd.read_csv(finished / "methods.csv")
+        report, groups = pd.read_csv(finished / "comparison.csv"), pd.read_csv(finished / "groups.csv")
+        of_report = pd.concat([report, groups.rename(columns={"group": "task"})])
+        columns = ["task", "n", "baseline", "delta", "low", "high"]
+        told = [frame[columns].round(9).sort_values(columns).to_numpy().tolist() for frame in (methods, of_report)]
+        assert told[0] == told[1]
+        assert len(told[0]) == 6
+
     def test_what_runs_anew_is_foreseen(self, finished):
         """Searches depend on the size of batches, to the last digit."""
         same = run("--dry-run", output=finished, methods="act,zerotuning")
