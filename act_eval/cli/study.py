@@ -104,6 +104,8 @@ def study(
     """
     from act_eval.study import StudySettings
 
+    if also_limit is not None and not names(also):
+        raise SettingError("also_limit", "is about tasks that are evaluated beside: name some with --also.")
     study = partial(
         StudySettings,
         prompts=prompts,

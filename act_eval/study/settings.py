@@ -52,8 +52,6 @@ class StudySettings:
         if self.search_limit < 1:
             raise SettingError("search_limit", f"must be at least 1 document, not {self.search_limit}.")
         if self.also_limit is not None:
-            if not self.also:
-                raise SettingError("also_limit", "is about tasks that are evaluated beside: name some with also.")
             try:
                 replace(self.prompts, limit=self.also_limit, samples=None).check_limit()
             except SettingError as error:

@@ -190,9 +190,10 @@ def test_another_study_in_the_same_folder_is_refused(finished, changes, names, m
     assert "choose another folder" in str(raised.value)
 
 
-def test_where_it_runs_does_not_make_another_study(finished, monkeypatch):
+def test_where_it_runs_does_not_make_another_study(finished, tmp_path, monkeypatch):
+    copy = shutil.copytree(finished, tmp_path / "copy")
     monkeypatch.setattr(ACTLM, "_answering", lambda *_: pytest.fail("the model was asked again"))
-    study(finished, replace(SETTINGS, model=replace(SETTINGS.model, batch_size=6)))
+    study(copy, replace(SETTINGS, model=replace(SETTINGS.model, batch_size=6)))
 
 
 def test_no_head_found(tmp_path, monkeypatch):
