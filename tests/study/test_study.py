@@ -191,7 +191,7 @@ def test_another_study_in_the_same_folder_is_refused(finished, changes, names, m
 
 
 def test_where_it_runs_does_not_make_another_study(finished, monkeypatch):
-    """The search is made again, since its last digits depend on the size of batches; that of before is set aside, and comes back."""
+    """The search is made again, since its last digits depend on the size of batches; the one before is set aside meanwhile."""
     monkeypatch.setattr(ACTLM, "_answering", lambda *_: pytest.fail("the model was asked again"))
     study(finished, replace(SETTINGS, model=replace(SETTINGS.model, batch_size=6)))
     assert not foresee_study(SETTINGS, finished).heads_are_found
