@@ -400,6 +400,11 @@ def stored_profile(spec: str | HeadProfile | None) -> HeadProfile | None:
     return HeadProfile.load(spec) if os.path.isfile(spec) else None  # where Path would raise for a text that is no path
 
 
+def known_profile(spec: str | HeadProfile | None) -> HeadProfile | None:
+    """A profile that is given itself, or that of a file or of the hub; None for any other name. Raises as `stored_profile`."""
+    return spec if isinstance(spec, HeadProfile) else stored_profile(spec)
+
+
 def grouped_profile(spec: str) -> HeadProfile:
     """Make a profile with groups of profiles that are written side by side: `2:8+13|heads.json` has two groups of heads.
 

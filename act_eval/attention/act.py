@@ -34,7 +34,7 @@ from act_eval.errors import InputError
 from act_eval.methods.base import Method
 from act_eval.methods.per_head_group import PerHeadGroup
 from act_eval.methods.registry import make_method
-from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, ProfileError, stored_profile
+from act_eval.profiles import GROUP_SEPARATOR, HeadProfile, ProfileError, known_profile
 
 
 @dataclass(frozen=True)
@@ -184,16 +184,19 @@ class ACT(CalibrationSettings):
                 gptj.route_through(module, act_attention)
                 stack.callback(delattr, module, "_attn")
 
+    @property
+    def _profiles(self) -> Sequence[HeadProfile | str]:
+        """One for all rows, or one for each."""
+        return [self.profile] if isinstance(self.profile, (HeadProfile, str)) else self.profile
+
     def _method_of_profile(self) -> str | Method:
-        profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
-        methods = {method_of_profile(profile) for profile in profiles}
+        methods = {method_of_profile(profile) for profile in self._profiles}
         if len(methods) > 1:
             raise InputError("profiles of rows name different methods for their heads: give the method that all rows have.")
         return next(iter(methods), None) or DEFAULT_METHOD
 
     def _heads_of_rows(self, text_config: Any, checkpoint: str) -> list[HeadProfile]:
-        profiles = [self.profile] if isinstance(self.profile, (HeadProfile, str)) else list(self.profile)
-        resolved = [resolve_for_model(profile, text_config, checkpoint) for profile in profiles]
+        resolved = [resolve_for_model(profile, text_config, checkpoint) for profile in self._profiles]
         for profile in resolved:
             check_groups(profile, self.calibration)
         return resolved
@@ -207,8 +210,8 @@ def method_of_profile(profile: HeadProfile | str | None) -> Method | None:
         HubError: it cannot be had from the hub.
         InputError: there is no such method, or a parameter is not one of it.
     """
-    stored = profile if isinstance(profile, HeadProfile) else stored_profile(profile)
-    methods = [make_method(group.method, group.parameters) for group in (stored.groups if stored else ()) if group.method]
+    known = known_profile(profile)
+    methods = [make_method(group.method, group.parameters) for group in (known.groups if known else ()) if group.method]
     return PerHeadGroup(tuple(methods)) if len(methods) > 1 else next(iter(methods), None)
 
 

@@ -104,12 +104,13 @@ def study(
     """
     from act_eval.study import StudySettings
 
-    if also_limit is not None and not names(also):
+    beside = names(also)
+    if also_limit is not None and not beside:
         raise SettingError("also_limit", "is about tasks that are evaluated beside: name some with --also.")
     study = partial(
         StudySettings,
         prompts=prompts,
-        also=names(also),
+        also=beside,
         also_limit=also_limit,
         search_tasks=names(search_tasks),
         search_limit=search_limit,

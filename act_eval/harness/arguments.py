@@ -15,7 +15,7 @@ from act_eval.hub_files import is_hub_name
 from act_eval.methods.per_head_group import parameter_names
 from act_eval.methods.registry import available_methods, classes_of, make_method
 from act_eval.near_names import did_you_mean
-from act_eval.profiles import HeadProfile, has_lists_of_groups, normalize_name, stored_profile
+from act_eval.profiles import HeadProfile, has_lists_of_groups, known_profile, normalize_name, stored_profile
 
 _PREFIX = "act_"
 _WHEN_A_KEY_IS_A_SINK = ("threshold", "alpha")  # two ways to say it
@@ -135,7 +135,7 @@ class ACTArguments:
 
         Nothing where the profile is no file, or where a default is what they were found with.
         """
-        profile = stored_profile(self.profile) if isinstance(self.profile, str) else self.profile
+        profile = known_profile(self.profile)
         given, now = {*self.settings, *self.parameters}, self.act(HeadProfile({})).settings
         if given & set(_WHEN_A_KEY_IS_A_SINK):
             given |= set(_WHEN_A_KEY_IS_A_SINK)

@@ -391,8 +391,10 @@ class ACTLM(HFLM):
 
     def _say_left_alone(self, prompts: Iterable[Tokens]) -> None:
         """Warn of prompts without the part that the method is about, which `act_span_missing=skip` leaves as they are."""
-        different = set() if self._parts is None else set(prompts)
-        alone = [prompt for prompt in different if self._parts is not None and self._parts.lacks(prompt)]
+        if self._parts is None:
+            return
+        different = set(prompts)
+        alone = [prompt for prompt in different if self._parts.lacks(prompt)]
         if alone:
             text = "%d of %d prompts have nothing that act_span=%s names, and are left as they are."
             logger.warning(text, len(alone), len(different), self.act.span)

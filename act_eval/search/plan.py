@@ -12,6 +12,7 @@ from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
 from act_eval.harness.documents import draw_training_documents
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import explained_dataset_errors
+from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
 from act_eval.search.heads import SearchSpace
 from act_eval.search.identity import SearchIdentity, mode_of
@@ -57,6 +58,8 @@ class PlannedSearch(Generic[Model]):
     """All that is known of a search before the model is asked.
 
     Attributes:
+        settings: of the search.
+        splits: by task, which split the documents are of.
         lm: the model.
         space: the heads that are searched.
         mode: which is not "auto".
@@ -66,6 +69,8 @@ class PlannedSearch(Generic[Model]):
         costs: at most.
     """
 
+    settings: SearchSettings
+    splits: Mapping[str, str]
     lm: Model
     space: SearchSpace
     mode: Mode
@@ -74,6 +79,14 @@ class PlannedSearch(Generic[Model]):
     to_validate: Sequence[CalibrationDocument]
     priors: LabelPriors
     costs: PlannedCosts
+
+    def identity(self, what_ran: Mapping[str, Any]) -> SearchIdentity:
+        """What makes the search the same as another one; `what_ran` says which model is asked."""
+        return SearchIdentity(self.settings, self.space, self.splits, fingerprint(self.documents), what_ran)
+
+    def is_finished_in(self, folder: Path) -> bool:
+        """Whether a folder holds the outcome of a search that was asked for in the same way; weights are not looked at."""
+        return (folder / PROFILE_FILE).is_file() and self.identity({}).is_that_of(folder)
 
 
 def plan_search(settings: SearchSettings, drawn: DrawnDocuments, kind: type[Model]) -> PlannedSearch[Model]:
@@ -96,13 +109,12 @@ def plan_search(settings: SearchSettings, drawn: DrawnDocuments, kind: type[Mode
     to_search, to_validate = _split(documents, settings)
     priors = LabelPriors.of_search(settings.objective, documents)
     costs = PlannedCosts.of_search(settings, space, to_search, to_validate, mode, priors.corrects)
-    return PlannedSearch(lm, space, mode, documents, to_search, to_validate, priors, costs)
+    return PlannedSearch(settings, drawn.splits, lm, space, mode, documents, to_search, to_validate, priors, costs)
 
 
-def is_finished(settings: SearchSettings, drawn: DrawnDocuments, planned: PlannedSearch[Any], folder: Path) -> bool:
-    """Whether a folder holds the outcome of a search that was asked for in the same way; weights are not looked at."""
-    identity = SearchIdentity(settings, planned.space, drawn.splits, fingerprint(planned.documents), {})
-    return (folder / PROFILE_FILE).is_file() and identity.is_that_of(folder)
+def plan_without_weights(settings: SearchSettings) -> PlannedSearch[LMWithoutWeights]:
+    """Draw the documents of a search and plan it, to say what it would do. Raises as `plan_search` does."""
+    return plan_search(settings, DrawnDocuments.of_search(settings), LMWithoutWeights)
 
 
 def _split(

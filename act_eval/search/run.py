@@ -15,11 +15,10 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.what_ran import what_ran
 from act_eval.progress import ProgressDisplay, print_line
-from act_eval.search.documents import CalibrationDocument, fingerprint
+from act_eval.search.documents import CalibrationDocument
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.groups import Division, StagesOf, acts_of_parts, divide, tune
 from act_eval.search.heads import Head, SearchSpace
-from act_eval.search.identity import SearchIdentity
 from act_eval.search.plan import DrawnDocuments, PlannedSearch, plan_search
 from act_eval.search.planned_costs import MOST_PASSES, documents_to_tune, estimate_stages
 from act_eval.search.ranking import rank_heads, ranked_by_estimates
@@ -84,7 +83,7 @@ def _run_search(
     lm = planned.lm
     processes = shared_processes()
     ran = same_for_all(what_ran(lm))
-    identity = SearchIdentity(settings, planned.space, drawn.splits, fingerprint(planned.documents), ran)
+    identity = planned.identity(ran)
     with processes.main_process_first():
         store = UnitStore.open(output, identity.content, _needed_bytes(planned))
     kept = "" if store.is_empty else " What is there already is not computed again."

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from act_eval.compare.foresee import ForeseenRun, foresee_runs
-from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.profiles import HeadProfile
-from act_eval.search.plan import DrawnDocuments, is_finished, plan_search
+from act_eval.search.plan import plan_without_weights
 from act_eval.search.store import PROFILE_FILE
 from act_eval.study.expectation import ASSUMED_DISCORDANCES, Expectation, discordance_of_pilot, expect
 from act_eval.study.plan import SEARCH_FOLDER, plan_study, plan_variants, variants_of
@@ -55,10 +54,9 @@ def foresee_study(
         InputError: what `run_study` raises before it loads a model's weights.
     """
     record = gone_on_with(plan_study(settings).record, output)
-    folder, search = output / SEARCH_FOLDER, settings.search(record.searched)
-    drawn = DrawnDocuments.of_search(search)
-    planned = plan_search(search, drawn, LMWithoutWeights)
-    is_searched = record.search is not None and is_finished(search, drawn, planned, folder)
+    folder = output / SEARCH_FOLDER
+    planned = plan_without_weights(settings.search(record.searched))
+    is_searched = record.search is not None and planned.is_finished_in(folder)
     found = HeadProfile.load(folder / PROFILE_FILE) if is_searched else HeadProfile({})
     variants = variants_of(settings, found, output)
     is_searched = is_searched and all(file.is_file() for file in variants.controls)

@@ -20,11 +20,10 @@ from act_eval.harness.arguments import ACTArguments, arguments_of_method, baseli
 from act_eval.harness.processes import only_writer, shared_processes
 from act_eval.harness.settings import ModelSettings
 from act_eval.harness.what_ran import in_json
-from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.profiles import HeadProfile
 from act_eval.progress import print_line
 from act_eval.search.identity import in_lists
-from act_eval.search.plan import DrawnDocuments, is_finished, plan_search
+from act_eval.search.plan import plan_without_weights
 from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
 from act_eval.search.store import PROFILE_FILE
@@ -144,7 +143,7 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
     for study in settings.studies.values():
         search = study.search(record.searched)
         if search.act.method.uses_span:  # a prompt without that part is met before the search of another method
-            plan_search(search, DrawnDocuments.of_search(search), LMWithoutWeights)
+            plan_without_weights(search)
     with only_writer(output, records=[METHODS_FILE]):
         processes = shared_processes()
         with processes.main_process_first():
@@ -180,10 +179,8 @@ def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str]
     _check_folder(output, settings.asked(record))
     lines, arguments = [], {}
     for method, study in settings.studies.items():
-        folder, search = settings.search_folder(method, output), study.search(record.searched)
-        drawn = DrawnDocuments.of_search(search)
-        planned = plan_search(search, drawn, LMWithoutWeights)
-        if not is_finished(search, drawn, planned, folder):
+        folder, planned = settings.search_folder(method, output), plan_without_weights(study.search(record.searched))
+        if not planned.is_finished_in(folder):
             lines.append(f"{method}: {planned.costs.summary()}")
             continue
         lines.append(f"{method}: the search is finished.")
