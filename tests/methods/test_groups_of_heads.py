@@ -195,6 +195,8 @@ def test_what_a_profile_says_itself_is_repeated():
     groups = (HeadGroup({1: (0,)}, "act", {"beta": 0}), HeadGroup({2: (1,)}, "mask-head"))
     found = {"method": "act+mask-head", "beta": 0, "alpha": 3, "gamma_up": 2}
     assert ACTArguments(HeadProfile.of_groups(groups, settings=found)).not_repeated == "act_alpha=3"
+    found = {"method": "zerotuning", "gamma_up": 5, "gamma_down": 0.5}  # whose groups have methods by another name
+    assert ACTArguments(HeadProfile.of_groups(groups, settings=found)).not_repeated == ""
 
 
 def test_a_run_says_once_what_it_does_not_repeat(tmp_path, caplog):

@@ -14,6 +14,7 @@ from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.groups import Division, divide
 from act_eval.search.objective import LabelPriors
+from act_eval.search.plan import plan_without_weights
 from act_eval.search.run import run_search
 from act_eval.search.scores import Scores
 from act_eval.search.selection import ranked_candidates
@@ -146,6 +147,15 @@ def test_zerotuning(tmp_path, mode, objective):
     assert ACTArguments.with_profile(asked, str(tmp_path / "both" / "profile.json")).calibration == loaded.calibration
     again = run_search(settings_of("zerotuning", **search), tmp_path / "both")
     assert again.profile == result.profile
+
+
+@pytest.mark.parametrize("objective", ["margin", "entropy"])
+@pytest.mark.parametrize("limit", [6, 11, 40])
+def test_tuning_costs_what_is_said_at_most(tmp_path, objective, limit):
+    """Documents that parameters are tried on may be longer than others."""
+    search = settings_of("zerotuning", mode="estimated", objective=objective, selection="top-k", k=3, limit=limit)
+    result = run_search(search, tmp_path)
+    assert 0 < result.full_passes["total"] <= plan_without_weights(search).costs.total + 1e-9
 
 
 def test_given_parameters_stay(tmp_path):

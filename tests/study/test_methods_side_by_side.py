@@ -262,7 +262,7 @@ def test_options_that_would_change_nothing(tmp_path, options, culprit):
 @pytest.mark.tier("slow")
 def test_on_the_embedded_model(tmp_path):
     """Searches on the same documents, one baseline, one table; once more nothing runs, and another comparison is refused."""
-    arguments = ["study", "--tasks", "demo_topic", "--methods", "act,zerotuning,bias-span", "--layers", "2", "--limit", "12"]
+    arguments = ["study", "--tasks", "demo_topic", "--methods", "act, zerotuning, bias-span", "--layers", "2", "--limit", "12"]
     arguments += ["--search-limit", "8", "--selection", "top-k", "--k", "2", "--device", "cpu"]
     arguments += ["--model-args", "act_alpha=5,dtype=float32,act_bias=1,act_span=question"]
     arguments += ["--output", str(tmp_path / "methods")]
