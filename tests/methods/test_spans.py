@@ -124,7 +124,7 @@ def test_what_python_must_say(gqa_model):
         gqa_model(ids)
     with pytest.raises(ValueError, match=r"bool \[rows, tokens\]"), span_tokens(gqa_model, torch.ones(20)):
         pass
-    with pytest.raises(ValueError, match="is a tensor, .*, not list"), span_tokens(gqa_model, [[True]]):
+    with pytest.raises(ValueError, match=r"is a tensor, .*, not list"), span_tokens(gqa_model, [[True]]):
         pass
     plain = logits_of(gqa_model, ids)
     with act(gqa_model), span_tokens(gqa_model, None):
