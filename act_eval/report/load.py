@@ -87,6 +87,7 @@ class LoadedStudy:
         model: its name.
         settings: by variant, the settings of ACT in one line, of the variants that have runs.
         with_profiles: by variant, the same settings with the profile in place of the variant, as results files have them.
+        evaluations: what its runs evaluated, see `evaluations`.
         is_finished: whether all its runs are there.
     """
 
@@ -94,6 +95,7 @@ class LoadedStudy:
     model: str
     settings: Mapping[str, str]
     with_profiles: Mapping[str, str]
+    evaluations: frozenset[tuple[Any, ...]]
     is_finished: bool
 
 
@@ -231,7 +233,14 @@ def _study(file: Path, record: StudyRecord, planned: Sequence[PlannedRun], read:
         return None
     settings = {variant: str(run["settings"]) for variant, run in runs}
     missing = missing_runs(planned, (part.asked[0] for part in of_study))
-    return LoadedStudy(record, str(runs[0][1]["model"]), settings, settings, is_finished=not missing)
+    evaluated = frozenset(itertools.chain(*(evaluations(part.runs) for part in of_study)))
+    return LoadedStudy(record, str(runs[0][1]["model"]), settings, settings, evaluated, is_finished=not missing)
+
+
+def evaluations(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Task, few-shot count, limit and seed of rows; None where there is none."""
+    columns = rows[["task", "num_fewshot", "limit", "seed"]].astype(object)
+    return list(columns.where(columns.notna(), None).itertuples(index=False, name=None))
 
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from act_eval.report.label_priors import LabelPriors
-from act_eval.report.load import LoadedStudy
+from act_eval.report.load import LoadedStudy, evaluations
 from act_eval.report.pairing import Pairing
 from act_eval.report.statistics import compare, differs, macro_averages
 from act_eval.report.verdict import BestTried, CorrectedPriors, Difference, EmptyReplies, Evidence, Verdict, Worse, judge
@@ -34,6 +37,8 @@ STUDY_COLUMNS = (
     "all_heads_high",
     "random_sets",
     "random_delta",
+    "random_low",
+    "random_high",
     "random_least",
     "random_most",
     "beyond_random_delta",
@@ -47,11 +52,21 @@ STUDY_COLUMNS = (
     "corrected_delta",
     "corrected_low",
     "corrected_high",
+    "correction_delta",
+    "correction_low",
+    "correction_high",
+    "overall_delta",
+    "overall_low",
+    "overall_high",
+    "lost_delta",
+    "lost_low",
+    "lost_high",
     "detectable",
     "n_for_one_point",
 )
 
 _CONTROLS = {ALL: "all_heads", SWITCHED_OFF: "switched_off"}
+_Statistics = dict[str, Mapping[Any, Any]]  # of one comparison, by task and average
 _DOCUMENT = ["task", "metric", "filter", "num_fewshot", "limit", "doc_id", "seed"]
 
 
@@ -67,10 +82,13 @@ class StudyFindings:
             (`STUDY_COLUMNS`): scores of baseline and heads found with their paired difference and its 95% interval, and
             differences of the controls from the baseline. `searched` is of how many of the row's `tasks` the search saw
             training documents: all, some or none. The difference of the random heads is the mean over `random_sets` sets, with
-            the least and the most; `beyond_random` is that of the heads found from this mean. `corrected_` numbers are those of
-            baseline and heads found after label priors are corrected, on average over those `corrected_tasks` of the tasks that
-            have any. `detectable` and `n_for_one_point` are as in `statistics.compare`, of the heads found, or of all heads
-            where none was found. What was not run, or is not finished, is missing.
+            the least and the most; `beyond_random` is that of the heads found from this mean; the intervals of both allow for
+            sets having been drawn, and are missing for one set. `corrected_` numbers are of baseline and heads found after
+            label priors are corrected, on average over those `corrected_tasks` of the tasks that have any, and `correction_`
+            is what that changes in the baseline's score on these. `overall_` is the difference over all tasks of the row, of
+            those without label priors as it is, and `lost_` by how much it is less than `delta`. `detectable` and
+            `n_for_one_point` are as in `statistics.compare`, of the heads found, or of all heads where none was found. What was
+            not run, or is not finished, is missing.
         verdict: what it comes to; None where the primary comparison is not finished, or not all of it is in the report.
     """
 
@@ -99,43 +117,61 @@ def study_findings(
         replies: of all runs, see `replies.compare_replies`.
     """
     record = study.record
-    values = pairing.values[(pairing.values["model"] == study.model) & _counts(pairing.values, record)]
+    values = pairing.values[_is_of_study(pairing.values, study)]
     by_settings = dict(iter(values.groupby("settings")))
     of_variants = {name: by_settings[text] for name, text in study.settings.items() if text in by_settings}
     if not of_variants:
         return None
-    of_model = comparison[comparison["paired"] & (comparison["model"] == study.model) & _counts(comparison, record)]
-    statistics = {
-        name: _statistics(pairing.with_values(of_variant), of_model[of_model["settings"] == study.settings[name]], record)
-        for name, of_variant in of_variants.items()
-    }
+
+    def statistics_of(values: pd.DataFrame, tasks: Collection[str] = record.tasks) -> _Statistics:
+        of_tasks = replace(record, scores={task: record.scores[task] for task in tasks})
+        return _statistics(pairing.with_values(values), of_tasks)
+
+    statistics = {name: statistics_of(of_variant) for name, of_variant in of_variants.items()}
     random = {name: rows for name, rows in statistics.items() if is_random(name)}
-    if random and FOUND in of_variants:
-        beyond = pairing.with_values(_against_mean(of_variants[FOUND], [of_variants[name] for name in random]))
-        statistics["beyond_random"] = _statistics(beyond, compare(beyond), record)
-    corrected = _corrected(study, priors, pairing)
+    if random:
+        mean = _mean_over_sets([of_variants[name] for name in random])
+        statistics["random"] = statistics_of(mean)
+        if FOUND in of_variants:
+            statistics["beyond_random"] = statistics_of(_against(of_variants[FOUND], mean))
+    corrected: dict[str, _Statistics] = {}
+    if FOUND in of_variants:
+        after = priors.after[_is_of_study(priors.after, study) & (priors.after["settings"] == study.settings[FOUND])]
+        corrected = _after_correction(of_variants[FOUND], after, statistics_of)
     table = pd.DataFrame(_rows(record, statistics, random, corrected), columns=list(STUDY_COLUMNS))
     table = table.astype({"tasks": "Int64", "corrected_tasks": "Int64"})
     verdict = None
-    if study.is_finished and record.search is not None and table["task"].eq(AVERAGE).any():
-        of_found = [
-            rows[(rows["model"] == study.model) & (rows["settings"] == study.settings.get(FOUND))]
-            for rows in (comparison, replies)
-        ]
-        verdict = judge(_evidence(record, table, *of_found))
+    if study.is_finished and record.search is not None and _has_primary_comparison(record, table):
+        verdict = judge(_evidence(record, table, *(rows[_is_of_heads_found(rows, study)] for rows in (comparison, replies))))
     return StudyFindings(record, study.model, study.settings, study.with_profiles, table, verdict)
 
 
-def _counts(values: pd.DataFrame, record: StudyRecord) -> pd.Series:
-    """Which rows are of scores that count."""
-    counting = {(task, score.metric, score.filter) for task, score in record.scores.items()}
+def _is_of_study(values: pd.DataFrame, study: LoadedStudy) -> pd.Series:
+    """Which rows of values are of the study's own runs, and of scores that count."""
+    counting = {(task, score.metric, score.filter) for task, score in study.record.scores.items()}
     names = zip(values["task"], values["metric"], values["filter"], strict=True)
-    return pd.Series([name in counting for name in names], index=values.index, dtype=bool)
+    counts = [name in counting and run in study.evaluations for name, run in zip(names, evaluations(values), strict=True)]
+    return values["model"].eq(study.model) & pd.Series(counts, index=values.index, dtype=bool)
 
 
-def _statistics(pairing: Pairing, comparison: pd.DataFrame, record: StudyRecord) -> dict[str, Mapping[Any, Any]]:
-    """Scores, differences and intervals of one variant, by task and average, from its pairing and the comparison of that."""
-    found: dict[str, Mapping[Any, Any]] = {str(row["task"]): row for row in comparison.to_dict("records")}
+def _is_of_heads_found(rows: pd.DataFrame, study: LoadedStudy) -> pd.Series:
+    """Which rows of a table over all seeds are of the heads found, in tasks as the study evaluated them."""
+    conditions = {evaluation[:-1] for evaluation in study.evaluations}
+    there = [evaluation[:-1] in conditions for evaluation in evaluations(rows.assign(seed=None))]
+    is_found = (rows["model"] == study.model) & (rows["settings"] == study.settings.get(FOUND))
+    return is_found & pd.Series(there, index=rows.index, dtype=bool)
+
+
+def _has_primary_comparison(record: StudyRecord, table: pd.DataFrame) -> bool:
+    """Whether the average is there that the verdict is about: of the heads found, or, where none was found, of any heads."""
+    average = table[table["task"] == AVERAGE]
+    has_heads = bool((record.search or {}).get("heads", 0))
+    return len(average) > 0 and (not has_heads or bool(average["delta"].notna().all()))
+
+
+def _statistics(pairing: Pairing, record: StudyRecord) -> _Statistics:
+    """Scores, differences and intervals of one comparison, by task and on average over the tasks of a record."""
+    found: _Statistics = {str(row["task"]): row for row in compare(pairing).to_dict("records")}
     alike = pairing.values.assign(num_fewshot=0, limit=float("nan"), filter="none", metric="score")
     for name, tasks in ((AVERAGE, record.tasks), (AVERAGE_OF_UNSEEN, record.unseen)):
         there = [task for task in tasks if task in found]
@@ -149,30 +185,86 @@ def _statistics(pairing: Pairing, comparison: pd.DataFrame, record: StudyRecord)
     return found
 
 
-def _corrected(study: LoadedStudy, priors: LabelPriors, pairing: Pairing) -> dict[str, Mapping[Any, Any]]:
-    """Scores and differences of the heads found after label priors are corrected: by task, and on average over such tasks."""
-    after, compared = (
-        rows[_counts(rows, study.record) & (rows["model"] == study.model) & (rows["settings"] == study.settings.get(FOUND))]
-        for rows in (priors.after, priors.tasks)
-    )
-    tasks = set(after["task"])
-    scores = {task: score for task, score in study.record.scores.items() if task in tasks}
-    return _statistics(pairing.with_values(after), compared, replace(study.record, scores=scores))
+def _mean_over_sets(sets: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Values whose calibrated side is the mean over sets of heads, of the documents that all of them have."""
+    first, *_ = of_sets = _numbered(sets)
+    calibrated = pd.concat([values["calibrated"] for values in of_sets]).groupby(level=0)
+    means = calibrated.mean()[calibrated.size() == len(sets)]
+    return first.loc[means.index].assign(calibrated=means)
 
 
-def _against_mean(found: pd.DataFrame, others: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Values of the heads found, with the mean of other variants in place of the baseline."""
-    together = pd.concat([found, *others], keys=range(len(others) + 1))
-    document = together.groupby(_DOCUMENT, dropna=False, observed=True).ngroup()
-    means = together["calibrated"].loc[1:].groupby(document.loc[1:]).mean()
-    return found.assign(baseline=means.loc[document.loc[[0]]].to_numpy())
+def _against(found: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Values of the heads found, with the calibrated side of another variant in place of the baseline."""
+    values, of_other = _numbered([found, other], are_shared=True)
+    return values.assign(baseline=of_other["calibrated"])
+
+
+def _after_correction(
+    found: pd.DataFrame, after: pd.DataFrame, statistics_of: Callable[..., _Statistics]
+) -> dict[str, _Statistics]:
+    """What correcting label priors changes.
+
+    Args:
+        found: values of the heads found and the baseline.
+        after: the same after the correction, of the tasks that have label priors.
+        statistics_of: compares values, and averages over all tasks of the study, or over those given.
+    """
+    tasks = [task for task in found["task"].unique() if task in set(after["task"])]
+    if not tasks:
+        return {}
+    overall = pd.concat([after, found[~found["task"].isin(tasks)]], ignore_index=True)
+    values, of_after = _numbered([found, after], are_shared=True)
+    of_baseline = values.assign(calibrated=of_after["baseline"])
+    values, of_overall = _numbered([found, overall], are_shared=True)
+    raw, left = (of_both["calibrated"] - of_both["baseline"] for of_both in (values, of_overall))
+    lost = values.assign(calibrated=raw, baseline=left)
+    return {
+        "corrected": statistics_of(after, tasks),
+        "correction": statistics_of(of_baseline, tasks),
+        "overall": statistics_of(overall),
+        "lost": statistics_of(lost),
+    }
+
+
+def _numbered(tables: Sequence[pd.DataFrame], are_shared: bool = False) -> list[pd.DataFrame]:
+    """Values with a number for each document as their index, the same in all tables; only of documents in all, if asked."""
+    numbers = pd.concat(tables).groupby(_DOCUMENT, dropna=False, observed=True).ngroup()
+    ends = np.cumsum([len(values) for values in tables])[:-1]
+    of_tables = np.split(numbers.to_numpy(), ends)
+    numbered = [values.set_axis(of_table) for values, of_table in zip(tables, of_tables, strict=True)]
+    if not are_shared:
+        return numbered
+    shared = sorted(set.intersection(*(set(values.index) for values in numbered)))
+    return [values.loc[shared] for values in numbered]
+
+
+def allowing_for_sets(row: Mapping[Any, Any], deltas: Sequence[float]) -> dict[str, Any]:
+    """A difference from, or of, the mean over sets of random heads, with an interval that allows for the sets being drawn.
+
+    The variance of the mean over sets is added to that over documents, with the degrees of freedom of Welch (1947). Nothing for
+    one set, which does not tell how sets differ.
+
+    Args:
+        row: the difference, with the 95% interval over documents.
+        deltas: of each set from the baseline.
+    """
+    if len(deltas) < 2:
+        return {}
+    half = (row["high"] - row["low"]) / 2
+    of_documents = (half / stats.norm.ppf(0.975)) ** 2
+    of_sets = float(np.var(deltas, ddof=1)) / len(deltas)
+    together = of_documents + of_sets
+    degrees = math.inf if of_sets == 0 else (len(deltas) - 1) * (together / of_sets) ** 2
+    wider = float(stats.t.ppf(0.975, degrees)) * math.sqrt(together) / half
+    delta = row["delta"]
+    return {"delta": delta, "low": delta - wider * (delta - row["low"]), "high": delta + wider * (row["high"] - delta)}
 
 
 def _rows(
     record: StudyRecord,
-    statistics: Mapping[str, Mapping[str, Mapping[Any, Any]]],
-    random: Mapping[str, Any],
-    corrected: Mapping[str, Mapping[Any, Any]],
+    statistics: Mapping[str, _Statistics],
+    random: Collection[str],
+    corrected: Mapping[str, _Statistics],
 ) -> Iterator[dict[str, Any]]:
     """The rows of `StudyFindings.table`."""
     tasks_of = {**{task: (task,) for task in record.tasks}, AVERAGE: record.tasks, AVERAGE_OF_UNSEEN: record.unseen}
@@ -185,15 +277,20 @@ def _rows(
         row |= {size: next(iter(there.values()))[size] for size in ("n", "baseline")}
         if FOUND in there:
             row |= {"found": there[FOUND]["act"], **_difference(there[FOUND])}
-        for variant, prefix in (*_CONTROLS.items(), ("beyond_random", "beyond_random")):
+        for variant, prefix in _CONTROLS.items():
             row |= _difference(there.get(variant, {}), f"{prefix}_")
         deltas = [there[variant]["delta"] for variant in random if variant in there]
         if deltas:
             row |= {"random_sets": len(deltas), "random_delta": sum(deltas) / len(deltas)}
             row |= {"random_least": min(deltas), "random_most": max(deltas)}
-        if name in corrected and name != AVERAGE_OF_UNSEEN:
-            row["corrected_tasks"] = len([task for task in tasks if task in corrected])
-            row |= {"corrected_baseline": corrected[name]["baseline"], **_difference(corrected[name], "corrected_")}
+        if len(deltas) == len(random):
+            for mean in {"random", "beyond_random"} & set(there):
+                row |= _difference(allowing_for_sets(there[mean], deltas), f"{mean}_")
+        if name != AVERAGE_OF_UNSEEN and name in corrected.get("corrected", {}):
+            row["corrected_tasks"] = len([task for task in tasks if task in corrected["corrected"]])
+            row["corrected_baseline"] = corrected["corrected"][name]["baseline"]
+            for comparison, rows in corrected.items():
+                row |= _difference(rows.get(name, {}), f"{comparison}_")
         main = there.get(FOUND, there.get(ALL, {}))
         row |= {column: main.get(column) for column in ("detectable", "n_for_one_point")}
         yield row
@@ -240,7 +337,7 @@ def _evidence(record: StudyRecord, table: pd.DataFrame, found: pd.DataFrame, rep
         unseen_tasks=len(record.unseen),
         every_head=_as_difference(average, "all_heads_"),
         random_sets=sets,
-        random_mean=_number(average["random_delta"]),
+        random_mean=_as_difference(average, "random_"),
         random_least=_number(average["random_least"]),
         random_most=_number(average["random_most"]),
         beyond_random=_as_difference(average, "beyond_random_"),
@@ -257,10 +354,11 @@ def _priors(record: StudyRecord, table: pd.DataFrame) -> CorrectedPriors | None:
     """What correcting label priors leaves of the difference; None where no task has any."""
     tasks = table[table["task"].isin(record.tasks) & table["corrected_delta"].notna()]
     average = table[table["task"] == AVERAGE].iloc[0]
-    difference = _as_difference(average, "corrected_")
-    if difference is None:
+    differences = [_as_difference(average, f"{prefix}_") for prefix in ("correction", "corrected", "overall", "lost")]
+    correction, difference, overall, lost = differences
+    if correction is None or difference is None or overall is None or lost is None:
         return None
-    return CorrectedPriors(len(tasks), float(tasks["baseline"].mean()), float(average["corrected_baseline"]), difference)
+    return CorrectedPriors(len(tasks), float(tasks["baseline"].mean()), correction, difference, overall, lost)
 
 
 def _best_tried(gain: Mapping[str, Any] | None) -> BestTried | None:

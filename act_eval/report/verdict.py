@@ -11,8 +11,11 @@ Outcome = Literal[
     "helps",
     "hurts",
     "cannot tell",
+    "helps, but no random heads were compared",
     "helps, but so do random heads",
+    "helps, but not shown to beat random heads",
     "helps, but so does correcting label priors",
+    "helps, but not shown beyond label priors",
     "no head chosen",
 ]
 
@@ -50,19 +53,23 @@ class Difference:
 
 @dataclass(frozen=True)
 class CorrectedPriors:
-    """What is left of a difference once label priors are corrected, on average over the tasks that have any.
+    """What is left of a difference once label priors are corrected.
 
     Attributes:
-        tasks: how many of the study's tasks that is.
-        baseline: the baseline's score on them.
-        corrected_baseline: the same after correction.
-        difference: of heads found and baseline, both corrected.
+        tasks: how many of the study's tasks have label priors.
+        baseline: the baseline's score on average over these.
+        correction: what correcting them changes in it.
+        difference: of heads found and baseline, both corrected, over these tasks.
+        overall: the same over all tasks of the study, those without label priors as they are.
+        lost: by how much that is less than the primary comparison: the part of it that correcting label priors takes away.
     """
 
     tasks: int
     baseline: float
-    corrected_baseline: float
+    correction: Difference
     difference: Difference
+    overall: Difference
+    lost: Difference
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,9 @@ class Evidence:
         unseen_tasks: how many these are.
         every_head: all heads against baseline.
         random_sets: how many sets of random heads were compared.
-        random_mean, random_least, random_most: of their differences from the baseline.
+        random_mean: the mean of their differences from the baseline; its interval, like that of `beyond_random`, allows for
+            documents and sets having been drawn. None for fewer than two sets.
+        random_least, random_most: of their differences from the baseline.
         beyond_random: heads found against the mean of the random heads.
         switched_off: the heads found switched off, against baseline.
         priors: after label priors are corrected.
@@ -151,7 +160,7 @@ class Evidence:
     unseen_tasks: int = 0
     every_head: Difference | None = None
     random_sets: int = 0
-    random_mean: float | None = None
+    random_mean: Difference | None = None
     random_least: float | None = None
     random_most: float | None = None
     beyond_random: Difference | None = None
@@ -186,7 +195,9 @@ def judge(evidence: Evidence) -> Verdict:
 
     A difference counts where its 95% interval excludes zero. A gain in the primary comparison is one of these very heads only
     where they also beat the mean of the random heads, and one beyond label priors only where it is still there when these are
-    corrected. Without a gain or a loss, the verdict says how large a difference would have been found.
+    corrected. Where that is not shown, it is not shown to be otherwise either: random heads help as well only where their mean
+    is a gain, and correcting label priors does so only where that raises the baseline and takes part of the gain away. Without
+    a gain or a loss, the verdict says how large a difference would have been found.
     """
     sentences = [*_primary(evidence), *_controls(evidence), *_priors(evidence), *_power(evidence), *_harm(evidence)]
     return Verdict(_outcome(evidence), tuple(sentences))
@@ -204,10 +215,14 @@ def _outcome(evidence: Evidence) -> Outcome:
         return "hurts"
     if not evidence.found.is_gain:
         return "cannot tell"
-    if evidence.beyond_random is not None and not evidence.beyond_random.is_gain:
-        return "helps, but so do random heads"
-    if evidence.priors is not None and not evidence.priors.difference.is_gain:
-        return "helps, but so does correcting label priors"
+    random, beyond, priors = evidence.random_mean, evidence.beyond_random, evidence.priors
+    if random is None or beyond is None:
+        return "helps, but no random heads were compared"
+    if not beyond.is_gain:
+        return "helps, but so do random heads" if random.is_gain else "helps, but not shown to beat random heads"
+    if priors is not None and not priors.overall.is_gain:
+        is_shown = priors.correction.is_gain and priors.lost.is_gain
+        return "helps, but so does correcting label priors" if is_shown else "helps, but not shown beyond label priors"
     return "helps"
 
 
@@ -244,13 +259,14 @@ def _controls(evidence: Evidence) -> Iterator[str]:
     if evidence.found is None or not evidence.found.is_gain:
         return
     parts = []
-    random = evidence.random_mean, evidence.random_least, evidence.random_most
-    beyond = evidence.beyond_random
-    if beyond is not None and None not in random:
-        mean, least, most = (points(delta) for delta in random if delta is not None)
-        spread = f" (mean of {evidence.random_sets} sets, {least} to {most})" if evidence.random_sets > 1 else ""
+    least, most, beyond = evidence.random_least, evidence.random_most, evidence.beyond_random
+    if evidence.random_sets == 1 and least is not None:
+        parts.append(f"one set of as many random heads gives {points(least)} points, which does not tell how sets differ")
+    elif evidence.random_mean is not None and beyond is not None and least is not None and most is not None:
+        spread = f"(mean of {evidence.random_sets} sets, {points(least)} to {points(most)})"
         doubt = "" if beyond.is_gain else ", which may be nothing"
-        parts.append(f"as many random heads give {mean} points{spread}, and the heads found {beyond.text} beyond that{doubt}")
+        mean = points(evidence.random_mean.delta)
+        parts.append(f"as many random heads give {mean} points {spread}, and the heads found {beyond.text} beyond that{doubt}")
     if evidence.every_head is not None:
         parts.append(f"all heads give {points(evidence.every_head.delta)} points")
     if evidence.switched_off is not None:
@@ -265,13 +281,19 @@ def _priors(evidence: Evidence) -> Iterator[str]:
     priors = evidence.priors
     if priors is None or evidence.found is None or not evidence.found.is_gain:
         return
-    where = "" if priors.tasks == evidence.tasks else f" on {priors.tasks} of {_counted(evidence.tasks, 'task')}"
-    alone = f"Correcting label priors alone takes the baseline from {priors.baseline:.3f} to {priors.corrected_baseline:.3f}"
-    left = f"; ACT then adds {priors.difference.text}"
-    if priors.difference.is_gain:
-        yield f"{alone}{where}{left}."
-    else:
-        yield f"{alone}{where}{left}: what ACT changed is mostly which label the model prefers."
+    are_some = priors.tasks < evidence.tasks
+    where = f" on {priors.tasks} of {_counted(evidence.tasks, 'task')}" if are_some else ""
+    doubt = "" if priors.overall.is_gain or priors.overall.is_loss else ", which may be nothing"
+    overall = f", and over all tasks {priors.overall.text}" if are_some else ""
+    yield (
+        f"Correcting label priors alone changes the baseline{where} by {priors.correction.text}, from {priors.baseline:.3f} to "
+        f"{priors.baseline + priors.correction.delta:.3f}; ACT then adds {priors.difference.text}{overall}{doubt}."
+    )
+    lost = f"The correction takes {priors.lost.text} off ACT's gain"
+    if priors.lost.is_gain:
+        yield f"{lost}: that much of it was which label the model prefers."
+    elif not priors.overall.is_gain:
+        yield f"{lost}, which may be nothing."
 
 
 def _power(evidence: Evidence) -> Iterator[str]:

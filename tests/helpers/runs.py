@@ -115,3 +115,32 @@ BASELINE = [1.0] * 60 + [0.0] * 40
 
 
 ACT = [1.0] * 50 + [0.0] * 10 + [1.0] * 25 + [0.0] * 15
+
+
+LABELS = (" World", " Sports", " Business")
+
+
+def write_choices(folder, scores, gold, labels=LABELS, context="p", metrics=("acc",), delimiter="", contents=None, **options):
+    """A run of a task with the same choices in every document, and the accuracies that lm-eval makes of its scores."""
+    scores = np.asarray(scores, dtype=float)
+    lengths = np.array([len(label) for label in labels], dtype=float)
+    right = {
+        "acc": (scores.argmax(axis=1) == gold).astype(float),
+        "acc_norm": ((scores / lengths).argmax(axis=1) == gold).astype(float),
+    }
+    samples = [
+        {
+            "target": str(gold[document]),
+            "arguments": {
+                f"gen_args_{choice}": {"arg_0": f"{context} {document}", "arg_1": f"{delimiter}{label}"}
+                for choice, label in enumerate(labels)
+            },
+            "filtered_resps": [[str(score), "False"] for score in scores[document].tolist()],
+            "metrics": list(metrics),
+            **{metric: right[metric][document] for metric in metrics},
+            **(contents[document] if contents else {}),
+        }
+        for document in range(len(gold))
+    ]
+    values = right[metrics[0]].tolist()
+    return write_run(folder, values, metric=metrics[0], contents=samples, **options)

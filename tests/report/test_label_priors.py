@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.runs import read_samples, samples_file, write_run
+from helpers.runs import LABELS, read_samples, samples_file, write_choices, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -32,33 +32,6 @@ from act_eval.report.write import write_report
 pytestmark = pytest.mark.tier("unit")
 
 RESULTS = Path(__file__).parents[1] / "results"
-LABELS = (" World", " Sports", " Business")
-
-
-def write_choices(folder, scores, gold, labels=LABELS, context="p", metrics=("acc",), delimiter="", contents=None, **options):
-    """A run of a task with the same choices in every document, and the accuracies that lm-eval makes of its scores."""
-    scores = np.asarray(scores, dtype=float)
-    lengths = np.array([len(label) for label in labels], dtype=float)
-    right = {
-        "acc": (scores.argmax(axis=1) == gold).astype(float),
-        "acc_norm": ((scores / lengths).argmax(axis=1) == gold).astype(float),
-    }
-    samples = [
-        {
-            "target": str(gold[document]),
-            "arguments": {
-                f"gen_args_{choice}": {"arg_0": f"{context} {document}", "arg_1": f"{delimiter}{label}"}
-                for choice, label in enumerate(labels)
-            },
-            "filtered_resps": [[str(score), "False"] for score in scores[document].tolist()],
-            "metrics": list(metrics),
-            **{metric: right[metric][document] for metric in metrics},
-            **(contents[document] if contents else {}),
-        }
-        for document in range(len(gold))
-    ]
-    values = right[metrics[0]].tolist()
-    return write_run(folder, values, metric=metrics[0], contents=samples, **options)
 
 
 def made_up(seed, documents=41, labels=3, bias=2.0):

@@ -14,7 +14,8 @@ GAIN = Difference(0.052, 0.033, 0.071)
 SMALL_GAIN = Difference(0.012, 0.001, 0.023)
 NOTHING = Difference(0.004, -0.012, 0.020)
 LOSS = Difference(-0.031, -0.049, -0.013)
-PRIORS = CorrectedPriors(tasks=7, baseline=0.486, corrected_baseline=0.561, difference=GAIN)
+CORRECTION = Difference(0.075, 0.041, 0.109)
+PRIORS = CorrectedPriors(tasks=7, baseline=0.486, correction=CORRECTION, difference=GAIN, overall=GAIN, lost=NOTHING)
 
 HELPS = Evidence(
     heads=32,
@@ -25,7 +26,7 @@ HELPS = Evidence(
     found=GAIN,
     every_head=Difference(0.020, -0.009, 0.049),
     random_sets=3,
-    random_mean=0.009,
+    random_mean=Difference(0.009, -0.021, 0.039),
     random_least=-0.006,
     random_most=0.024,
     beyond_random=Difference(0.043, 0.021, 0.065),
@@ -43,8 +44,8 @@ CONTROLS = (
     "+2.1 to +6.5) beyond that; all heads give +2.0 points; the heads found switched off give -10.1 points."
 )
 CORRECTED = (
-    "Correcting label priors alone takes the baseline from 0.486 to 0.561; ACT then adds "
-    "+5.2 points (95% interval +3.3 to +7.1)."
+    "Correcting label priors alone changes the baseline by +7.5 points (95% interval +4.1 to +10.9), from 0.486 to 0.561; ACT "
+    "then adds +5.2 points (95% interval +3.3 to +7.1)."
 )
 
 
@@ -56,36 +57,82 @@ def test_helps():
 
 
 def test_helps_but_so_do_random_heads():
-    verdict = judge(replace(HELPS, beyond_random=NOTHING, random_mean=0.048, random_least=0.04, random_most=0.06))
+    random = Difference(0.048, 0.018, 0.078)
+    verdict = judge(replace(HELPS, beyond_random=NOTHING, random_mean=random, random_least=0.04, random_most=0.06))
     assert verdict.outcome == "helps, but so do random heads"
     assert verdict.sentences[0] == PRIMARY
     assert verdict.sentences[1].startswith(
         "As many random heads give +4.8 points (mean of 3 sets, +4.0 to +6.0), and the heads found +0.4 points (95% "
-        "interval "
-        "-1.2 to +2.0) beyond that, which may be nothing; all heads"
+        "interval -1.2 to +2.0) beyond that, which may be nothing; all heads"
     )
+
+
+def test_random_heads_that_may_do_nothing_are_not_said_to_help():
+    verdict = judge(replace(HELPS, beyond_random=NOTHING))
+    assert verdict.outcome == "helps, but not shown to beat random heads"
+    assert "beyond that, which may be nothing" in verdict.sentences[1]
+
+
+@pytest.mark.parametrize("sets", [0, 1])
+def test_too_few_random_heads_are_no_control(sets):
+    least = None if sets == 0 else 0.009
+    without = replace(HELPS, random_sets=sets, random_mean=None, beyond_random=None, random_least=least, random_most=least)
+    verdict = judge(without)
+    assert verdict.outcome == "helps, but no random heads were compared"
+    said = "One set of as many random heads gives +0.9 points, which does not tell how sets differ; all heads"
+    assert verdict.sentences[1].startswith(said if sets else "All heads give +2.0 points; the heads found switched off")
 
 
 @pytest.mark.parametrize("left", [NOTHING, LOSS])
 def test_helps_but_so_does_correcting_label_priors(left):
-    verdict = judge(replace(HELPS, priors=replace(PRIORS, difference=left)))
+    verdict = judge(replace(HELPS, priors=replace(PRIORS, difference=left, overall=left, lost=GAIN)))
     assert verdict.outcome == "helps, but so does correcting label priors"
-    assert verdict.sentences[2] == (
-        f"Correcting label priors alone takes the baseline from 0.486 to 0.561; ACT then adds {left.text}: what ACT changed is "
-        "mostly which label the model prefers."
+    assert verdict.sentences[2:] == (
+        "Correcting label priors alone changes the baseline by +7.5 points (95% interval +4.1 to +10.9), from 0.486 to 0.561; "
+        f"ACT then adds {left.text}, which may be nothing."
+        if not left.is_loss
+        else "Correcting label priors alone changes the baseline by +7.5 points (95% interval +4.1 to +10.9), from 0.486 to "
+        f"0.561; ACT then adds {left.text}.",
+        f"The correction takes {GAIN.text} off ACT's gain: that much of it was which label the model prefers.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("correction", "lost"), [(CORRECTION, NOTHING), (NOTHING, GAIN), (LOSS, GAIN), (NOTHING, NOTHING), (CORRECTION, LOSS)]
+)
+def test_a_gain_that_the_correction_leaves_open_is_not_said_to_be_about_labels(correction, lost):
+    """Without a rise of the baseline, or a loss of ACT's gain, that can be told from zero."""
+    priors = replace(PRIORS, correction=correction, difference=NOTHING, overall=NOTHING, lost=lost)
+    verdict = judge(replace(HELPS, priors=priors))
+    assert verdict.outcome == "helps, but not shown beyond label priors"
+    assert verdict.sentences[2].endswith(f"ACT then adds {NOTHING.text}, which may be nothing.")
+    assert ("that much of it was which label" in verdict.sentences[3]) == lost.is_gain
+
+
+def test_a_gain_that_is_left_is_one_though_part_of_it_is_lost():
+    verdict = judge(replace(HELPS, priors=replace(PRIORS, difference=SMALL_GAIN, overall=SMALL_GAIN, lost=GAIN)))
+    assert verdict.outcome == "helps"
+    assert verdict.sentences[3] == (
+        f"The correction takes {GAIN.text} off ACT's gain: that much of it was which label the model prefers."
     )
 
 
 def test_both_doubts_are_said():
-    verdict = judge(replace(HELPS, beyond_random=NOTHING, priors=replace(PRIORS, difference=NOTHING)))
-    assert verdict.outcome == "helps, but so do random heads"
+    priors = replace(PRIORS, difference=NOTHING, overall=NOTHING, lost=GAIN)
+    verdict = judge(replace(HELPS, beyond_random=NOTHING, priors=priors))
+    assert verdict.outcome == "helps, but not shown to beat random heads"
     assert "beyond that, which may be nothing" in verdict.sentences[1]
-    assert "mostly which label the model prefers" in verdict.sentences[2]
+    assert "which label the model prefers" in verdict.sentences[3]
 
 
 def test_label_priors_of_some_tasks():
-    verdict = judge(replace(HELPS, priors=replace(PRIORS, tasks=1)))
-    assert "from 0.486 to 0.561 on 1 of 7 tasks; ACT then adds" in verdict.sentences[2]
+    """What counts is the gain over all tasks: one of them alone need not show it."""
+    verdict = judge(replace(HELPS, priors=replace(PRIORS, tasks=1, difference=NOTHING)))
+    assert verdict.outcome == "helps"
+    assert verdict.sentences[2] == (
+        "Correcting label priors alone changes the baseline on 1 of 7 tasks by +7.5 points (95% interval +4.1 to +10.9), from "
+        f"0.486 to 0.561; ACT then adds {NOTHING.text}, and over all tasks {GAIN.text}."
+    )
 
 
 def test_cannot_tell():
@@ -153,7 +200,7 @@ def test_what_got_worse():
 def test_only_what_was_measured_is_said():
     least = Evidence(heads=4, heads_searched=32, tasks=1, documents=40, baseline=0.5, found=GAIN)
     assert len(judge(least).sentences) == 1
-    assert judge(least).outcome == "helps"
+    assert judge(least).outcome == "helps, but no random heads were compared"
     assert len(judge(replace(least, found=NOTHING)).sentences) == 1
 
 
@@ -167,13 +214,16 @@ def test_points(share, text):
 differences = st.tuples(*[st.floats(-0.5, 0.5)] * 3).map(sorted).map(lambda ends: Difference(ends[1], ends[0], ends[2]))
 
 
-@given(differences, differences, differences)
-def test_an_outcome_and_its_sentences_agree(found, beyond, corrected):
-    verdict = judge(replace(HELPS, found=found, beyond_random=beyond, priors=replace(PRIORS, difference=corrected)))
+@given(*[differences] * 6)
+def test_an_outcome_and_its_sentences_agree(found, random, beyond, correction, overall, lost):
+    priors = replace(PRIORS, correction=correction, difference=overall, overall=overall, lost=lost)
+    verdict = judge(replace(HELPS, found=found, random_mean=random, beyond_random=beyond, priors=priors))
     text = " ".join(verdict.sentences)
     assert ("raises" in text) == verdict.outcome.startswith("helps") == (found.low > 0)
     assert ("lowers" in text) == (verdict.outcome == "hurts") == (found.high < 0)
     assert ("would have been found" in text) == (verdict.outcome == "cannot tell")
-    assert (verdict.outcome == "helps") == (min(found.low, beyond.low, corrected.low) > 0)
+    assert (verdict.outcome == "helps") == (min(found.low, beyond.low, overall.low) > 0)
+    assert verdict.outcome != "helps, but so do random heads" or random.low > 0
+    assert verdict.outcome != "helps, but so does correcting label priors" or min(correction.low, lost.low) > 0
     assert text.count("  ") == 0
     assert all(sentence.endswith(".") for sentence in verdict.sentences)
