@@ -14,6 +14,7 @@ from torch import nn
 from act_eval.attention import gptj
 from act_eval.attention.backends import base_attention, check_adapted_base, check_base, register_act_attention
 from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings
+from act_eval.attention.generation import check_before_generating
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration, act_attention
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 from act_eval.attention.masks import LastVisibility
@@ -140,6 +141,7 @@ class ACT(CalibrationSettings):
                 self._calibrate_modules(modules, heads, base, adapted, HeadDivision.of_model(pretrained), stack)
                 compute_all_queries(pretrained, stack)
                 refuse_continuous_batching(pretrained, stack)
+                check_before_generating(pretrained, stack)
             for config in {id(module.config): module.config for module in modules}.values():
                 stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
                 config._attn_implementation_internal = name
