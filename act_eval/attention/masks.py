@@ -53,7 +53,9 @@ class Visibility:
         """Read off the mask that the base backend gets.
 
         Args:
-            attention_mask: None (causal), bool or additive float `[batch, 1 or heads, n, k]`, or bool `[batch, k]`.
+            attention_mask: None (causal), bool or additive float `[batch, 1 or heads, n, k]`, or bool `[batch, k]`. A query
+                does not see keys whose entries are 1e3 or more below the largest of its row, since a softmax leaves them no
+                weight, and it sees none where the largest is below -9e3.
             query: `[batch, heads, n, head_dim]`.
             key: `[batch, key/value heads, k, head_dim]`.
             query_offset: key index of the first query.
@@ -77,6 +79,8 @@ class Visibility:
         else:
             visible = attention_mask > torch.finfo(attention_mask.dtype).min / 2
             adds_nothing = bool(((attention_mask == 0) | ~visible).all())
+            if not adds_nothing:
+                visible = _leaves_weight(attention_mask)
             additive = None if adds_nothing else attention_mask.expand(query.shape[0], -1, -1, -1)
         visible = visible.expand(query.shape[0], -1, -1, -1)
         real = visible[:, :, torch.arange(n, device=query.device), own].any(1)
@@ -179,6 +183,15 @@ def _in_window(own: Tensor, keys: Tensor, window: int | None) -> Tensor:
     """Which keys lie up to a query's own and within its window, if there is one: bool `[n, k]`."""
     visible = keys <= own[:, None]
     return visible if window is None else visible & (keys > own[:, None] - window)
+
+
+def _leaves_weight(additive: Tensor) -> Tensor:
+    """Which keys an additive mask leaves some weight: bool of its shape.
+
+    Biases of scores are smaller than the numbers that hide keys, the smallest of which in use is -1e4.
+    """
+    largest = additive.amax(-1, keepdim=True)
+    return (additive > largest - 1e3) & (largest > -9e3)
 
 
 def _key_padding(visible: Tensor, real: Tensor, query_offset: int, limits: ComputeLimits) -> Tensor | None:

@@ -343,19 +343,50 @@ def test_whether_the_base_backend_runs(gqa_model, act, runs):
     torch.testing.assert_close(logits, expected, rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.1])
+HIDING = [torch.finfo(torch.float32).min, -torch.inf, -1e9, -1e4]
+
+
+@pytest.mark.parametrize(("slope", "hiding"), [*((0.0, hiding) for hiding in HIDING), (0.1, HIDING[0]), (0.1, -1e4)])
 @both_ways_to_prefill
-def test_masks_that_add_to_the_scores(gqa_model, slope, limits):
+def test_masks_that_add_to_the_scores(gqa_model, slope, hiding, limits):
     """As ALiBi does; with slope 0 the mask only hides."""
     n, settings = 40, SETTINGS[1]
     distance = torch.arange(n)[:, None] - torch.arange(n)
-    mask = (-slope * distance).masked_fill(distance < 0, torch.finfo(torch.float32).min)[None, None]
+    mask = (-slope * distance).masked_fill(distance < 0, hiding)[None, None]
     ids = random_ids(n, seed=31)
     with naive_act(gqa_model, SOME, settings), torch.no_grad():
         expected = gqa_model(ids, attention_mask=mask).logits
     calibrated = logits_of(gqa_model, ids, act_of(settings, SOME, limits=limits), attention_mask=mask)
     torch.testing.assert_close(calibrated, expected, rtol=0, atol=5e-5)
     assert (logits_of(gqa_model, ids, attention_mask=mask) - expected).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("hiding", HIDING[1:])
+@both_ways_to_prefill
+def test_padding_is_hidden_by_whatever_number(gqa_model, hiding, limits):
+    """Numbers that hide are added up where a key is both padding and later."""
+    act, ids = ACT("all", threshold=0.02, limits=limits), random_ids(30, seed=35, rows=2)
+    real = torch.ones(2, 30, dtype=torch.bool)
+    real[1, :12] = False
+
+    def run(hiding: float) -> torch.Tensor:
+        hides = torch.zeros(2, 1, 30, 30).masked_fill(~torch.ones(30, 30, dtype=torch.bool).tril(), hiding)
+        hides += torch.zeros(2, 1, 1, 30).masked_fill(~real[:, None, None], hiding)
+        return logits_of(gqa_model, ids, act, attention_mask=hides.clamp(min=torch.finfo(torch.float32).min))[real]
+
+    torch.testing.assert_close(run(hiding), run(HIDING[0]), rtol=0, atol=5e-5)
+
+
+def test_biases_hide_nothing():
+    """Those of ALiBi in both its forms, growing towards the own token or from it, hide no key that is near the rest."""
+    n, empty = 600, torch.zeros(1, 1, 600, 4)
+    key = torch.arange(n, dtype=torch.float32)
+    later = key > key[:, None]
+    for bias in (key - key[:, None], key + 1 - n):
+        mask = torch.where(later, torch.finfo(torch.float32).min, 1.5 * bias)[None, None]
+        visibility = Visibility.from_mask(mask, empty, empty)
+        assert torch.equal(visibility.hidden[0, 0], later)
+        assert visibility.all_real
 
 
 @pytest.mark.tier("slow")
