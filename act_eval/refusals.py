@@ -19,12 +19,12 @@ _EMPTY_AT_FIRST = ("*.lock", ".answers/*.jsonl")  # files of ours that hold noth
 
 @dataclass(frozen=True)
 class FolderAsItWas:
-    """What a folder was before a command wrote to it, which holds it for itself until it has restored it or is done.
+    """What a folder was before a command wrote to it, which holds it for itself from then until it has restored it or is done.
 
     Attributes:
         folder: the folder.
-        missing: those of the folder and the folders above it that were not there, the deepest first.
-        paths: all that was below it.
+        missing: what was not there before it was made to hold the folder, the deepest first.
+        paths: all else that was below it.
         patterns: of records: shell-style, of paths as seen from the folder.
         records: what those held that were there.
     """
@@ -36,15 +36,16 @@ class FolderAsItWas:
     records: Mapping[Path, bytes]
 
     @classmethod
-    def of(cls, folder: Path, patterns: Collection[str] = ()) -> FolderAsItWas:
-        """Look at a folder, which may be missing.
+    def of(cls, folder: Path, patterns: Collection[str] = (), missing: Collection[Path] | None = None) -> FolderAsItWas:
+        """Look at a folder, which is held, so that no other command changes it any more, or missing.
 
         Args:
             folder: which one.
             patterns: of records.
+            missing: what was missing before the folder was made to hold it, see `missing_paths`; what is, by default.
         """
-        missing = tuple(path for path in (folder, *folder.parents) if not path.exists())
-        paths = frozenset(_below(folder))
+        missing = missing_paths(folder) if missing is None else tuple(missing)
+        paths = frozenset(_below(folder)).difference(missing)
         records = {path: path.read_bytes() for path in paths if _matches(path, folder, patterns) and path.is_file()}
         return cls(folder, missing, paths, tuple(patterns), records)
 
@@ -68,6 +69,11 @@ class FolderAsItWas:
         for path in (*(path for path in reversed(new) if path not in files), *self.missing):
             with suppress(OSError):
                 path.rmdir()
+
+
+def missing_paths(path: Path) -> tuple[Path, ...]:
+    """A path and the folders above it, as far as they are not there; the deepest first."""
+    return tuple(each for each in (path, *path.parents) if not each.exists())
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from act_eval.errors import InputError
 from act_eval.files import make_folder
-from act_eval.refusals import FolderAsItWas
+from act_eval.refusals import FolderAsItWas, missing_paths
 
 Value = TypeVar("Value")
 
@@ -75,18 +75,20 @@ def only_writer(folder: Path, records: Collection[str] = ()) -> Iterator[None]:
         InputError: another command writes to the folder, or it cannot be written; raised in all processes.
     """
     is_main = shared_processes().is_main_process
-    before = FolderAsItWas.of(folder, records if is_main else ())
+    missing = missing_paths(folder / _LOCK_FILE)
     shared_processes().wait_for_everyone()
     make_folder(folder)
     lock = FileLock(folder.resolve() / _LOCK_FILE, timeout=0, is_singleton=True)
     if not same_for_all(is_main and _acquired(lock)):
         raise InputError(f"another command is writing to {folder}: wait until it has finished, or choose another folder.")
     try:
-        yield
-    except InputError:
-        if is_main:
-            before.restore()
-        raise
+        before = FolderAsItWas.of(folder, records, missing) if is_main else None
+        try:
+            yield
+        except InputError:
+            if before is not None:
+                before.restore()
+            raise
     finally:
         if is_main:
             lock.release()

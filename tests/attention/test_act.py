@@ -377,6 +377,27 @@ def test_padding_is_hidden_by_whatever_number(gqa_model, hiding, limits):
     torch.testing.assert_close(run(hiding), run(HIDING[0]), rtol=0, atol=5e-5)
 
 
+@pytest.mark.parametrize("heads", ["all", "1:0+2", "0:0|2:1"])
+@both_ways_to_prefill
+def test_a_mask_written_over_between_prefills(gqa_model, heads, limits):
+    ids, mask = random_ids(30, seed=36), torch.ones(1, 1, 30, 30, dtype=torch.bool).tril()
+    act = ACT(heads, method="act+mask-head" if "|" in heads else "act", alpha=1.2, limits=limits)
+    with act(gqa_model), torch.no_grad():
+        gqa_model(ids, attention_mask=mask)
+        mask[..., :12] = torch.eye(30, dtype=torch.bool)[:, :12]
+        result = gqa_model(ids, attention_mask=mask).logits
+    torch.testing.assert_close(result, logits_of(gqa_model, ids, act, attention_mask=mask.clone()), rtol=0, atol=0)
+
+
+def test_a_mask_is_read_once_in_a_forward_pass(gqa_model, monkeypatch):
+    original, read = Visibility.from_mask, []
+    monkeypatch.setattr(Visibility, "from_mask", lambda *args: read.append(1) or original(*args))
+    with ACT("0:0+1;1:0;2:0|0:2;2:1", method="act+mask-head")(gqa_model), torch.no_grad():
+        for number in (1, 2):
+            gqa_model(random_ids(30, seed=36), attention_mask=torch.ones(1, 1, 30, 30, dtype=torch.bool).tril())
+            assert len(read) == number
+
+
 def test_biases_hide_nothing():
     """Those of ALiBi in both its forms, growing towards the own token or from it, hide no key that is near the rest."""
     n, empty = 600, torch.zeros(1, 1, 600, 4)
