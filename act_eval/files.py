@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
@@ -19,18 +20,38 @@ UNFINISHED = ".unfinished-"  # what names of folders begin with in which results
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that appears under its name when it is whole, or not at all.
 
-    What a killed process leaves beside it is written over by the next one, so that a file has one writer at a time.
+    Several writers of one file wait for each other. What a killed one leaves beside it is written over by the next.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
+    with _held_alone(unfinished) as file:
+        try:
+            file.truncate()
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _held_alone(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write over what is in it, made when missing, while no other process or thread has it open by this."""
+    while True:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb") as file:
+            with suppress(OSError):  # on a disk that knows no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_still_at(path, file):  # and was neither renamed nor removed by who held it before
+                yield file
+                return
+
+
+def _is_still_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def write_texts(texts: Mapping[str, str | None], folder: Path) -> list[Path]:
