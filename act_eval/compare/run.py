@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,7 +122,11 @@ def _run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns 
     if missing:
         _run_all(missing, lm, plan, output, console)
         processes.wait_for_everyone()
-    return FinishedRuns(identities) if processes.is_main_process else None
+    if not processes.is_main_process:
+        return None
+    with suppress(OSError):  # where answers of other runs are in it, or nothing has run
+        (output / _ANSWERS).rmdir()
+    return FinishedRuns(identities)
 
 
 def _sharing(run: Run, processes: PartialState) -> int:

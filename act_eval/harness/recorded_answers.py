@@ -106,12 +106,10 @@ class RecordedAnswers:
 
 
 def remove_answers(folder: Path, runs: Iterable[str]) -> None:
-    """Delete what lies in a folder of the answers of some runs, by their names, and the folder where nothing else is in it."""
+    """Delete what lies in a folder of the answers of some runs, by their names; others may be writing to it, so it stays."""
     for run in runs:
         for file in _files(folder, run):
             file.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _files(folder: Path, run: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -104,8 +105,24 @@ def test_removing_leaves_other_runs(tmp_path):
     RecordedAnswers(folder, "run", 0).remove()
     assert [file.name for file in folder.iterdir()] == ["another-0.jsonl"]
     remove_answers(folder, ["another"])
-    assert not folder.exists()
-    remove_answers(folder, ["another"])
+    assert list(folder.iterdir()) == []
+    remove_answers(folder / "missing", ["another"])
+
+
+def test_one_process_removes_while_another_begins_to_write(tmp_path):
+    """The folder stays, since the other one may have made it a moment before."""
+    folder = tmp_path / "answers"
+
+    def begin_and_end():
+        for _ in range(200):
+            RecordedAnswers(folder, "run", 1).remove()
+
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(begin_and_end)
+        while not ended.done():
+            remove_answers(folder, ["finished"])
+        ended.result()
+    assert list(folder.iterdir()) == []
 
 
 def test_random_state_of_a_batch(tmp_path):
