@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
+from scipy.special import entr, log_softmax, logsumexp, softmax
 
 from act_eval.errors import SettingError
 from act_eval.search.documents import CalibrationDocument
@@ -162,23 +162,17 @@ class MinusEntropy(LabelPriors):
         """Put minus the entropy in place of the margin; arguments as there."""
         if scores.log_probs is None:
             raise ValueError("scores without log-probabilities of choices have no entropy.")
-        normalized = _normalized(scores.log_probs)
-        minus_entropy = np.where(np.isfinite(normalized), np.exp(normalized) * normalized, 0.0).sum(-2)
-        return Scores(scores.correct, minus_entropy, scores.log_probs)
+        probabilities = softmax(np.where(np.isnan(scores.log_probs), -np.inf, scores.log_probs), axis=-2)
+        return Scores(scores.correct, -entr(probabilities).sum(-2), scores.log_probs)
 
     def slopes(self, documents: Sequence[CalibrationDocument], log_probs: np.ndarray) -> list[np.ndarray]:
         """The derivative of minus the entropy by the log-probability of each choice: `p_j * (log p_j + entropy)`."""
         slopes = []
         for number, document in enumerate(documents):
-            normalized = log_softmax(log_probs[: len(document.requests), number])
-            probabilities = np.exp(normalized)
-            slopes.append(probabilities * (normalized - probabilities @ normalized))
+            probabilities = softmax(log_probs[: len(document.requests), number])
+            entropies = entr(probabilities)  # 0 of a choice without any probability
+            slopes.append(probabilities * entropies.sum() - entropies)
         return slopes
-
-
-def _normalized(log_probs: np.ndarray) -> np.ndarray:
-    """Log-probabilities over the choices that there are, float64 `[..., choices, documents]`; -inf for the others."""
-    return log_softmax(np.where(np.isnan(log_probs), -np.inf, log_probs), axis=-2)
 
 
 def margin_slopes(document: CalibrationDocument, values: np.ndarray) -> np.ndarray:

@@ -103,8 +103,15 @@ def affected_contexts(layer: ProbeLayer, batch: DocumentBatch, decode: Decode) -
 
 
 def refuse_non_finite(lm: ACTLM, batch: DocumentBatch, log_probs: np.ndarray) -> None:
-    """Raise NonFiniteLogitsError for the first request whose log-probability, of float64 `[..., requests]`, is no number."""
-    bad = np.isnan(log_probs.reshape(-1, log_probs.shape[-1])).any(0)
+    """Raise NonFiniteLogitsError where log-probabilities cannot be compared.
+
+    That is for the first request whose log-probability, of float64 `[..., requests]`, is no number, or that of a document none
+    of whose requests has any probability.
+    """
+    rows = log_probs.reshape(-1, log_probs.shape[-1])
+    bad = np.isnan(rows).any(0)
+    for requests in batch.requests_of_document:
+        bad[requests] |= np.isneginf(rows[:, requests]).all(-1).any()
     if bad.any():
         request = int(bad.argmax())
         number = batch.context_of_request[request]

@@ -8,6 +8,8 @@ import pytest
 from filelock import FileLock, Timeout
 
 from act_eval.errors import InputError
+from act_eval.files import make_folder
+from act_eval.harness import processes
 from act_eval.harness.processes import only_writer
 
 pytestmark = pytest.mark.tier("unit")
@@ -65,6 +67,24 @@ def test_a_refused_command_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="no such layer"):
         study(tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_what_another_command_wrote_just_before_stays(tmp_path, monkeypatch, was_there):
+    """It ends between the moment at which this one is called and that at which it holds the folder."""
+    folder = tmp_path / "out"
+    if was_there:
+        folder.mkdir()
+        (folder / "study.json").write_text("asked before")
+
+    def other_command(folder):
+        make_folder(folder)
+        (folder / "study.json").write_text("of the other")
+
+    monkeypatch.setattr(processes, "make_folder", other_command)
+    with pytest.raises(InputError):
+        fail_after_writing(folder, ["study.json"], InputError("no such layer"))
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {"study.json": "of the other"}
 
 
 def test_what_was_computed_before_a_refusal_stays(tmp_path):
