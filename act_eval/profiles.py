@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from act_eval.errors import InputError, SettingError
+from act_eval.files import atomic_file
 from act_eval.hub_files import is_hub_name, read_hub_file
 from act_eval.near_names import did_you_mean
+from act_eval.value_checks import is_number
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,11 @@ class HeadGroup:
     heads: Mapping[int, tuple[int, ...]]
     method: str | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # 2 and 2.0 are the same in the hash of a profile; what is no number is left for the method to refuse.
+        same = {name: float(value) if is_number(value) else value for name, value in self.parameters.items()}
+        object.__setattr__(self, "parameters", same)
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,8 @@ class HeadProfile:
 
     def save(self, path: str | Path) -> None:
         """Write the profile to a JSON file."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        with atomic_file(Path(path)) as file:
+            file.write(self.to_json().encode())
 
     @classmethod
     def from_json(cls, text: str, source: str) -> HeadProfile:
@@ -265,7 +273,7 @@ class HeadProfile:
             )
         except ProfileError as error:
             raise ProfileError(f"{source}: {error}") from None
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise ProfileError(
                 f'{source} needs "heads" as lists of whole numbers by layer, and the numbers of "model" whole ({error}).'
             ) from error

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -67,6 +68,39 @@ def test_groups_round_trip(some, others):
     swapped = HeadProfile.of_groups(groups[::-1])
     assert swapped.heads == profile.heads
     assert swapped.content_hash != profile.content_hash
+
+
+def with_gamma(value):
+    """A profile as someone may have written it by hand."""
+    group = {"method": "scale-first-token", "parameters": {"gamma": value}, "heads": {"1": [0, 2]}}
+    content = {"format": "act-eval head profile", "version": 2, "heads": {"1": [0, 2]}, "groups": [group]}
+    return HeadProfile.from_json(json.dumps(content), "text")
+
+
+def test_the_hash_changes_only_with_the_content():
+    assert with_gamma(2).content_hash == with_gamma(2.0).content_hash != with_gamma(2.5).content_hash
+    assert HeadProfile.of_groups([HeadGroup({1: (0, 2)}, "scale-first-token", {"gamma": 2})]) == with_gamma(2.0)
+
+
+def test_hashes_are_what_they_were():
+    """They stand in the results of finished runs."""
+    assert published_profiles()["llama-2-7b-chat/classification"].content_hash == "36330c21cce25396"
+    assert with_gamma(0.5).content_hash == "2487305128f2e259"
+
+
+def test_a_parameter_that_no_float_can_hold():
+    with pytest.raises(ProfileError, match="too large"):
+        with_gamma(10**400)
+
+
+def test_saving_leaves_what_was_there_until_the_file_is_whole(tmp_path, monkeypatch):
+    file = tmp_path / "profile.json"
+    HeadProfile({1: (0,)}).save(file)
+    monkeypatch.setattr("os.replace", Mock(side_effect=OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        HeadProfile({2: (1,)}).save(file)
+    assert HeadProfile.load(file).heads == {1: (0,)}
+    assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
 
 
 def test_a_profile_without_groups_is_written_as_before():
