@@ -48,12 +48,19 @@ def describe_task(task: ConfigurableTask, prompts: PromptSettings, model: ModelS
 
 
 def _code(task: ConfigurableTask) -> dict[str, str]:
-    """A digest of each file that functions of a task's config come from, since they may call others there."""
+    """A digest of each file that functions of a task's config come from, since they may call others there.
+
+    They are by the names of the files, wherever these lie; files of the same name have one entry, with the digests of all.
+    """
     values = [getattr(task.config, field.name) for field in fields(task.config)]
     modules = {sys.modules.get(function.__module__) for function in _functions(values) if function.__module__}
     files = {Path(file) for module in modules if (file := getattr(module, "__file__", None)) is not None}
     files |= {Path(function.__code__.co_filename) for function in _functions(values) if hasattr(function, "__code__")}
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in sorted(files) if file.is_file()}
+    names = {file.resolve(): file.name for file in sorted(files) if file.is_file()}
+    digests: dict[str, list[str]] = {}
+    for file, name in names.items():
+        digests.setdefault(name, []).append(hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+    return {name: "+".join(sorted(of_name)) for name, of_name in sorted(digests.items())}
 
 
 def _functions(value: Any) -> Iterator[Any]:

@@ -1,5 +1,9 @@
 """What a task asks: documents that are asked count, and no others."""
 
+import hashlib
+import runpy
+from pathlib import Path
+
 import pytest
 
 from act_eval.harness.settings import ModelSettings, PromptSettings
@@ -38,3 +42,29 @@ def test_only_documents_that_are_asked_count(demo_tasks, prompts, asked):
 def test_without_a_limit_all_count(demo_tasks):
     assert described(demo_tasks) != described(demo_tasks, 499)
     assert described(demo_tasks) == described(demo_tasks, limit=500) == described(demo_tasks, limit=1000)
+
+
+def code_with(demo_tasks, folder, process, aggregate):
+    """The digests of code of a task with functions of two files that are both called utils.py, in a folder and below it."""
+    task = load_tasks(TASK, demo_tasks)[TASK]
+    for name, place, text in (("doc_to_choice", folder, process), ("process_results", folder / "sub", aggregate)):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "utils.py").write_text(f"def {name}(*documents):\n    return documents\n# {text}\n")
+        setattr(task.config, name, runpy.run_path(str(place / "utils.py"))[name])
+    return describe_task(task, PromptSettings((TASK,)), ModelSettings())["code"]
+
+
+def test_all_files_of_the_same_name_count_wherever_they_lie(demo_tasks, tmp_path):
+    code = code_with(demo_tasks, tmp_path / "here", "one", "another")
+    assert code == code_with(demo_tasks, tmp_path / "moved", "one", "another")
+    assert code != code_with(demo_tasks, tmp_path / "changed", "one", "changed")
+    assert code != code_with(demo_tasks, tmp_path / "changed too", "changed", "another")
+
+
+def test_a_file_alone_has_its_own_digest(demo_tasks):
+    """As results of finished runs have it."""
+    task = load_tasks(TASK, demo_tasks)[TASK]
+    task.config.process_results = described
+    file = Path(__file__)
+    code = describe_task(task, PromptSettings((TASK,)), ModelSettings())["code"]
+    assert code[file.name] == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
