@@ -178,6 +178,11 @@ class ACTLM(HFLM):
         assert isinstance(self.act.profile, HeadProfile)
         return self.act.profile
 
+    @property
+    def marks_keys(self) -> bool:
+        """Whether answers depend on keys that are marked in the whole prompt: its attention sinks, or a part of it."""
+        return self.act.method.marks_keys and self.profile.size > 0 and not self.act.changes_nothing
+
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> ACTLM:
         """Make the model from lm-eval's `--model_args` as text. Bad input ends the program with one line and exit code 2."""
@@ -366,7 +371,7 @@ class ACTLM(HFLM):
 
     def _encode_generation_with_part(self, context: Any, settings: Any) -> tuple[Tokens, int]:
         """As `encode_generation`; and note the part of the context that the method is about."""
-        tokens, new_tokens = encode_generation(self, context, settings)
+        tokens, new_tokens = encode_generation(self, context, settings, one_prefill=self.marks_keys)
         if self._parts is not None:
             self._check_part(self._parts.note(context, tokens))
             self._note_cut(tokens, tokens[-(self.max_length - new_tokens) :])
@@ -466,9 +471,8 @@ class ACTLM(HFLM):
             raise NonFiniteLogitsError(request[0] + request[1])
 
     def _score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
-        has_sinks = self.act.method.marks_keys and self.profile.size > 0 and not self.act.changes_nothing
         with self.act(self.model), self.autocast():
-            return replace(self.scorer(), shares_beginnings=not has_sinks).score_contexts(contexts, batch_size)
+            return replace(self.scorer(), shares_beginnings=not self.marks_keys).score_contexts(contexts, batch_size)
 
     def scorer(self) -> Scorer:
         """Make what scores batches with this model, with whatever calibration is switched on around it."""

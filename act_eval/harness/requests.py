@@ -17,6 +17,15 @@ from act_eval.harness.scoring import Tokens
 Encoded = TypeVar("Encoded")
 
 _LEAVE_OUT = "leave the document out (process_docs in the task's config, or lm_eval's --samples)"
+# Settings of `generate` with which its first forward pass has draft tokens beside the prompt, or a part of the prompt alone.
+_WITHOUT_ONE_PREFILL = (
+    "assistant_model",
+    "assistant_early_exit",
+    "prompt_lookup_num_tokens",
+    "use_mtp",
+    "prefill_chunk_size",
+)
+_SET_BY_HF = ("input_ids", "attention_mask", "logits_processor", "stopping_criteria", "pad_token_id", "use_cache")
 
 
 class RequestError(InputError):
@@ -165,13 +174,15 @@ def encode_windows(lm: HFLM, text: Any) -> list[tuple[Tokens, Tokens]]:
     return [(tuple(context), tuple(scored)) for context, scored in map(make_disjoint_window, windows)]
 
 
-def encode_generation(lm: HFLM, context: Any, settings: Any) -> tuple[Tokens, int]:
+def encode_generation(lm: HFLM, context: Any, settings: Any, *, one_prefill: bool = False) -> tuple[Tokens, int]:
     """Tokenize a context that something is generated after, not yet cut to the model's window.
 
     Args:
         lm: the model.
         context: what is generated after.
         settings: the task's `generation_kwargs`, as lm-eval's `hf` takes them.
+        one_prefill: whether the context must be the first forward pass, where keys are marked in that (attention sinks, or a
+            part that was named).
 
     Returns:
         The context's tokens, and how many new ones there may be.
@@ -199,7 +210,31 @@ def encode_generation(lm: HFLM, context: Any, settings: Any) -> tuple[Tokens, in
             f"its max_gen_toks is {new_tokens}, but the model's window holds {lm.max_length} tokens, the context among them",
             f"lower it in {place}, or raise max_length where the model can take more",
         )
+    _check_how_to_generate(settings, one_prefill)
     return encode_prompt(lm, context), new_tokens
+
+
+def _check_how_to_generate(settings: dict[str, Any], one_prefill: bool) -> None:
+    """Raise RequestError for settings that `generate` takes, but not from here."""
+    remove = "from generation_kwargs of the task's config, or from lm_eval's --gen_kwargs"
+    given = [name for name, value in settings.items() if value is not None and value is not False]
+    if one_prefill and (culprits := [name for name in _WITHOUT_ONE_PREFILL if name in given]):
+        raise RequestError(
+            f"its {culprits[0]} lets the model begin with something else than its whole prompt, in which the keys whose "
+            "attention is changed are looked for",
+            f"remove it {remove}, or choose act_profile=none",
+        )
+    if culprits := [name for name in _SET_BY_HF if name in settings]:
+        raise RequestError(f"its generation_kwargs hold {culprits[0]}, which lm-eval's hf sets itself", f"remove it {remove}")
+    if settings.get("num_return_sequences") not in (None, 1):
+        raise RequestError(
+            f"its num_return_sequences is {settings['num_return_sequences']!r}, but a request has one answer",
+            f"remove it {remove}, and give the task's config repeats for several answers",
+        )
+    if "return_dict_in_generate" in given:
+        raise RequestError(
+            "its return_dict_in_generate asks for more than tokens, which lm-eval's hf does not take", f"remove it {remove}"
+        )
 
 
 def generation_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,5 +44,5 @@ class LMWithoutWeights(ACTLM):
         if kind == "loglikelihood_rolling":
             texts = encode_all(requests, lambda text: encode_windows(self, text))
             return sum(sum(tokens_of_windows(windows)) for windows in texts)
-        encoded = encode_all(requests, lambda context, settings: encode_generation(self, context, settings))
+        encoded = encode_all(requests, partial(encode_generation, self, one_prefill=self.marks_keys))
         return sum(len(context) + new_tokens for context, new_tokens in encoded)

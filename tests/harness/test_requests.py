@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
+from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.nonfinite import NonFiniteLogitsError
 from act_eval.harness.requests import RequestError
@@ -57,6 +58,15 @@ def no_forward_pass(monkeypatch):
     """The model may not run."""
     for _, lm in (models(begins_texts=begins) for begins in (True, False)):
         monkeypatch.setattr(lm.model, "forward", lambda *_, **__: pytest.fail("the model ran"))
+
+
+@pytest.fixture
+def restored_act():
+    """act-hf, whose ACT settings may be changed."""
+    _, lm = models()
+    before = lm.arguments
+    yield lm
+    lm.set_act(before)
 
 
 def instances(kind, documents, task="some_task"):
@@ -143,6 +153,10 @@ class TestRefused:
             ("The", {"max_gen_toks": 4, "until": None}, "stop sequence None is of type NoneType"),
             ("The", {"max_gen_toks": 4, "until": [".", 5]}, "stop sequence 5 is of type int"),
             ("The", {"max_gen_toks": 4, "until": "\ud800"}, r"holds '\ud800'"),
+            ("The", {**UNTIL, "num_return_sequences": 2}, "num_return_sequences is 2, but a request has one answer"),
+            ("The", {**UNTIL, "num_return_sequences": "2"}, "num_return_sequences is '2'"),
+            ("The", {**UNTIL, "return_dict_in_generate": True}, "return_dict_in_generate asks for more than tokens"),
+            ("The", {**UNTIL, "use_cache": False}, "generation_kwargs hold use_cache, which lm-eval's hf sets itself"),
             ("The", None, "generation_kwargs are None"),
             (None, UNTIL, "context is of type NoneType"),
             ([1, 2], UNTIL, "context is of type list"),
@@ -155,6 +169,27 @@ class TestRefused:
         assert problem in line
         assert ("generation_kwargs of" in line) == (context == "The" and generation_kwargs is not None)
 
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"prompt_lookup_num_tokens": 4},
+            {"assistant_early_exit": 1},
+            {"assistant_model": "gpt2"},
+            {"use_mtp": True},
+            {"prefill_chunk_size": 6},
+        ],
+        ids=lambda setting: next(iter(setting)),
+    )
+    def test_generation_that_does_not_begin_with_the_prompt(self, no_forward_pass, restored_act, setting):
+        lm = restored_act
+        for act in ({"act_profile": "all", "act_alpha": 2}, {"act_profile": "1:0", "act_method": "bias-span", "act_bias": 1}):
+            span = {"act_span": "The"} if "act_method" in act else {}
+            lm.set_act(ACTArguments.from_model_args({**act, **span}))
+            line = refusal(lm, "generate_until", [[("The cat", {**UNTIL, **setting})]])
+            (name,) = setting
+            assert f"because its {name} lets the model begin with something else than its whole prompt" in line
+            assert "remove it from generation_kwargs of the task's config" in line
+
     def test_generation_from_nothing(self, no_forward_pass):
         line = refusal(models(begins_texts=False)[1], "generate_until", [[("The", UNTIL)], [("", UNTIL)]])
         assert line.startswith("some_task, document 1 cannot be run, because its context '' has no token: change doc_to_text")
@@ -164,6 +199,18 @@ class TestRefused:
         monkeypatch.setattr(lm, "enable_thinking", True, raising=False)
         with pytest.raises(InputError, match="but some_task, document 0 is scored: leave it out"):
             answer(lm, "loglikelihood", ("The", " cat"))
+
+
+@pytest.mark.parametrize(
+    "act", [{"act_profile": "none"}, {"act_profile": "all", "act_beta": 1}, {"act_profile": "all", "act_method": "temperature"}]
+)
+@pytest.mark.parametrize("setting", [{"prompt_lookup_num_tokens": 2}, {"prefill_chunk_size": 4}, {"num_return_sequences": 1}])
+def test_drafts_and_chunks_where_no_keys_are_marked(restored_act, act, setting):
+    lm = restored_act
+    lm.set_act(ACTArguments.from_model_args(act))
+    context = "The dog is larger than the mouse. The dog is"
+    plain, other = (answer(lm, "generate_until", (context, {**UNTIL, **given})) for given in ({}, setting))
+    assert plain == other != ""
 
 
 class TestNames:
