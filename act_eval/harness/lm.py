@@ -470,9 +470,12 @@ class ACTLM(HFLM):
         if math.isnan(answer[0]):
             raise NonFiniteLogitsError(request[0] + request[1])
 
-    def _score_contexts(self, contexts: Sequence[Context], batch_size: int) -> dict[int, Answer]:
+    def _score_contexts(
+        self, contexts: Sequence[Context], batch_size: int, shares_beginnings: bool = True
+    ) -> dict[int, Answer]:
+        shares_beginnings = shares_beginnings and not self.marks_keys
         with self.act(self.model), self.autocast():
-            return replace(self.scorer(), shares_beginnings=not self.marks_keys).score_contexts(contexts, batch_size)
+            return replace(self.scorer(), shares_beginnings=shares_beginnings).score_contexts(contexts, batch_size)
 
     def scorer(self) -> Scorer:
         """Make what scores batches with this model, with whatever calibration is switched on around it."""
@@ -505,16 +508,14 @@ class ACTLM(HFLM):
         return self.batch_sizes[part]
 
     def _largest_batch_size(self, context: Context) -> int:
-        """Measure how many contexts like this one can be scored at once, on the path that really runs."""
+        """Measure how many contexts of this size can be scored at once, on the path that really runs.
+
+        Those of a batch may begin alike, or not: it is measured as if they did not.
+        """
 
         @find_executable_batch_size(starting_batch_size=self.max_batch_size)
         def probe(batch_size: int) -> int:
-            token = context.tokens[0]
-            tokens = (token,) * len(context.tokens)
-            continuations = [(index, (token,) * len(continuation)) for index, continuation in context.continuations]
-            if self._parts is not None:
-                self._parts.note_none(tokens)
-            self._score_contexts([Context(tokens, continuations)] * batch_size, batch_size)
+            self._score_contexts([context] * batch_size, batch_size, shares_beginnings=False)
             return batch_size
 
         batch_size = probe()

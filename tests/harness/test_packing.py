@@ -1,6 +1,7 @@
 """Packed contexts and continuations get the scores that they get one after the other, in every model that can be packed."""
 
 import inspect
+import itertools
 import random
 from dataclasses import replace
 
@@ -169,6 +170,30 @@ def test_beginnings_are_shared_where_nothing_that_follows_changes_them(monkeypat
         assert asked == [shares]
         alone = [lm.loglikelihood([request], disable_tqdm=True)[0] for request in requests]
         assert [log_prob for log_prob, _ in together] == pytest.approx([log_prob for log_prob, _ in alone], abs=1e-10)
+
+
+@pytest.mark.parametrize("act", [{"act_profile": "none"}, {"act_profile": "all", "act_alpha": 2}], ids=["none", "all"])
+def test_the_measured_batch_is_as_large_as_the_largest_that_runs(monkeypatch, act):
+    """With automatic batch sizes: contexts that begin differently, and choices of the same length."""
+    lm = ACTLM(batch_size="auto", max_batch_size=8, device="cpu", **act)
+    tokens, run = [], Scorer.run_packed
+    lm.scorer()  # tries once whether the model can be packed
+
+    def noting(self, packed):
+        tokens.append(packed.ids.numel())
+        return run(self, packed)
+
+    monkeypatch.setattr(Scorer, "run_packed", noting)
+    contexts = [
+        f"The {word} is in the " + "red house " * 9 for word in ("cat", "dog", "mouse", "bear", "cow", "bird", "fox", "man")
+    ]
+    choices = [" the cat is small", " the dog is small", " the bear is small"]
+    lm.loglikelihood(
+        [Instance("loglikelihood", {}, pair, 0) for pair in itertools.product(contexts, choices)], disable_tqdm=True
+    )
+    measured, *batches = tokens
+    assert len(batches) == 1
+    assert batches[0] <= measured <= 1.2 * batches[0]
 
 
 def test_the_same_continuation_again_costs_nothing(demo):
