@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from act_eval.attention import gptj
-from act_eval.attention.backends import base_attention, check_adapted_base, check_base, register_act_attention
+from act_eval.attention.backends import base_attention, check_base, check_base_of_model, register_act_attention
 from act_eval.attention.calibration import DEFAULT_METHOD, CalibrationSettings
 from act_eval.attention.generation import check_before_generating
 from act_eval.attention.layer import MODULE_ATTRIBUTE, LayerCalibration, act_attention
@@ -119,6 +119,7 @@ class ACT(CalibrationSettings):
             UnsupportedModelError: its attention does not go through transformers' `AttentionInterface`, or it is an
                 encoder-decoder, or has an adapter that learns prompts, or it is inside such a block already.
             ProfileError: the profile does not fit the model.
+            InputError: the model cannot run with the base.
         """
         check_adapters(model)
         pretrained = pretrained_model(model)
@@ -130,9 +131,8 @@ class ACT(CalibrationSettings):
         heads = self._heads_of_rows(text_config, pretrained.name_or_path)
         check_profile_layers(heads, {module.layer_idx for module in modules})
         base: str = self.base or text_config._attn_implementation
+        check_base_of_model(text_config, type(pretrained), base)
         adapted = gptj.is_adapted(type(pretrained))
-        if adapted:
-            check_adapted_base(text_config, base)
         name = base if adapted else register_act_attention(base, act_attention)
         with ExitStack() as stack:
             if self.changes_nothing or not any(profile.size for profile in heads):

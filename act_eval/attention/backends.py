@@ -13,11 +13,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from act_eval.attention import gptj
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.errors import InputError
 from act_eval.near_names import did_you_mean
 
 NAME_PREFIX = "act_"
+LEARNED_SINK_LOGITS = frozenset({"flint", "gpt_oss", "granite_swa", "granitemoe_swa", "hy_v4", "mimo_v2_flash"})
+"""Model types of transformers with learned sink logits in their attention, in all layers or in some."""
 
 
 def check_base(base: str) -> None:
@@ -61,13 +64,18 @@ def base_name(config: transformers.PretrainedConfig) -> str:
     return config.get_text_config()._attn_implementation.removeprefix(NAME_PREFIX)
 
 
-def check_adapted_base(config: transformers.PretrainedConfig, base: str) -> None:
-    """Raise UnsupportedModelError unless a model with the GPT-J adapter has "eager" as its base."""
-    if base != "eager":
+def check_base_of_model(
+    config: transformers.PretrainedConfig, model_class: type[transformers.PreTrainedModel], base: str
+) -> None:
+    """Raise InputError where models of a class cannot run with an attention backend; their weights are not needed."""
+    model_type = config.get_text_config().model_type
+    if gptj.is_adapted(model_class) and base != "eager":
         raise UnsupportedModelError(
-            f"ACT runs {config.model_type} models with eager attention only, but the base is {base!r}: "
+            f"ACT runs {model_type} models with eager attention only, but the base is {base!r}: "
             "choose act_base=eager, or load the model with attn_implementation=eager."
         )
+    if model_type in LEARNED_SINK_LOGITS and base == "sdpa":
+        raise InputError(f"{model_type} models have learned sink logits, which sdpa attention drops: choose act_base=eager.")
 
 
 def base_attention(module: nn.Module, base: str) -> Callable[..., tuple[Tensor, Tensor | None]]:

@@ -87,7 +87,10 @@ def resolve_for_model(profile: str | HeadProfile, config: transformers.Pretraine
         ProfileError: nothing goes by that name, or the profile does not fit the model.
         UnsupportedModelError: the model has no attention heads.
     """
-    return resolve_profile(profile, *model_shape(config), checkpoint, attention_layers(config))
+    layers = attention_layers(config)
+    resolved = resolve_profile(profile, *model_shape(config), checkpoint, layers)
+    check_profile_layers([resolved], set(layers))
+    return resolved
 
 
 def attention_modules(model: transformers.PreTrainedModel) -> list[Any]:

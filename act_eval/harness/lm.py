@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
 from act_eval.attention.act import check_groups
-from act_eval.attention.backends import base_name
+from act_eval.attention.backends import base_name, check_base_of_model
 from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.model_structure import (
     UnsupportedModelError,
@@ -146,8 +146,12 @@ class ACTLM(HFLM):
             raise ProfileError(f"{self.arguments.profile} has changed while the processes started: start them again.")
 
     def set_act(self, arguments: ACTArguments) -> None:
-        """Use other ACT settings from now on, with the model that is loaded. Raises ProfileError."""
-        self.act = arguments.act(self.profile_of(arguments))
+        """Use other ACT settings from now on, with the model that is loaded. Raises InputError where they do not fit it."""
+        act = arguments.act(self.profile_of(arguments))
+        model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(self.config), None)
+        if act.base is not None and model_class is not None:
+            check_base_of_model(self.config, model_class, act.base)
+        self.act = act
         self.arguments = arguments
         not_repeated = arguments.not_repeated
         if not_repeated and not_repeated not in self._said_not_repeated:

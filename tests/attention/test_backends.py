@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,9 +25,11 @@ from peft import (
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, masking_utils
 from transformers.integrations import flex_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import is_flash_attn_2_available
 
 from act_eval.attention.act import ACT
+from act_eval.attention.backends import LEARNED_SINK_LOGITS
 from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.model_structure import UnsupportedModelError
@@ -124,8 +127,16 @@ class TestBases:
 
     def test_sdpa_drops_learned_sinks_and_is_refused(self):
         model = make("gpt-oss")
-        with pytest.raises(InputError, match="learned sink logits"), ACT("1:0", base="sdpa")(model):
-            run(model, mask_of(None))
+        for profile in ("1:0", "none"):
+            with pytest.raises(InputError, match="learned sink logits"), ACT(profile, base="sdpa")(model):
+                run(model, mask_of(None))
+
+    def test_sdpa_is_refused_of_every_model_with_learned_sinks(self):
+        files = (Path(transformers.__file__).parent / "models").glob("*/modeling_*.py")
+        found = {path.parent.name for path in files if "s_aux=self.sinks" in path.read_text("utf-8")}
+        assert "gpt_oss" in found
+        of_causal_models = found & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+        assert of_causal_models - {"deepseek_v4"} <= LEARNED_SINK_LOGITS  # whose keys stand for several tokens
 
     def test_sdpa_without_soft_caps(self):
         """transformers 4.57 runs Gemma 2 on sdpa without its soft caps, and then that is what is calibrated."""

@@ -10,8 +10,9 @@ from helpers.requests import requests, scored_pairs
 from lm_eval import simple_evaluate
 from lm_eval.api.model import CachingLM
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlavaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTJConfig, GPTJForCausalLM, LlavaConfig
 
+from act_eval.attention import gptj
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.demo import MODEL_PATH, corpus
 from act_eval.harness.lm import ACTLM
@@ -19,6 +20,7 @@ from act_eval.profiles import HeadProfile, ProfileError
 
 pytestmark = pytest.mark.tier("model")
 
+LAYERS = {"lfm2": {"num_hidden_layers": 3, "layer_types": ["conv", "conv", "full_attention"]}}
 SETTINGS = {"act_profile": "all", "act_alpha": 3, "act_beta": 0.1}
 
 
@@ -219,15 +221,19 @@ class TestSettings:
             ("pretrained={falcon},tokenizer={demo}", "FalconForCausalLM"),
             ("pretrained={t5},tokenizer={demo}", "encoder-decoder"),
             ("pretrained={mamba},tokenizer={demo}", "no attention heads"),
+            ("pretrained={lfm2},tokenizer={demo},act_profile=0:1", "attention in layers [2"),
+            ("pretrained={gpt_oss},tokenizer={demo},act_base=sdpa", "learned sink logits, which sdpa attention drops"),
+            ("pretrained={gpt_oss},tokenizer={demo},act_base=sdpa,act_profile=none", "learned sink logits"),
         ],
     )
     def test_bad_input_is_one_line_and_exit_code_2_before_loading(self, tmp_path, capsys, monkeypatch, arguments, culprit):
         (tmp_path / "broken.json").write_text("{")
         (tmp_path / "other.json").write_text("{}")
-        for name in ("falcon", "t5", "mamba"):
-            AutoConfig.for_model(name).save_pretrained(tmp_path / name)
+        families = ("falcon", "t5", "mamba", "lfm2", "gpt_oss")
+        for name in families:
+            AutoConfig.for_model(name, **LAYERS.get(name, {})).save_pretrained(tmp_path / name)
         paths = {name: tmp_path / f"{name}.json" for name in ("broken", "other")}
-        paths |= {name: tmp_path / name for name in ("falcon", "t5", "mamba")}
+        paths |= {name: tmp_path / name for name in families}
         monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
         with pytest.raises(SystemExit) as exit_info:
             ACTLM.create_from_arg_string(arguments.format(**paths, demo=MODEL_PATH), {"device": "cpu"})
@@ -235,6 +241,14 @@ class TestSettings:
         lines = capsys.readouterr().err.strip().splitlines()
         assert culprit in lines[-1]
         assert lines[-1].startswith("act-hf: ")
+
+    def test_a_base_that_gptj_cannot_have(self, tmp_path, monkeypatch):
+        if not gptj.is_adapted(GPTJForCausalLM):
+            pytest.skip("GPT-J goes through the attention interface of this transformers")
+        GPTJConfig().save_pretrained(tmp_path)
+        monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
+        with pytest.raises(UnsupportedModelError, match="eager attention only, but the base is 'sdpa'"):
+            make(pretrained=str(tmp_path), tokenizer=str(MODEL_PATH), act_profile="all", act_base="sdpa")
 
     def test_a_checkpoint_that_transformers_does_not_load_as_a_causal_model(self, tmp_path):
         LlavaConfig().save_pretrained(tmp_path)
