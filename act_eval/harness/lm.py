@@ -640,8 +640,11 @@ def holds(tokens: Tokens, part: Tokens) -> bool:
 
 
 def _on_this_machine(additional_config: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Leave out the device that lm-eval's command line gives where none was named, on a machine that has no such device."""
-    if additional_config is None or torch.accelerator.is_available() or additional_config.get("device") != _DEFAULT_DEVICE:
+    """Leave out the device that lm-eval's command line gives where none was named, on a machine that has no such device.
+
+    `hf` takes the CPU then, also where there is an accelerator of another kind.
+    """
+    if additional_config is None or torch.cuda.is_available() or additional_config.get("device") != _DEFAULT_DEVICE:
         return additional_config
     return {name: value for name, value in additional_config.items() if name != "device"}
 

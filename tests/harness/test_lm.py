@@ -242,6 +242,15 @@ class TestSettings:
         assert culprit in lines[-1]
         assert lines[-1].startswith("act-hf: ")
 
+    def test_the_default_device_of_lm_eval_where_the_accelerator_is_another_one(self, monkeypatch):
+        """As on Apple silicon: lm-eval's command line names cuda:0 where no device was given."""
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("mps"))
+        monkeypatch.setattr("act_eval.harness.lm.shared_processes", lambda: None)  # which would look for that accelerator
+        lm = ACTLM.create_from_arg_obj({"act_profile": "none"}, {"device": "cuda:0", "batch_size": 1})
+        assert lm.device.type == "cpu"
+
     def test_a_base_that_gptj_cannot_have(self, tmp_path, monkeypatch):
         if not gptj.is_adapted(GPTJForCausalLM):
             pytest.skip("GPT-J goes through the attention interface of this transformers")
