@@ -273,7 +273,7 @@ class ACTLM(HFLM):
             RequestError: a request cannot be scored; names the task and the document, before the model runs.
             NonFiniteLogitsError: logits are not numbers; names the task, the document and the layer.
         """
-        if getattr(self, "enable_thinking", None):  # since lm-eval 0.4.13
+        if requests and getattr(self, "enable_thinking", None):  # since lm-eval 0.4.13
             raise InputError(
                 f"enable_thinking=True is for tasks that generate, but {document_name(requests[0], 0)} is scored: leave it out."
             )
@@ -285,7 +285,7 @@ class ACTLM(HFLM):
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
-        if self._parts is not None:
+        if requests and self._parts is not None:
             raise InputError(
                 f"act_span is about a part of prompts, but {document_name(requests[0], 0)} is a text that is scored as a "
                 "whole: choose another task, or another method."

@@ -213,6 +213,20 @@ def test_drafts_and_chunks_where_no_keys_are_marked(restored_act, act, setting):
     assert plain == other != ""
 
 
+@pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling", "generate_until"])
+@pytest.mark.parametrize("batch_size", [2, "auto"])
+@pytest.mark.parametrize("refuses_some", [False, True])
+def test_no_requests(restored_act, monkeypatch, kind, batch_size, refuses_some):
+    """Also where some kinds of requests are refused: whole texts with a part of the prompt, scoring after thinking."""
+    lm = restored_act
+    monkeypatch.setattr(lm, "batch_size_per_gpu", batch_size)
+    if refuses_some:
+        monkeypatch.setattr(lm, "enable_thinking", True, raising=False)
+        arguments = {"act_profile": "1:0", "act_method": "bias-span", "act_bias": 1, "act_span": "The"}
+        lm.set_act(ACTArguments.from_model_args(arguments))
+    assert getattr(lm, kind)([], disable_tqdm=True) == []
+
+
 class TestNames:
     def test_the_first_is_named_and_all_documents_of_its_task_are_counted(self, no_forward_pass):
         _, lm = models()
