@@ -102,8 +102,13 @@ def _run_rounds(
             )
             rounds.append(_Round(competing, start + order, scores))
             cost = (scores.cost - scores.baseline_cost) / estimated.full_pass
-            # What is still to come is expected to be as much dearer, or cheaper, as this round was.
-            plan = replace(plan, costs=plan.costs * cost / (share * plan.costs[competing].sum()))
+            later = sum(of_later for of_later, _ in ROUNDS[number + 1 :])
+            if cost > 0:
+                # What is still to come is expected to be as much dearer, or cheaper, as this round was.
+                plan = replace(plan, costs=plan.costs * cost / (share * plan.costs[competing].sum()))
+            elif later:
+                # No head changed anything in these documents: all that they change is in those that are still to come.
+                plan = replace(plan, costs=plan.costs * (share + later) / later)
             spent += cost
         start = end
     return rounds

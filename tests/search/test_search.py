@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers.models import random_ids
 from helpers.processes import run_program, run_programs
-from helpers.search import evaluator, labelled_documents, naive_scores, random_documents
+from helpers.search import evaluator, labelled_documents, naive_scores, plain_documents, random_documents
 from helpers.thorough import some, thorough
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,13 +33,17 @@ from act_eval.profiles import HeadProfile
 from act_eval.search import run, units
 from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
 from act_eval.search.evaluate import HeadEvaluator
+from act_eval.search.exact import HeadScores
 from act_eval.search.heads import SearchSpace, profile_from_heads
 from act_eval.search.identity import SearchIdentity
 from act_eval.search.objective import LabelPriors
 from act_eval.search.resume_at_layer import DecoderLayers
 from act_eval.search.run import run_search
+from act_eval.search.scores import Scores
+from act_eval.search.screening import screen_heads
 from act_eval.search.selection import ROUNDS, HalvingPlan, choose_head_set, head_set_sizes, plan_halving, survivors
 from act_eval.search.settings import SearchSettings
+from act_eval.search.stages import EstimatedHeads
 from act_eval.search.store import UnitStore
 
 pytestmark = pytest.mark.tier("model")
@@ -261,6 +265,29 @@ class TestMode:
         assert SearchIdentity(settings, SearchSpace((0,), 1, heads), {}, "", {}).mode == found
 
 
+class ScreenedStages:
+    """Scores of noise: no head can be told from another. No head affects the documents `unaffected`."""
+
+    def __init__(self, space, documents, unaffected):
+        self.priors, self._space, self._rng = LabelPriors(), space, np.random.default_rng(0)
+        self._affected = np.ones((len(space.heads), documents), dtype=bool)
+        self._affected[:, unaffected] = False
+        self._done = 0
+
+    def estimate_heads(self, documents):
+        return EstimatedHeads(np.zeros(self._affected.shape), self._affected, 3.0, float(len(documents)))
+
+    def score_heads(self, name, documents, heads, text):
+        numbers = [self._space.heads.index(head) for head in heads]
+        affected = self._affected[numbers][:, self._done : self._done + len(documents)]
+        self._done += len(documents)
+        margin = np.where(affected, self._rng.normal(size=affected.shape), 0.0)
+        costs = (1 - np.array([layer for layer, _ in heads]) / self._space.num_layers) @ affected
+        baseline = Scores(np.zeros(len(documents), dtype=bool), np.zeros(len(documents)))
+        scores = HeadScores(baseline, Scores(margin > 0, margin), len(documents) + costs.sum(), len(documents))
+        return np.arange(len(documents)), scores
+
+
 class TestSelection:
     @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=60), st.floats(0.1, 20))
     def test_the_plan_keeps_to_the_budget(self, costs, budget):
@@ -295,6 +322,15 @@ class TestSelection:
         doubtful = 4 * (other - other.mean()) + noise.mean() + 0.85
         changes = np.stack([noise + 1, noise + 0.9, doubtful, noise + 0.5 + 0.01 * other])
         assert survivors([0, 1, 2, 3], changes, plan, 1, 0.1) == [0, 1, 2]
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("unaffected", [slice(0), slice(0, 8), slice(8, 16), slice(0, 16)])
+    def test_screening_keeps_to_the_budget_also_where_a_round_affects_no_head(self, unaffected):
+        documents, space, budget = plain_documents(32), SearchSpace((0,), 1, 40), 0.3
+        stages = ScreenedStages(space, len(documents), unaffected)
+        costs = screen_heads(stages, space, documents, budget).costs
+        baseline = costs.full_pass  # each document is in one round
+        assert 0 < costs.exact - baseline <= budget * len(space.heads) * costs.full_pass
 
     def test_sizes_of_head_sets(self):
         assert head_set_sizes(0) == [0]
