@@ -2,6 +2,7 @@
 
 import logging
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.search import run
+from act_eval.search.plan import plan_without_weights
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks import run as sinks
 from act_eval.sinks.settings import SinksSettings
@@ -167,6 +169,38 @@ class TestSearch:
         try:
             with pytest.raises(NonFiniteLogitsError, match=r"document of demo_choice that begins with .* beginning in layer 1"):
                 run.run_search(self.SETTINGS, tmp_path)
+        finally:
+            hook.remove()
+
+    @pytest.mark.filterwarnings("error:.*encountered:RuntimeWarning")
+    @pytest.mark.parametrize("mode", ["exact", "estimated"])
+    def test_choices_without_any_probability_are_no_trouble(self, searched_lm, tmp_path, caplog, mode):
+        settings = replace(self.SETTINGS, objective="entropy", mode=mode)
+        first = max(plan_without_weights(settings).to_search, key=lambda document: document.length)  # resuming is tried on it
+        (_, continuation), *_ = first.requests
+
+        def forbid_a_choice(module, args, output):
+            output[..., continuation[0]] = -torch.inf
+            return output
+
+        hook = searched_lm.model.lm_head.register_forward_hook(forbid_a_choice)
+        try:
+            found = run.run_search(settings, tmp_path)
+        finally:
+            hook.remove()
+        assert "cannot be resumed" not in caplog.text
+        assert np.isfinite(found.heads["estimate_together" if mode == "estimated" else "margin_change"]).all()
+
+    @pytest.mark.parametrize(("objective", "mode"), [("entropy", "exact"), ("entropy", "estimated"), ("margin", "exact")])
+    def test_a_document_none_of_whose_choices_has_any_probability(self, searched_lm, tmp_path, objective, mode):
+        def forbid_all_but_padding(module, args, output):
+            output[..., 1:] = -torch.inf
+            return output
+
+        hook = searched_lm.model.lm_head.register_forward_hook(forbid_all_but_padding)
+        try:
+            with pytest.raises(NonFiniteLogitsError, match=r"document of demo_choice that .* beginning in the output layer"):
+                run.run_search(replace(self.SETTINGS, objective=objective, mode=mode), tmp_path)
         finally:
             hook.remove()
 

@@ -71,7 +71,7 @@ def estimate_heads(
             its choices; by default that of its margin.
 
     Raises:
-        NonFiniteLogitsError: the log-probability of a continuation is no number.
+        NonFiniteLogitsError: see `refuse_non_finite`.
     """
     batch = DocumentBatch.from_documents(documents)
     num_layers, num_heads = model_shape(lm.config)

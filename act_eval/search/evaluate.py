@@ -26,7 +26,7 @@ from act_eval.search.scores import Scores
 class HeadEvaluator:
     """Scores batches of calibration documents with heads of a model calibrated.
 
-    All methods raise NonFiniteLogitsError where the log-probability of a continuation is no number.
+    All methods raise NonFiniteLogitsError where log-probabilities cannot be compared, see `refuse_non_finite`.
 
     Args:
         lm: the model, without calibration.

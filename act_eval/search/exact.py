@@ -181,7 +181,7 @@ class SingleHeadScorer:
             pieces: of these documents; nothing is done and nothing is kept without.
 
         Raises:
-            NonFiniteLogitsError: the log-probability of a continuation is no number.
+            NonFiniteLogitsError: see `refuse_non_finite`.
         """
         pieces = Pieces() if pieces is None else pieces
         if not self.resuming_is_checked:
@@ -222,7 +222,9 @@ class SingleHeadScorer:
             varied = VariedBatch(batch, [Variation(0, HeadProfile({}), 0)], self._num_layers // 2)
             log_probs, _ = self._score(varied, baseline)
         requests = [request.number for request in varied.requests]
-        return float(np.abs(log_probs - baseline.scores.log_probs[requests]).max())
+        expected = baseline.scores.log_probs[requests]
+        differ = log_probs != expected  # which equal infinities do not
+        return float(np.abs(log_probs[differ] - expected[differ]).max(initial=0.0))
 
     def rely_on_resuming(self, error: float) -> None:
         """Resume passes from now on, or run whole ones where resuming changes scores; see `resuming_error`."""

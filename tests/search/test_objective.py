@@ -100,6 +100,7 @@ def test_a_document_with_only_right_labels_has_margin_0():
     assert priors.slopes(of_documents, values)[0].sum() == pytest.approx(0)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_label_that_no_document_gives_any_probability():
     rng = np.random.default_rng(3)
     of_documents = documents(rng)

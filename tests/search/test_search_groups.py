@@ -72,6 +72,26 @@ class TestEntropy:
                 before, after = (-entropies(of_moved)[number] for of_moved in moved)
                 assert slopes[number][choice] == pytest.approx((after - before) / (2 * step), abs=1e-6)
 
+    @pytest.mark.filterwarnings("error")
+    def test_a_choice_without_any_probability_counts_nothing(self):
+        priors, values = LabelPriors.of_search("entropy", DOCUMENTS), log_probs()
+        values[1, 1:3] = -np.inf
+        expected = [-entropy for entropy in entropies(np.where(np.isneginf(values), np.nan, values))]
+        margin = priors.correct(DOCUMENTS, Scores(np.zeros(4, bool), np.zeros(4), values)).margin
+        np.testing.assert_allclose(margin, expected)
+        slopes = priors.slopes(DOCUMENTS, values)
+        assert slopes[1][1] == slopes[2][1] == 0
+        assert all(np.isfinite(of_document).all() for of_document in slopes)
+
+    def test_a_document_without_any_probability_has_no_entropy(self):
+        values = log_probs()
+        values[:2, 0] = -np.inf
+        with np.errstate(invalid="ignore"):
+            scores = LabelPriors.of_search("entropy", DOCUMENTS).correct(
+                DOCUMENTS, Scores(np.zeros(4, bool), np.zeros(4), values)
+            )
+        assert np.isnan(scores.margin).tolist() == [True, False, False, False]
+
     def test_documents_without_choices_are_refused(self):
         with pytest.raises(InputError, match="documents of words have none"):
             LabelPriors.of_search("entropy", [*DOCUMENTS, CalibrationDocument("words", (((1,), (2,)),), ())])
