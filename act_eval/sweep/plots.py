@@ -24,7 +24,6 @@ from act_eval.plotting import (
     text_width,
     wrapped,
 )
-from act_eval.report.statistics import ALL_TASKS
 from act_eval.sweep.grid import Axis, label
 from act_eval.sweep.results import SweepResults
 from act_eval.sweep.tables import describe, lines, totals
@@ -61,8 +60,7 @@ def plot_axis(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Fig
     width = max(width, longest_word(names, "small") + _LEGEND_MARGIN)
     of_panels = [", ".join(_label(*value, texts) for value in zip(others[1:], panel, strict=True)) for panel in panels]
     titles = [wrapped(text, (width - _WIDTH_OF_THE_SCALE) / columns - 0.1, "small") for text in of_panels]
-    tasks = [task for task in dict.fromkeys(results.table["task"]) if task != ALL_TASKS]
-    heading = wrapped(describe(metric, tasks), width - 0.2)
+    heading = wrapped(describe(results, metric), width - 0.2)
     names_in_a_row = legend_columns(names, width)
     height = 2.4 + LINE_HEIGHT * (max(number_of_lines([title]) for title in titles) - 1)
     is_crowded = (width - _WIDTH_OF_THE_SCALE) / columns < _WIDTH_OF_A_NAME * len(axis.values)

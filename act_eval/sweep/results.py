@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from act_eval.compare.recorded import FinishedRuns
-from act_eval.report.load import load
-from act_eval.report.pairing import pair
+from act_eval.report.load import ReportError, load
+from act_eval.report.pairing import Pairing, pair
 from act_eval.report.statistics import ALL_TASKS, compare, macro_averages
 from act_eval.sweep.grid import Axis, Point
 from act_eval.task_groups import TaskGroup
@@ -42,10 +42,11 @@ class SweepResults:
     Attributes:
         axes: what varied.
         points: the combinations.
-        table: a row for each point, task and metric, and for the average over all tasks where there are several (`task` is
-            `report.statistics.ALL_TASKS`): `point`, its place in `points`; a column for each axis, missing where the point's
-            method knows nothing of it; and the statistics of `report.statistics.compare`. Points that change nothing have the
-            settings "baseline" and no interval.
+        table: a row for each point, task and metric, and for the average over all tasks that are paired by document, where
+            there are several (`task` is `report.statistics.ALL_TASKS`, and `num_fewshot` is missing where it is not the same in
+            all): `point`, its place in `points`; a column for each axis, missing where the point's method knows nothing of it;
+            and the statistics of `report.statistics.compare`. Points that change nothing have the settings "baseline" and no
+            interval.
     """
 
     axes: tuple[Axis, ...]
@@ -62,14 +63,12 @@ def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: FinishedRu
         folder: where their results are, perhaps beside others.
 
     Raises:
-        ReportError: see `report.load.load` and `report.pairing.pair`.
+        ReportError: a task has results with several few-shot counts; or see `report.load.load` and `report.pairing.pair`.
     """
     results = load([folder], runs.has)
     pairing = pair(results)
     statistics = compare(pairing)
-    tasks = tuple(sorted(set(statistics["task"])))
-    averages = macro_averages(pairing, {ALL_TASKS: TaskGroup(tasks)}).rename(columns={"group": "task"})
-    statistics = pd.concat([statistics, averages], ignore_index=True).reindex(columns=_STATISTICS)
+    statistics = pd.concat([statistics, _averages(pairing)], ignore_index=True).reindex(columns=_STATISTICS)
     parts = []
     for number, point in enumerate(points):
         if point.arguments.changes_nothing:
@@ -80,6 +79,19 @@ def read_results(axes: Sequence[Axis], points: Sequence[Point], runs: FinishedRu
     names = [axis.name for axis in axes]
     table = pd.concat(parts, ignore_index=True)[["point", *names, *(name for name in _STATISTICS if name not in names)]]
     return SweepResults(tuple(axes), tuple(points), table)
+
+
+def _averages(pairing: Pairing) -> pd.DataFrame:
+    """Averages over all tasks, whatever their few-shot counts. Raises ReportError where a task has several counts."""
+    shots = pairing.values.groupby("task")["num_fewshot"].unique()
+    for task, counts in shots.items():
+        if len(counts) > 1:
+            raise ReportError(f"{task} has results with {len(counts)} few-shot counts: sweep over each in a folder of its own.")
+    values = pairing.values
+    if values["num_fewshot"].nunique(dropna=False) > 1:
+        values = values.assign(num_fewshot=pd.array([pd.NA] * len(values), dtype="Int64"))
+    tasks = TaskGroup(tuple(sorted(shots.index)))
+    return macro_averages(pairing.with_values(values), {ALL_TASKS: tasks}).rename(columns={"group": "task"})
 
 
 def _same_as_baseline(statistics: pd.DataFrame) -> pd.DataFrame:

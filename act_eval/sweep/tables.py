@@ -13,7 +13,7 @@ from act_eval.errors import SettingError
 from act_eval.report.statistics import ALL_TASKS, differs
 from act_eval.sweep.grid import Axis
 from act_eval.sweep.results import SweepResults
-from act_eval.tables import TextTable, interval
+from act_eval.tables import TextTable, interval, number
 
 NOTE = (
     "Differences are paired by document, with 95% intervals that leave room for changes that were not seen. A star marks a "
@@ -75,9 +75,12 @@ def lines(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Iterato
 
 
 def totals(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of the rows of a line those of the average over tasks, or of the one task that there is."""
+    """Of the rows of a line those of the average over tasks, or of one task: that with intervals, or the first one."""
     averages = rows[rows["task"] == ALL_TASKS]
-    return averages if len(averages) else rows
+    if len(averages):
+        return averages
+    paired = rows[rows["low"].notna()]
+    return rows[rows["task"] == (paired if len(paired) else rows)["task"].iloc[0]]
 
 
 def axis_table(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> TextTable:
@@ -87,7 +90,7 @@ def axis_table(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Te
         results, axis, metric: see `lines`.
     """
     others = [other.name for other in results.axes if other is not axis]
-    texts, names = [], []
+    texts = []
     for line, rows in lines(results, axis, metric):
         stars = differs(rows).map({True: "*", False: ""})
         for _, of_point in rows.groupby("point", sort=False):
@@ -97,10 +100,10 @@ def axis_table(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Te
             text[axis.name] = str(axis.values[axis.values.index(total[axis.name])])
             if len(names) > 1:
                 by_task = of_point[of_point["task"] != ALL_TASKS].iterrows()
-                text |= {row["task"]: f"{row['delta']:+.3f}{stars[index]}" for index, row in by_task}
-            text |= {"ACT": f"{total['act']:.3f}", "delta": f"{total['delta']:+.3f}", _INTERVAL: _interval(total)}
+                text |= {row["task"]: f"{number(row['delta'], '+.3f')}{stars[index]}" for index, row in by_task}
+            text |= {"ACT": number(total["act"], ".3f"), "delta": number(total["delta"], "+.3f"), _INTERVAL: _interval(total)}
             texts.append(text)
-    title = f"By {axis.name}: {describe(metric, names)} (baseline {total['baseline']:.3f})"
+    title = f"By {axis.name}: {describe(results, metric)} (baseline {number(total['baseline'], '.3f')})"
     names_of_values = [other.name for other in results.axes if not other.is_numeric]
     return TextTable(title, pd.DataFrame(texts).fillna(""), names_of_values)
 
@@ -112,10 +115,19 @@ def _with_short_values(table: TextTable, axes: Sequence[Axis]) -> TextTable:
     return replace(table, texts=table.texts.assign(**texts))
 
 
-def describe(metric: tuple[str, str], tasks: list[str]) -> str:
-    """What is shown, such as `acc, average over 3 tasks`."""
+def describe(results: SweepResults, metric: tuple[str, str]) -> str:
+    """What is shown, such as `acc, average over 3 tasks`; tasks are named where the metric has others besides."""
+    table = results.table
+    rows = table[(table["metric"] == metric[0]) & (table["filter"] == metric[1])]
     name = metric[0] if metric[1] == "none" else f"{metric[0]} ({metric[1]})"
-    return f"{name}, average over {len(tasks)} tasks" if len(tasks) > 1 else f"{name}, {tasks[0]}"
+    if ALL_TASKS not in set(rows["task"]):
+        return f"{name}, {totals(rows)['task'].iloc[0]}"
+    tasks, averaged = (
+        [task for task in of_rows["task"].unique() if task != ALL_TASKS] for of_rows in (rows, rows[rows["low"].notna()])
+    )
+    if len(averaged) == len(tasks):
+        return f"{name}, average over {len(tasks)} tasks"
+    return f"{name}, average over {len(averaged)} of {len(tasks)} tasks ({', '.join(averaged)})"
 
 
 def _interval(row: pd.Series) -> str:

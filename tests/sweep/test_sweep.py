@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from helpers.dying import run_until_killed
 from helpers.processes import run_program
+from helpers.runs import write_run
 from helpers.thorough import thorough
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,12 @@ from act_eval.cli import app as cli
 from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 from act_eval.report.build import make_report
+from act_eval.report.load import ReportError
 from act_eval.report.statistics import ALL_TASKS
 from act_eval.sweep.grid import Axis, Point, points
 from act_eval.sweep.plots import plot_axis
-from act_eval.sweep.results import SweepResults
-from act_eval.sweep.tables import axis_table, lines, main_metric, varied
+from act_eval.sweep.results import SweepResults, read_results
+from act_eval.sweep.tables import axis_table, describe, lines, main_metric, totals, varied
 from act_eval.sweep.write import write_sweep
 
 pytestmark = pytest.mark.tier("unit")
@@ -436,6 +438,70 @@ def test_one_task_is_named():
     table = axis_table(results, results.axes[0], ("acc", "none"))
     assert table.title == "By alpha: acc, demo_topic (baseline 0.500)"
     assert list(table.texts) == ["alpha", "ACT", "delta", "95% interval"]
+
+
+class EveryRun:
+    has = staticmethod(lambda content: True)
+
+
+def results_of(folder, *runs):
+    """Results of a sweep over two values of beta: `runs` are the options of a task's, of its baseline and of each point."""
+    vary = axes(beta=(0.2, 0.4))
+    grid = points({"act_profile": "all"}, vary)
+    for options, baseline, *of_points in runs:
+        write_run(folder, baseline, **options, model_args={"pretrained": "some/model"})
+        for point, values in zip(grid, of_points, strict=True):
+            arguments = {"pretrained": "some/model", **point.arguments.model_args}
+            write_run(folder, values, **options, heads=32, beta=point.values["beta"], model_args=arguments)
+    return read_results(vary, grid, EveryRun(), folder)
+
+
+def right(number):
+    return [1.0] * number + [0.0] * (100 - number)
+
+
+def test_the_average_is_over_all_tasks_whatever_their_few_shot_counts(tmp_path):
+    gains = {"a": (0, 30), "b": (0, 30), "c": (5, -30), "e": (5, -26)}
+    runs = [
+        ({"task": task, "shots": shots}, right(50), right(50 + gain), right(50 + gain)) for task, (shots, gain) in gains.items()
+    ]
+    results = results_of(tmp_path, *runs)
+    (average,) = results.table[(results.table["task"] == ALL_TASKS) & (results.table["point"] == 0)].to_dict("records")
+    assert average["delta"] == pytest.approx(0.01)
+    assert average["low"] < 0 < average["high"]
+    assert average["n"] == 400
+    assert pd.isna(average["num_fewshot"])
+    table = axis_table(results, results.axes[0], ("acc", "none"))
+    assert table.title == "By beta: acc, average over 4 tasks (baseline 0.500)"
+    assert table.texts["delta"].tolist() == ["+0.010", "+0.010"]
+    figure = plot_axis(results, results.axes[0], ("acc", "none"))
+    assert figure.axes[0].containers[0][0].get_ydata().tolist() == pytest.approx([1.0, 1.0])
+    assert "average over 4 tasks" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_a_task_with_several_few_shot_counts_is_not_averaged(tmp_path):
+    with pytest.raises(ReportError, match="a has results with 2 few-shot counts"):
+        results_of(tmp_path, *(({"task": "a", "shots": shots}, right(50), right(60), right(60)) for shots in (0, 5)))
+
+
+def test_tasks_without_paired_differences_are_not_said_to_be_averaged(tmp_path):
+    all_at_once = {"task": "c", "score": 0.5, "task_config": {"metric_list": [{"metric": "acc", "aggregation": "f1"}]}}
+    unpaired = (all_at_once, *([[1, 0]] * 100,) * 3)
+    some = results_of(tmp_path / "some", *(({"task": task}, right(50), right(60), right(60)) for task in "ab"), unpaired)
+    assert describe(some, ("acc", "none")) == "acc, average over 2 of 3 tasks (a, b)"
+    one = results_of(tmp_path / "one", ({"task": "d"}, right(50), right(60), right(60)), unpaired)
+    assert describe(one, ("acc", "none")) == "acc, d"
+    assert set(totals(one.table)["task"]) == {"d"}
+    assert axis_table(one, one.axes[0], ("acc", "none")).texts["delta"].tolist() == ["+0.100", "+0.100"]
+
+
+def test_long_numbers_have_exponents():
+    made = made_up(axes(alpha=(3, 5)), tasks=("a",), metrics=("word_perplexity",))
+    long = SweepResults(made.axes, made.points, made.table.assign(baseline=1e9, act=2e9, delta=1e9))
+    table = axis_table(long, long.axes[0], ("word_perplexity", "none"))
+    assert "1.000e+09" in table.title
+    assert set(table.texts["ACT"]) == {"2.000e+09"}
+    assert set(table.texts["delta"]) == {"+1.000e+09"}
 
 
 def test_label_of_a_point():
