@@ -13,7 +13,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from act_eval.report.intervals import SEED, PairedDocuments, average_deltas, interval_of
-from act_eval.report.load import Results, load
+from act_eval.report.load import ReportError, Results, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL
 from act_eval.study.methods import ComparedMethods
@@ -95,7 +95,7 @@ def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
         folder: where the results are.
 
     Raises:
-        ReportError: see `report.load.load` and `report.pairing.pair`.
+        ReportError: a score that counts is not paired by document; or see `report.load.load` and `report.pairing.pair`.
     """
     scores = compared.record.scores
     results = load([folder], compared.runs.has)
@@ -106,6 +106,9 @@ def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
         for method, arguments in compared.arguments.items():
             of_method = of_all[of_all["settings"] == results.settings_of(arguments.model_args)]
             by_score = dict(iter(of_method.groupby(["task", "metric", "filter"])))
+            for task, score in scores.items():
+                if (task, score.metric, score.filter) not in by_score:
+                    raise _not_paired(task, score)
             values[method] = {
                 task: PairedDocuments.of(by_score[task, score.metric, score.filter]) for task, score in scores.items()
             }
@@ -236,8 +239,17 @@ def _instead(one: PairedDocuments, other: PairedDocuments) -> PairedDocuments:
 
 
 def _baseline(results: Results, task: str, score: Score) -> PairedDocuments:
-    """The documents of the baseline, in place of a method, too."""
+    """The documents of the baseline, in place of a method, too. Raises ReportError where they have no such score."""
     runs = results.runs.index[results.runs["is_baseline"] & (results.runs["task"] == task)]
     samples = results.samples
     of_score = samples[samples["run"].isin(runs) & (samples["metric"] == score.metric) & (samples["filter"] == score.filter)]
+    if of_score.empty or of_score["value"].isna().any():
+        raise _not_paired(task, score)
     return PairedDocuments.of(of_score.assign(baseline=of_score["value"], calibrated=of_score["value"]))
+
+
+def _not_paired(task: str, score: Score) -> ReportError:
+    return ReportError(
+        f"{task} cannot be paired by document in {score.metric} ({score.filter}), which counts in this comparison of methods: "
+        "compare without it, in another folder."
+    )

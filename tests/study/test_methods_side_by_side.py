@@ -6,19 +6,22 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.runs import ACT, BASELINE, write_run
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
 from act_eval.compare.recorded import FinishedRuns
 from act_eval.errors import InputError
-from act_eval.harness.arguments import arguments_of_method
+from act_eval.harness.arguments import ACTArguments, arguments_of_method
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.methods.registry import built_in_methods
 from act_eval.report.intervals import PairedDocuments
+from act_eval.report.load import ReportError
 from act_eval.study.method_results import (
     best_method,
     compare_documents,
     difference,
+    method_results,
     method_texts,
     methods_table,
 )
@@ -115,6 +118,27 @@ def test_a_method_without_heads_is_the_baseline():
     assert nothing.best is None
     assert not nothing.table["differs"].any()
     assert set(method_texts(nothing)) == {"methods.csv", "methods.md", "methods.tex"}
+
+
+class EveryRun:
+    has = staticmethod(lambda content: True)
+
+
+@pytest.mark.parametrize("with_heads", [True, False])
+def test_a_score_that_is_not_paired_by_document(tmp_path, with_heads):
+    arguments = ACTArguments.from_model_args({"act_profile": "all"})
+    model_args = {"pretrained": "some/model"}
+    config = {"metric_list": [{"metric": "mcc", "aggregation": "matthews_corrcoef"}]}
+    for task, of_task in (("a", {}), ("cola", {"metric": "mcc", "score": 0.3, "task_config": config})):
+        for heads, values in ((0, BASELINE), (32, ACT)):
+            kept = values if task == "a" else [[int(value), 1] for value in values]
+            of_run = {**model_args, **(arguments.model_args if heads else {"act_profile": "none"})}
+            write_run(tmp_path, kept, task=task, heads=heads, model_args=of_run, **of_task)
+    record = StudyRecord({}, {"a": Score("acc", "none"), "cola": Score("mcc", "none")}, ("a",))
+    searched = {"act": SearchedMethod(32 if with_heads else 0, 1.0, "act")}
+    found = ComparedMethods(record, searched, {"act": arguments} if with_heads else {}, EveryRun())
+    with pytest.raises(ReportError, match=r"cola cannot be paired by document in mcc \(none\)"):
+        method_results(found, tmp_path)
 
 
 def test_each_method_gets_the_arguments_that_it_takes():
