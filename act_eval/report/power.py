@@ -22,8 +22,9 @@ from act_eval.report.intervals import UNSEEN, unseen_of_tasks
 POWER = 0.8
 LEVEL = 0.05
 ONE_POINT = 0.01
+MOST_DOCUMENTS = 10**7
+"""More are not counted."""
 
-_MOST_DOCUMENTS = 10**7
 _MCNEMAR = (0.0, 1.0)  # the sum of binomial probabilities from a number on, as a beta distribution
 
 
@@ -50,14 +51,14 @@ class TaskDocuments:
         return min(1.0, max(self.discordance, abs(difference)))
 
 
-def expected_discordance(changed: int, n: int, unseen: float = UNSEEN) -> float:
+def expected_discordance(changed: float, n: float, unseen: float = UNSEEN) -> float:
     """The share of documents whose answer changes, given how many of a sample do.
 
     It is the mean of the posterior that intervals come from, so that it is above zero where none changed: 0.016 where none of
     100 did.
 
     Args:
-        changed: documents of the sample with another answer, gained or lost.
+        changed: documents of the sample with another answer, gained or lost; a mean over seeds, where there are several.
         n: documents of the sample, such as 50 of a pilot.
         unseen: weight of a document that was not seen and gained, and of one that was not seen and lost.
     """
@@ -93,15 +94,18 @@ def detectable_difference(n: int, discordance: float, power: float = POWER, leve
 
 
 @cache
-def needed_documents(difference: float, discordance: float, power: float = POWER, level: float = LEVEL) -> int:
+def needed_documents(difference: float, discordance: float, power: float = POWER, level: float = LEVEL) -> float:
     """How many documents the exact McNemar test needs to find a difference with a probability of `power`.
 
     Args:
         difference: of the two shares of right answers, -1 to 1, such as 0.01 for one point; not 0.
         discordance, power, level: see `detectable_difference`.
 
+    Returns:
+        A whole number; NaN where it is more than ten million.
+
     Raises:
-        ValueError: the difference is 0, or needs more than ten million documents.
+        ValueError: the difference is 0.
     """
     return _fewest(lambda n: mcnemar_power(difference, n, discordance, level), difference, power)
 
@@ -166,7 +170,7 @@ def needed_documents_of_average(
     weights: Sequence[float] | np.ndarray | None = None,
     power: float = POWER,
     level: float = LEVEL,
-) -> int:
+) -> float:
     """How many documents in all an average over tasks needs for its interval to leave out zero with a probability of `power`.
 
     Args:
@@ -174,8 +178,11 @@ def needed_documents_of_average(
         tasks: what is averaged; all are taken to grow or shrink by the same factor.
         weights, power, level: see `detectable_average`.
 
+    Returns:
+        A whole number; NaN where it is more than ten million.
+
     Raises:
-        ValueError: the difference is 0, or needs more than ten million documents.
+        ValueError: the difference is 0.
     """
     total = sum(task.n for task in tasks)
 
@@ -232,15 +239,15 @@ def _smallest(power_of: Callable[[float], float], power: float, largest: float =
     return float(optimize.brentq(lambda difference: power_of(difference) - power, largest * 1e-9, largest, xtol=1e-7 * largest))
 
 
-def _fewest(power_of: Callable[[int], float], difference: float, power: float) -> int:
-    """The smallest number of documents with the power, or one where the next smaller one has not."""
+def _fewest(power_of: Callable[[int], float], difference: float, power: float) -> float:
+    """The smallest number of documents with the power, or one where the next smaller one has not; NaN for too many."""
     if not difference:
         raise ValueError("no number of documents finds a difference of 0.")
     few, many = 1, 2
     while power_of(many) < power:
         few, many = many, 4 * many
-        if many > _MOST_DOCUMENTS:
-            raise ValueError(f"a difference of {difference:g} needs more than {_MOST_DOCUMENTS:,} documents.")
+        if many > MOST_DOCUMENTS:
+            return math.nan
     if power_of(few) >= power:
         return few
     close = round(optimize.brentq(lambda n: power_of(round(n)) - power, few, many, xtol=0.4))

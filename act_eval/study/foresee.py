@@ -76,6 +76,5 @@ def _expectations(
     difference: float, pilot: Path | None, record: StudyRecord, documents: Mapping[str, int]
 ) -> tuple[Expectation, ...]:
     if pilot is not None:
-        metrics = {task: score.metric for task, score in record.scores.items()}
-        return (expect(difference, documents, discordance_of_pilot(pilot, metrics)),)
+        return (expect(difference, documents, discordance_of_pilot(pilot, record.scores)),)
     return tuple(expect(difference, documents, dict.fromkeys(documents, assumed)) for assumed in ASSUMED_DISCORDANCES)

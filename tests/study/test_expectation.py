@@ -13,8 +13,11 @@ from scipy.stats import norm
 from act_eval.errors import InputError
 from act_eval.report.intervals import UNSEEN
 from act_eval.study.expectation import discordance_of_pilot, expect
+from act_eval.study_record import Score
 
 pytestmark = pytest.mark.tier("unit")
+
+ACCURACY = {"demo": Score("acc", "none")}
 
 
 @pytest.mark.parametrize(("n", "discordance"), [(400, 0.1), (2000, 0.05), (1000, 0.3)])
@@ -47,10 +50,50 @@ def test_a_pilot(tmp_path):
     write_run(tmp_path, baseline)
     write_run(tmp_path, [1.0] * 28 + [0.0] * 22, heads=4)
     write_run(tmp_path, [1.0] * 28 + [0.0] * 2 + [1.0] * 5 + [0.0] * 15, heads=8)
-    assert discordance_of_pilot(tmp_path, {"demo": "acc"}) == {"demo": (7 + 2 * UNSEEN) / (50 + 2 * UNSEEN)}
+    assert discordance_of_pilot(tmp_path, ACCURACY) == {"demo": (7 + 2 * UNSEEN) / (50 + 2 * UNSEEN)}
 
 
-@pytest.mark.parametrize("asked", [{"demo": "f1"}, {"other": "acc"}])
+def test_a_pilot_with_several_seeds(tmp_path):
+    """The mean over seeds counts, not the documents of all of them."""
+    for seed, changed in ((1, 2), (2, 6)):
+        write_run(tmp_path, [0.0] * 50, shots=2, seed=seed)
+        write_run(tmp_path, [1.0] * changed + [0.0] * (50 - changed), shots=2, seed=seed, heads=4)
+    assert discordance_of_pilot(tmp_path, ACCURACY) == {"demo": pytest.approx((4 + 2 * UNSEEN) / (50 + 2 * UNSEEN))}
+
+
+def test_a_pilot_by_the_filter_that_counts(tmp_path):
+    filters = [{"doc_id": number % 10, "filter": "strict" if number < 10 else "loose"} for number in range(20)]
+    ten = {"n-samples": {"demo": {"original": 10, "effective": 10}}}
+    for heads, loose in ((0, 0.0), (4, 1.0)):
+        write_run(tmp_path, [0.0] * 10 + [loose] * 10, contents=filters, recorded=ten, heads=heads)
+    asked = {"demo": Score("acc", "strict")}
+    assert discordance_of_pilot(tmp_path, asked) == {"demo": 2 * UNSEEN / (10 + 2 * UNSEEN)}
+
+
+def test_the_largest_share_counts_not_the_largest_number(tmp_path):
+    write_run(tmp_path, [0.0] * 100, limit=100)
+    write_run(tmp_path, [1.0] * 8 + [0.0] * 92, limit=100, heads=4)
+    write_run(tmp_path, [0.0] * 20, limit=20)
+    write_run(tmp_path, [1.0] * 5 + [0.0] * 15, limit=20, heads=4)
+    assert discordance_of_pilot(tmp_path, ACCURACY) == {"demo": (5 + 2 * UNSEEN) / (20 + 2 * UNSEEN)}
+
+
+def test_a_pilot_whose_documents_are_not_right_or_wrong(tmp_path):
+    write_run(tmp_path, [0.5, 0.0])
+    write_run(tmp_path, [0.7, 1.0], heads=4)
+    with pytest.raises(InputError, match=r"demo by acc \(none\) is not 0 or 1 for each document: leave it out"):
+        discordance_of_pilot(tmp_path, ACCURACY)
+
+
+@pytest.mark.parametrize("points", [0.02, 0.001])
+def test_a_difference_that_no_number_of_documents_finds(points):
+    sentence = expect(points / 100, {"a": 100}, {"a": 0.05}).sentence()
+    assert sentence.endswith(f"{points:.2g} points take more than 10,000,000 documents for 80%.")
+
+
+@pytest.mark.parametrize(
+    "asked", [{"demo": Score("f1", "none")}, {"demo": Score("acc", "strict")}, {"other": Score("acc", "none")}]
+)
 def test_a_pilot_that_lacks_a_task(tmp_path, asked):
     write_run(tmp_path, [1.0, 0.0])
     write_run(tmp_path, [1.0, 1.0], heads=4)
