@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 _LEFT_OUT = "..."
+_WITH_ARGUMENTS = re.compile(r"(?P<name>.+?) (?P<arguments>\([^()=]+=.*\))")  # names that say which arguments differ
 _CACHED = re.compile(r"models--(?P<name>[^/]+)/snapshots/(?P<rest>[^/]+.*)")  # in the cache of the Hugging Face hub
 
 
 def short_names(names: Iterable[str], parts: int = 1) -> dict[str, str]:
     """Shorten paths to the fewest trailing parts that tell them apart; other names, such as those on a hub, stay whole.
 
-    A snapshot in the cache of the Hugging Face hub gets the name that it has on the hub.
+    A snapshot in the cache of the Hugging Face hub gets the name that it has on the hub. What stands behind a name in
+    parentheses, such as ` (dtype=float16)`, stays.
 
     Args:
         names: all that are shown together.
@@ -53,6 +55,9 @@ def cut_names(names: Iterable[str], longest: int) -> dict[str, str]:
 
 def _forms(name: str, parts: int) -> Sequence[str]:
     """What a name may be shortened to, from the shortest to itself."""
+    called = _WITH_ARGUMENTS.fullmatch(name)
+    if called:
+        return [f"{short} {called['arguments']}" for short in _forms(called["name"], parts)]
     cached = _CACHED.search(name)
     if cached:
         on_the_hub = cached["name"].replace("--", "/")

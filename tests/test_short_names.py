@@ -28,6 +28,8 @@ NAMES = st.sets(st.tuples(st.sampled_from(["", "/", "./"]), PARTS).map(lambda na
         ([CACHED + HASHES[0], "org/name"], [f"org/name/{HASHES[0]}", "org/name"]),
         ([CACHED.replace("org--name", "gpt2") + HASHES[0]], ["gpt2"]),
         (["./model/", "/"], ["model", "/"]),
+        (["org/model (peft=my/adapter)", "/a/b/one (dtype=x)"], ["org/model (peft=my/adapter)", "one (dtype=x)"]),
+        (["/a/one (dtype=x)", "/b/one (dtype=x)"], ["a/one (dtype=x)", "b/one (dtype=x)"]),
         ([], []),
     ],
 )

@@ -26,6 +26,7 @@ from act_eval.report.answers import Answers, AnswersReader
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline, names_of_variants
 from act_eval.report.unfinished import Unfinished
+from act_eval.short_names import cut_names
 from act_eval.study_record import STUDY_FILE, StudyRecord, read_study
 from act_eval.task_groups import GROUPS_FILE, TaskGroup, read_groups
 
@@ -68,6 +69,7 @@ CLUSTER_FIELDS = ("subject", "title")
 
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _LONGEST_REASON = 200
+_LONGEST_ARGUMENT = 40
 _NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
 _RANDOM_NAME = re.compile("[a-z0-9]{8}")  # what lm-eval calls a model that no argument names
 _UNNAMED = "unnamed model"
@@ -106,8 +108,9 @@ class Results:
     Attributes:
         runs: a row for each results file and task (`RUN_COLUMNS`). `samples_file` is None where there are no samples;
             `model` is what the model arguments name, else what `act-hf` recorded, else what lm-eval says of a Python
-            object; `model_args` those that answers depend on, without ACT's; `settings` the ACT settings in one line, in which
-            variants of a study are called by what they stand for;
+            object; where calibrated runs with several sets of model arguments have that name, it also says what differs, such
+            as `org/model (dtype=float16)`; `model_args` those that answers depend on, without ACT's; `settings` the ACT
+            settings in one line, in which variants of a study are called by what they stand for;
             `is_baseline` whether nothing was calibrated; `predict_only` whether lm-eval was told to compute no scores;
             `seed` that of the few-shot sampler, missing without few-shot examples, where it decides nothing; `documents`
             how many were evaluated; `cluster_field` which field of the documents says what belongs together, the first of
@@ -207,10 +210,47 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         if planned:
             raise ReportError(f"none of {len(planned)} planned runs is finished: report again later, or compare again.")
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
+    parts = _with_models_told_apart(parts)
     read = dict(zip(files_of_parts, parts, strict=True))
     studies = [_study(file, record, plans.get(file.with_name(PLANNED_RUNS_FILE), []), read) for file, record in records.items()]
     merged = replace(_merged(parts, kept_groups), asked=tuple(asked), planned=tuple(planned))
     return _with_named_variants(merged, [study for study in studies if study is not None])
+
+
+def _with_models_told_apart(parts: Sequence[Results]) -> list[Results]:
+    """The same runs; where calibrated ones with several sets of model arguments have one name, it says what differs."""
+    sets: dict[str, dict[str, dict[str, str]]] = {}
+    calibrated: dict[str, set[str]] = {}
+    for run in itertools.chain(*(part.runs.to_dict("records") for part in parts)):
+        kept = _of_the_answers(run["arguments"].get("model_args"))
+        sets.setdefault(run["model"], {})[run["model_args"]] = {name: " ".join(str(kept[name]).split()) for name in kept}
+        if not run["is_baseline"]:
+            calibrated.setdefault(run["model"], set()).add(run["model_args"])
+    names = {
+        (model, text): f"{model} ({said})" if said else model
+        for model, used in calibrated.items()
+        if len(used) > 1
+        for text, said in _what_differs(sets[model]).items()
+    }
+
+    def named(runs: pd.DataFrame) -> pd.DataFrame:
+        keys = zip(runs["model"], runs["model_args"], strict=True)
+        return runs.assign(model=[names.get(key, key[0]) for key in keys]).astype({"model": RUN_COLUMNS["model"]})
+
+    return [replace(part, runs=named(part.runs)) for part in parts]
+
+
+def _what_differs(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What each of some sets of arguments has that others have not, or have otherwise, by name; empty for nothing."""
+    differing = {}
+    for name in sorted({name for arguments in sets.values() for name in arguments}):
+        values = {arguments.get(name) for arguments in sets.values()}
+        if len(values) > 1:
+            differing[name] = cut_names(filter(None, values), _LONGEST_ARGUMENT)
+    return {
+        key: ", ".join(f"{name}={short.get(of[name], '')}" for name, short in differing.items() if name in of)
+        for key, of in sets.items()
+    }
 
 
 def _with_named_variants(results: Results, studies: Sequence[LoadedStudy]) -> Results:
@@ -388,7 +428,7 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "samples_file": str(samples_file) if samples_file.is_file() else None,
             "date": date,
             "model": _name_of_the_model(results),
-            "model_args": _arguments_of_the_model(config.get("model_args")),
+            "model_args": ",".join(f"{key}={value}" for key, value in _of_the_answers(config.get("model_args")).items()),
             "settings": describe_settings(act),
             "is_baseline": is_baseline(act),
             "num_heads": 0 if act is None else act["num_heads"],
@@ -427,10 +467,10 @@ def _model_arguments(model_args: Any) -> dict[str, Any]:
     return dict(model_args or {})
 
 
-def _arguments_of_the_model(model_args: Any) -> str:
+def _of_the_answers(model_args: Any) -> dict[str, Any]:
     """Those of `--model_args` that answers depend on, besides ACT's, sorted."""
     kept = {key: value for key, value in _model_arguments(model_args).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
-    return ",".join(f"{key}={value}" for key, value in sorted(kept.items()))
+    return dict(sorted(kept.items()))
 
 
 def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

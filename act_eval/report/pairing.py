@@ -38,7 +38,6 @@ DOCUMENT_COLUMNS = tuple(column for column in VALUE_COLUMNS if column not in _OF
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
 _REPEATED = [*_SAME, "model_args", "settings", "is_baseline"]  # what runs have in common of which the newest counts
 _AVERAGED = [column for column in _REPEATED if column != "seed"]  # what runs have in common that are averaged
-_MODEL = ["model", "model_args"]  # what runs have in common that are of one model
 _SAMPLE = ["filter", "metric", "doc_id"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
 _DOCUMENTS_SHOWN = 5
@@ -155,7 +154,7 @@ def pair(results: Results) -> Pairing:
             _check_same(baseline, calibrated, conditions, "baseline and ACT")
             averaged = tuple(map(_text, calibrated[_AVERAGED]))
             _check_averaged(newest_of_all_seeds.setdefault(averaged, calibrated), calibrated, conditions)
-            _check_one_model(newest_of_all_tasks.setdefault(tuple(calibrated[_MODEL]), calibrated), calibrated, conditions)
+            _check_one_model(newest_of_all_tasks.setdefault(calibrated["model"], calibrated), calibrated, conditions)
             if calibrated["complete"] and baseline["complete"]:
                 of_metrics, of_documents, reasons = _paired(baseline, calibrated, samples, scores)
                 if reasons:
@@ -183,7 +182,7 @@ def pair(results: Results) -> Pairing:
     noise = []
     for same in repeated:
         whole = same[same["complete"] & same["is_baseline"]]
-        if len(whole) > 1:
+        if len(whole) > 1 and whole.index[-1] in used:
             try:
                 _check_same(whole.iloc[-2], whole.iloc[-1], conditions, "two runs of the baseline")
                 noise.append(_paired(whole.iloc[-2], whole.iloc[-1], samples, scores)[0])

@@ -22,6 +22,7 @@ from act_eval.report.intervals import (
     kind_of_average,
     unseen_of_tasks,
 )
+from act_eval.report.load import ReportError
 from act_eval.report.pairing import Pairing
 from act_eval.report.power import (
     ONE_POINT,
@@ -131,7 +132,11 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         `noise` is the absolute difference of two baseline runs, where there are two, and `noise_changed` the number of
         documents whose score differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is
         False, a run has no samples, or they hold no number for each document, and all but scores and difference is missing.
+
+    Raises:
+        ReportError: a row has several pairs of one document and seed, which are of different runs.
     """
+    _check_one_pair(pairing.values)
     rows = []
     for key, values in pairing.values.groupby(ROW, dropna=False, observed=True):
         drawn = PairedDocuments.of(values).draw()
@@ -147,6 +152,17 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     for _, family in table[table["p"].notna()].groupby(_FAMILY):
         table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(float))
     return _with_noise(table, pairing.noise)
+
+
+def _check_one_pair(values: pd.DataFrame) -> None:
+    """Raise ReportError where a row has several pairs of one document and seed."""
+    repeated = values[values.duplicated([*ROW, "seed", "doc_id"])]
+    if len(repeated):
+        row = repeated.iloc[0]
+        raise ReportError(
+            f"{row['task']} ({row['model']}, {row['settings']}): document {row['doc_id']} has several pairs of runs with seed "
+            f"{row['seed']}, which must not be averaged: report on their folders one by one."
+        )
 
 
 def _with_noise(table: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:

@@ -150,6 +150,60 @@ class TestCompare:
         ):
             compared(tmp_path)
 
+    def test_models_that_differ_in_arguments_alone_have_rows_of_their_own(self, tmp_path):
+        acts = {"float16": [1.0] * 100, "bfloat16": [0.0] * 100}
+        for dtype, act in acts.items():
+            arguments = f"pretrained=some/model,dtype={dtype}"
+            for baseline in (BASELINE, BASELINE[::-1]):
+                write_run(tmp_path, baseline, model_args=arguments)
+            write_run(tmp_path, act, heads=32, model_args=arguments)
+        report = make_report([tmp_path])
+        rows = report.comparison.set_index("model")[["seeds", "n", "delta", "noise_changed"]].to_dict("index")
+        assert rows == {
+            f"some/model (dtype={dtype})": {"seeds": 1, "n": 100, "delta": pytest.approx(delta), "noise_changed": 80}
+            for dtype, delta in (("float16", 0.4), ("bfloat16", -0.6))
+        }
+        assert set(report.runs["model"]) == set(rows) == set(report.short_names.values())
+        (only,) = make_report([tmp_path], ReportOptions(patterns={"model": "*=float16)"})).comparison["delta"]
+        assert only == pytest.approx(0.4)
+
+    @pytest.mark.parametrize(
+        ("arguments", "names"),
+        [
+            ([{}, {"peft": "my/adapter"}], {"m": 0, "m (peft=my/adapter)": 1}),
+            ([{"peft": "/data/mine/a"}, {"peft": "/data/mine/b"}], {"m (peft=mine/a)": 0, "m (peft=mine/b)": 1}),
+            (
+                [{"dtype": "a", "revision": "x"}, {"dtype": "b", "revision": "x"}, {"dtype": "b", "revision": "y"}],
+                {"m (dtype=a, revision=x)": 0, "m (dtype=b, revision=x)": 1, "m (dtype=b, revision=y)": 2},
+            ),
+            ([{"batch_size": 1}, {"batch_size": 2}], {"m": 1}),
+        ],
+    )
+    def test_names_of_models_say_what_differs(self, tmp_path, arguments, names):
+        for number, of_run in enumerate(arguments):
+            write_run(tmp_path, [0.0] * 4, model="m", model_args={"pretrained": "m", **of_run})
+            act = [1.0] * number + [0.0] * (4 - number)
+            write_run(tmp_path, act, model="m", model_args={"pretrained": "m", **of_run}, heads=2)
+        deltas = compared(tmp_path).set_index("model")["delta"].to_dict()
+        assert deltas == {name: number / 4 for name, number in names.items()}
+
+    def test_a_baseline_that_nothing_goes_with_changes_no_name(self, tmp_path):
+        for baseline in (BASELINE, BASELINE[::-1]):
+            write_run(tmp_path, baseline, model_args="pretrained=some/model,dtype=float16")
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32)
+        (row,) = compared(tmp_path).to_dict("records")
+        assert row["model"] == "some/model"
+        assert pd.isna(row["noise"]), "that of another model"
+
+    def test_several_pairs_of_a_document_are_not_averaged(self, tmp_path):
+        write_run(tmp_path, BASELINE)
+        write_run(tmp_path, ACT, heads=32)
+        pairing = pair(load([tmp_path]))
+        twice = pd.concat([pairing.values, pairing.values.tail(1)])
+        with pytest.raises(ReportError, match="document 99 has several pairs"):
+            compare(pairing.with_values(twice))
+
     def test_other_metrics_are_refused(self, tmp_path):
         write_run(tmp_path, BASELINE)
         write_run(tmp_path, ACT, heads=32, metric="exact_match")
