@@ -141,7 +141,8 @@ class ACT(CalibrationSettings):
                 self._calibrate_modules(modules, heads, base, adapted, HeadDivision.of_model(pretrained), stack)
                 compute_all_queries(pretrained, stack)
                 refuse_continuous_batching(pretrained, stack)
-                check_before_generating(pretrained, stack)
+                if self.method.marks_keys:
+                    check_before_generating(pretrained, stack)
             for config in {id(module.config): module.config for module in modules}.values():
                 stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
                 config._attn_implementation_internal = name

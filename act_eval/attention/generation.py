@@ -1,4 +1,4 @@
-"""Kinds of generation that ACT can be applied to: those whose first forward pass holds the prompt and nothing else."""
+"""Kinds of generation in which keys of the prompt can be marked: those whose first forward pass is the prompt."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import transformers
 
 from act_eval.errors import InputError
 
-_ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+WITHOUT_ONE_PREFILL = (*ASSISTED, "prefill_chunk_size")
+"""Settings of `generate` with which its first forward pass holds drafted tokens as well, or a part of the prompt alone."""
 
 
 def check_generation(settings: transformers.GenerationConfig | Mapping[str, Any]) -> None:
-    """Raise InputError for a kind of generation that ACT cannot be applied to.
+    """Raise InputError for a kind of generation in which attention sinks, or a part of the prompt, cannot be told.
 
     Args:
         settings: a generation config, or keyword arguments of `generate`, of which others than these are ignored.
     """
     given = settings if isinstance(settings, Mapping) else vars(settings)
-    assisted = next((name for name in _ASSISTED if given.get(name) is not None and given[name] is not False), None)
+    assisted = next((name for name in ASSISTED if given.get(name) is not None and given[name] is not False), None)
     if assisted is not None:
         raise InputError(
             f"{assisted} asks for assisted decoding, whose first forward pass holds drafted tokens beside the prompt, so that "

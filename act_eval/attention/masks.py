@@ -12,6 +12,8 @@ from torch import Tensor
 from act_eval.attention.calibration import at_least_float32
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 
+_HIDES = 9e3  # how far below others an additive mask hides a key
+
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
@@ -54,7 +56,7 @@ class Visibility:
 
         Args:
             attention_mask: None (causal), bool or additive float `[batch, 1 or heads, n, k]`, or bool `[batch, k]`. A query
-                does not see keys whose entries are 1e3 or more below the largest of its row, since a softmax leaves them no
+                does not see keys whose entries are 9e3 or more below the largest of its row, since a softmax leaves them no
                 weight, and it sees none where the largest is below -9e3.
             query: `[batch, heads, n, head_dim]`.
             key: `[batch, key/value heads, k, head_dim]`.
@@ -191,7 +193,7 @@ def _leaves_weight(additive: Tensor) -> Tensor:
     Biases of scores are smaller than the numbers that hide keys, the smallest of which in use is -1e4.
     """
     largest = additive.amax(-1, keepdim=True)
-    return (additive > largest - 1e3) & (largest > -9e3)
+    return (additive > largest - _HIDES) & (largest > -_HIDES)
 
 
 def _key_padding(visible: Tensor, real: Tensor, query_offset: int, limits: ComputeLimits) -> Tensor | None:

@@ -11,20 +11,13 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import Collator, handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from act_eval.attention.generation import WITHOUT_ONE_PREFILL
 from act_eval.errors import InputError
 from act_eval.harness.scoring import Tokens
 
 Encoded = TypeVar("Encoded")
 
 _LEAVE_OUT = "leave the document out (process_docs in the task's config, or lm_eval's --samples)"
-# Settings of `generate` with which its first forward pass has draft tokens beside the prompt, or a part of the prompt alone.
-_WITHOUT_ONE_PREFILL = (
-    "assistant_model",
-    "assistant_early_exit",
-    "prompt_lookup_num_tokens",
-    "use_mtp",
-    "prefill_chunk_size",
-)
 _SET_BY_HF = ("input_ids", "attention_mask", "logits_processor", "stopping_criteria", "pad_token_id", "use_cache")
 
 
@@ -218,7 +211,7 @@ def _check_how_to_generate(settings: dict[str, Any], one_prefill: bool) -> None:
     """Raise RequestError for settings that `generate` takes, but not from here."""
     remove = "from generation_kwargs of the task's config, or from lm_eval's --gen_kwargs"
     given = [name for name, value in settings.items() if value is not None and value is not False]
-    if one_prefill and (culprits := [name for name in _WITHOUT_ONE_PREFILL if name in given]):
+    if one_prefill and (culprits := [name for name in WITHOUT_ONE_PREFILL if name in given]):
         raise RequestError(
             f"its {culprits[0]} lets the model begin with something else than its whole prompt, in which the keys whose "
             "attention is changed are looked for",

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from act_eval.attention.act import ACT
 from act_eval.attention.generation import check_generation
 from act_eval.errors import InputError
+from act_eval.methods.temperature import Temperature
 
 PROMPT = torch.tensor([[1, 5, 6, 5, 6, 7, 5, 6]])
 REFUSED = [
@@ -86,3 +87,12 @@ def test_a_generate_of_the_model_s_own_comes_back(llama):
 def test_nothing_is_refused_where_nothing_is_calibrated(llama):
     with ACT("none")(llama):
         assert llama.generate(PROMPT, prompt_lookup_num_tokens=2, max_new_tokens=2).shape == (1, 10)
+
+
+@pytest.mark.tier("model")
+def test_methods_that_mark_no_keys_take_drafts(llama):
+    """With each token's own row changed, it does not matter what else is in a forward pass."""
+    temperature = ACT("all", method=Temperature(theta=2.0))
+    with temperature(llama):
+        plain, drafted = (llama.generate(PROMPT, max_new_tokens=6, do_sample=False, **more) for more in ({}, REFUSED[0][0]))
+    assert torch.equal(plain, drafted)
