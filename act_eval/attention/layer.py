@@ -117,6 +117,11 @@ class LayerCalibration:
         return any(self.heads)
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Where these heads are in the order in which a forward pass comes to them: layer and group."""
+        return self.layer, self.group
+
+    @property
     def of_all_groups(self) -> Iterator[LayerCalibration]:
         """This one, and those of the other groups of heads below it."""
         yield self
@@ -311,7 +316,7 @@ class LayerCalibration:
                 self._packed_rows(chosen, output, query, key, value, attention_mask, log_sum_exp, make_call)
                 return
             dropped = max(0, self.cached_length + query.shape[-2] - key.shape[-2])
-            visibility = self.visibility(attention_mask, query, key, self.cached_length - dropped, sliding_window)
+            visibility = self.visibility(self.place, attention_mask, query, key, self.cached_length - dropped, sliding_window)
             call = make_call(query, key, value, output, visibility, log_sum_exp=log_sum_exp)
             if self.cached_length == 0:
                 sinks = self._prefill(call, chosen)
@@ -336,14 +341,14 @@ class LayerCalibration:
         assert self.context_length is not None
         of_context, after = slice(self.context_length), slice(self.context_length, None)
         part = query[:, :, of_context], key[:, :, of_context], value[:, :, of_context], output[:, of_context]
-        visibility = self.visibility(attention_mask, *part[:2], 0, None, (of_context, of_context))
+        visibility = self.visibility(self.place, attention_mask, *part[:2], 0, None, (of_context, of_context))
         log_sum_exp = None if log_sum_exp is None else log_sum_exp[..., of_context]
         sinks = self._prefill(make_call(*part, visibility, log_sum_exp=log_sum_exp), chosen)
         if query.shape[2] == self.context_length:
             return
         part = query[:, :, after], key, value, output[:, after]
         visibility = self.visibility_of_continuations(
-            attention_mask, *part[:2], self.context_length, None, (after, slice(None))
+            self.place, attention_mask, *part[:2], self.context_length, None, (after, slice(None))
         )
         call = make_call(*part, visibility)
         if not call.has_base_output:

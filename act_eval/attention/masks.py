@@ -145,16 +145,21 @@ class Visibility:
 
 
 class LastVisibility:
-    """The visibility of the last mask, remembered, since all layers of a forward pass get the same mask object."""
+    """The visibility of the last mask, remembered, since all layers of a forward pass get the same mask object.
+
+    It is not remembered from one forward pass to the next, before which a mask may have been written over.
+    """
 
     def __init__(self, limits: ComputeLimits) -> None:
         self._limits = limits
+        self._place: tuple[int, int] | None = None
         self._shape: tuple[Any, ...] | None = None
         self._mask: Any = None
         self._visibility: Visibility | None = None
 
     def __call__(
         self,
+        place: tuple[int, int],
         attention_mask: Any,
         query: Tensor,
         key: Tensor,
@@ -165,10 +170,15 @@ class LastVisibility:
         """The visibility of a mask, which may be a block mask of flex_attention; see `Visibility.from_mask`.
 
         Args:
+            place: the layer, and the group of its heads, which are asked about in ascending order in a forward pass: where this is
+                no later than the last one, another pass has begun.
             attention_mask, query, key, query_offset, window: as there.
             part: the queries and the keys of a mask of four dimensions that `query` and `key` are; all by default.
         """
         shape = (query.shape[0], query.shape[-2], key.shape[-2], query_offset, window, query.device, part)
+        if attention_mask is not None and self._place is not None and place <= self._place:
+            self._visibility = None
+        self._place = place
         if self._visibility is None or self._mask is not attention_mask or self._shape != shape:
             mask = _dense_mask(attention_mask, query, key) if part is None else attention_mask[..., part[0], part[1]]
             self._visibility = Visibility.from_mask(mask, query, key, query_offset, window, self._limits)
