@@ -170,8 +170,8 @@ class LastVisibility:
         """The visibility of a mask, which may be a block mask of flex_attention; see `Visibility.from_mask`.
 
         Args:
-            place: the layer, and the group of its heads, which are asked about in ascending order in a forward pass: where this is
-                no later than the last one, another pass has begun.
+            place: the layer, and the group of its heads, which are asked about in ascending order in a forward pass: where it
+                is no later than the last one, another pass has begun.
             attention_mask, query, key, query_offset, window: as there.
             part: the queries and the keys of a mask of four dimensions that `query` and `key` are; all by default.
         """
