@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache as remembered
+from functools import cached_property, wraps
+from typing import Any
 
 import torch
 import transformers
@@ -17,6 +20,7 @@ from act_eval.attention.pairs import ChosenHeads
 from act_eval.errors import InputError
 
 CACHE_ATTRIBUTE = "act_sinks"
+_WITHOUT_SINKS = "act_class_without_sinks"
 
 
 class MaskOfPrefill:
@@ -36,6 +40,10 @@ class MaskOfPrefill:
         if self._mask.shape[-1] < keys.stop:
             self._mask = torch.nn.functional.pad(self._mask, (0, 2 * keys.stop - self._mask.shape[-1]))
         return self._mask[..., keys]
+
+    def of_rows(self, rows: Tensor) -> MaskOfPrefill:
+        """The mask of some rows, int64 `[new batch]`, with as much room."""
+        return MaskOfPrefill(self._mask[rows])
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,23 @@ class LayerSinks:
         return self.to_change
 
     def select(self, rows: Tensor) -> LayerSinks:
-        """Take some rows, int64 `[new batch]`, in any order and number."""
-        rows = rows.to(self.sinks.device)
-        tensors = {name: getattr(self, name)[rows] for name in ("sinks", "first_token", "calibrated")}
-        return replace(self, **tensors)
+        """Take some rows, int64 `[new batch]`, in any order and number, without waiting for the device that has them."""
+        rows, k = rows.to(self.sinks.device), self.sinks.shape[-1]
+        sinks, first_token = with_room = tuple(mask.of_rows(rows) for mask in self._with_room)
+        selected = replace(
+            self,
+            sinks=sinks.on_cache(slice(k)),
+            first_token=first_token.on_cache(slice(k))[:, 0],
+            calibrated=self.calibrated[rows],
+        )
+        vars(selected).update(to_compute=self.to_compute.of_rows(rows), _with_room=with_room)
+        return selected
+
+    def crop(self, length: int) -> LayerSinks:
+        """Forget the keys from a length on, in whose place others may come."""
+        if length >= self.sinks.shape[-1]:
+            return self
+        return replace(self, sinks=self.sinks[..., :length], first_token=self.first_token[:, :length])
 
     def on_cache(self, heads: Tensor | None, dropped: int, keys: int) -> tuple[Tensor, Tensor]:
         """Find sinks and first token by key index of the cache: bool `[batch, some heads, keys]` and `[batch, 1, keys]`.
@@ -98,8 +119,15 @@ class LayerSinks:
 
 
 def keep_sinks(cache: Cache, layer: int, group: int, sinks: LayerSinks) -> None:
-    """Keep what a prefill found in a group of heads of a layer on the cache that it filled."""
-    cache.__dict__.setdefault(CACHE_ATTRIBUTE, {})[layer, group] = sinks
+    """Keep what a prefill found in a group of heads of a layer on the cache that it filled, for as long as that is used.
+
+    Where the cache's own methods take, order or repeat its rows, or let its last keys go, the same is done to what is kept.
+    """
+    if CACHE_ATTRIBUTE not in vars(cache):
+        cls: Any = type(cache)
+        cache.__class__ = _with_moving_sinks(cls)
+        setattr(cache, CACHE_ATTRIBUTE, {})
+    getattr(cache, CACHE_ATTRIBUTE)[layer, group] = sinks
 
 
 def kept_sinks(
@@ -137,7 +165,7 @@ def kept_sinks(
     if remainder:
         raise RuntimeError(
             f"the cache was filled by {kept.sinks.shape[0]} rows and now has {batch}: "
-            "select its rows with `select_cache_rows`, which selects their sinks too."
+            "change its rows with methods of its own, such as `batch_select_indices`, which take their sinks along."
         )
     return kept if repeats == 1 else kept.select(torch.arange(batch) // repeats)
 
@@ -163,7 +191,51 @@ def select_cache_rows(cache: Cache, rows: Tensor) -> Cache:
         # Layers of linear attention have dictionaries of states.
         layer.__dict__.update({name: dict(value) for name, value in vars(layer).items() if isinstance(value, dict)})
     selected.reorder_cache(rows)
-    found: dict[tuple[int, int], LayerSinks] | None = getattr(cache, CACHE_ATTRIBUTE, None)
-    if found is not None:
-        setattr(selected, CACHE_ATTRIBUTE, {place: sinks.select(rows) for place, sinks in found.items()})
     return selected
+
+
+@remembered
+def _with_moving_sinks(cls: Any) -> Any:
+    """A class of caches as it is, but that its methods which change rows or keys do the same to the sinks.
+
+    A class, and not functions on one cache, which copies of it would share.
+    """
+    if hasattr(cls, _WITHOUT_SINKS):
+        return cls
+    moving = {"reorder_cache": _select, "batch_select_indices": _select, "batch_repeat_interleave": _repeat, "crop": _crop}
+    methods = {name: _followed(getattr(cls, name), move) for name, move in moving.items() if hasattr(cls, name)}
+    described = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    pickled = {"__reduce__": lambda self: (_new_with_moving_sinks, (cls,), vars(self))}
+    return type(cls.__name__, (cls,), {**described, **methods, **pickled, _WITHOUT_SINKS: cls})
+
+
+def _new_with_moving_sinks(cls: Any) -> Any:
+    return object.__new__(_with_moving_sinks(cls))
+
+
+def _followed(method: Callable[..., Any], move: Callable[[Any, LayerSinks, Any], LayerSinks]) -> Callable[..., Any]:
+    """A method of caches of one argument, after which the sinks are moved."""
+
+    @wraps(method)
+    def moved(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = method(self, *args, **kwargs)
+        (argument,) = (*args, *kwargs.values())
+        found = getattr(self, CACHE_ATTRIBUTE, {})
+        # Anew, since copies of a cache share what they hold.
+        setattr(self, CACHE_ATTRIBUTE, {place: move(self, sinks, argument) for place, sinks in found.items()})
+        return result
+
+    return moved
+
+
+def _select(cache: Any, sinks: LayerSinks, rows: Any) -> LayerSinks:
+    rows = torch.as_tensor(rows, device=sinks.sinks.device)
+    return sinks.select(rows.nonzero().squeeze(-1) if rows.dtype == torch.bool else rows)
+
+
+def _repeat(cache: Any, sinks: LayerSinks, repeats: int) -> LayerSinks:
+    return sinks.select(torch.arange(len(sinks.sinks)).repeat_interleave(repeats))
+
+
+def _crop(cache: Any, sinks: LayerSinks, _: int) -> LayerSinks:
+    return sinks.crop(int(cache.get_seq_length()))

@@ -69,6 +69,15 @@ class ChosenHeads:
         in_some_row = self._on_cpu.any(0)
         return None if bool(in_some_row.all()) else in_some_row.nonzero().squeeze(-1).to(self.mask.device)
 
+    def of_rows(self, rows: Tensor) -> ChosenHeads:
+        """The heads of some rows, int64 `[new batch]`, without waiting for the device that has them.
+
+        What decode steps ask is therefore answered as for all rows: `any` and `heads` may be of rows that were left out.
+        """
+        some = ChosenHeads(self.mask[rows])
+        vars(some).update({name: getattr(self, name) for name in ("any", "all", "heads")})
+        return some
+
 
 @dataclass(frozen=True)
 class SelectedKeys:
