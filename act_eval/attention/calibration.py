@@ -29,6 +29,7 @@ from torch import Tensor
 from act_eval.errors import InputError, SettingError
 from act_eval.methods.base import Method
 from act_eval.methods.registry import make_method
+from act_eval.value_checks import is_number
 
 Keep = Literal["first-sink", "first-token"]
 Decode = Literal["prefill", "row", "official"]
@@ -38,6 +39,7 @@ DEFAULT_METHOD = "act"
 DEFAULT_THRESHOLD = 0.1
 
 _MOST_QUERIES = 1_000_000_000
+_OTHER_ARGUMENTS = ("base", "profile", "head_share")  # of ACT and of act-hf, beside the settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +73,9 @@ class CalibrationSettings:
             of a prompt is over few queries.
 
     Raises:
-        InputError: a setting is out of range, there is no such method, both threshold and alpha are given, or a setting that is
-            about sinks is given to a method that does not use them.
+        InputError: a setting is out of range, there is no such method, a parameter of it is no number or is called like a
+            setting, both threshold and alpha are given, or a setting that is about sinks is given to a method that does not use
+            them.
     """
 
     # `text` words a value that is not the default, for the line that names a run's settings; `about_sinks` marks settings that
@@ -94,6 +97,8 @@ class CalibrationSettings:
 
     def __post_init__(self) -> None:
         method = make_method(self.method, {} if self.beta is None else {"beta": self.beta})
+        for part in method.parts:
+            _check_parameters(part)
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "beta", method.parameters.get("beta"))
         if not method.uses_span:
@@ -183,6 +188,19 @@ class CalibrationSettings:
             return all(of_group.changes_nothing for of_group in self.of_groups)
         nothing = self.method.changes_nothing or (self.method.uses_sinks and self.sink_share == 0)
         return nothing and self.decode != "official"
+
+
+def _check_parameters(method: Method) -> None:
+    """Raise InputError where a parameter of a method, as of another package, is no number or is called like a setting."""
+    of_settings = {setting.name for setting in fields(CalibrationSettings)} - {"beta"} | {*_OTHER_ARGUMENTS}
+    for name, value in method.parameters.items():
+        if name in of_settings:
+            raise InputError(
+                f"the method {method.name} has a parameter {name}, which is the name of an argument that every method takes: "
+                f"rename the field of {type(method).__name__}."
+            )
+        if not is_number(value):
+            raise InputError(f"{name} is {reprlib.repr(value)}, but parameters of methods are numbers: give one.")
 
 
 def settings_about(kind: str) -> list[str]:

@@ -10,7 +10,8 @@ Another package gives its method a name for the command line and for results by 
     to-own-token = "own_token:ToOwnToken"
 
 Once it is installed, `act_method` takes the `name` of the class, whatever the entry point is called, and the fields of the
-class are parameters: `act_share` for a field `share`. They are numbers, and none may be called like a setting of ACT.
+class are parameters: `act_share` for a field `share`. They are numbers, and none may be called like a setting of ACT:
+others are refused where the method is chosen.
 """
 
 from typing import Any

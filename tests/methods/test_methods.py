@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -56,6 +56,7 @@ CASES = [
 ]
 OF_SPANS = [BiasSpan(1.5), BiasSpan(-3), TargetSpan(0.4), Pasta(0.05)]  # in whole models: test_spans.py
 NOTHING = [ToOtherTokens(1), ToFirstToken(1), Temperature(1), ScaleFirstToken(1)]
+NO_ARGUMENTS = {"settings", "parameters"}  # fields of ACTArguments that hold arguments
 NOTHING_ON_ROWS = [*NOTHING, BiasSpan(0), Pasta(1)]
 
 
@@ -526,6 +527,25 @@ def test_no_parameter_is_called_like_a_setting():
     settings |= {name.removeprefix("act_") for name in ACTArguments.__dataclass_fields__}
     for method in available_methods().values():
         assert not settings & {field.name for field in fields(method)}
+
+
+def with_parameter(name, value=2.0):
+    """A method of somebody else with one parameter."""
+    body = {"name": "mine", "rewrite": lambda self, attention, *_: attention}
+    return make_dataclass("Mine", [(name, float, value)], bases=(Method,), namespace=body, frozen=True)()
+
+
+@pytest.mark.parametrize("name", sorted({*ACT.setting_names(), *(field.name for field in fields(ACTArguments))} - NO_ARGUMENTS))
+def test_a_parameter_called_like_a_setting_is_refused(name):
+    """`act_alpha` would be the setting's, and the method's own would be missing in results."""
+    with pytest.raises(InputError, match=f"the method mine has a parameter {name}, .*: rename the field of Mine"):
+        ACT("all", method=with_parameter(name))
+
+
+@pytest.mark.parametrize("value", [True, "two", None, (1, 2)])
+def test_a_parameter_that_is_no_number_is_refused(value):
+    with pytest.raises(InputError, match=r"share is .*, but parameters of methods are numbers"):
+        CalibrationSettings(method=with_parameter("share", value))
 
 
 def test_first_token_mask_of_padding():
