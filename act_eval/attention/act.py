@@ -65,8 +65,8 @@ class ACT(CalibrationSettings):
             attention, as fields of `CalibrationSettings`; by keyword.
 
     Raises:
-        InputError: a setting is out of range, both threshold and alpha are given, the base or the method is unknown, or
-            profiles of rows say that different things are to be done.
+        InputError: a setting is out of range, both threshold and alpha are given, the base or the method is unknown, the base
+            needs a package that is not installed, or profiles of rows say that different things are to be done.
         ProfileError: the profile is a file that holds none.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import transformers
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flash_attention import flash_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_flash_attention_utils import lazy_import_flash_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from act_eval.attention import gptj
@@ -22,9 +25,11 @@ NAME_PREFIX = "act_"
 LEARNED_SINK_LOGITS = frozenset({"flint", "gpt_oss", "granite_swa", "granitemoe_swa", "hy_v4", "mimo_v2_flash"})
 """Model types of transformers with learned sink logits in their attention, in all layers or in some."""
 
+_LONGEST_REASON = 200
+
 
 def check_base(base: str) -> None:
-    """Raise InputError unless transformers knows an attention backend of that name, with masks."""
+    """Raise InputError unless transformers knows an attention backend of that name, with masks, and has what it needs."""
     backends = ["eager", *(name for name in ALL_ATTENTION_FUNCTIONS if not name.startswith(NAME_PREFIX))]
     with_masks = sorted(name for name in backends if name in ALL_MASK_ATTENTION_FUNCTIONS)
     if base not in backends:
@@ -35,6 +40,16 @@ def check_base(base: str) -> None:
             f"the base attention {base!r} is registered in transformers without a mask function, and so would get no masks: "
             f"register one under this name with AttentionMaskInterface.register, or choose one of {', '.join(with_masks)}."
         )
+    if ALL_ATTENTION_FUNCTIONS.get(base) is flash_attention_forward:
+        with_packages = [name for name in with_masks if ALL_ATTENTION_FUNCTIONS.get(name) is not flash_attention_forward]
+        try:
+            lazy_import_flash_attention(base)  # as the first forward pass with it does
+        except Exception as error:  # whatever a package raises that does not fit the machine
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST_REASON, placeholder=" ...").rstrip(" .")
+            raise InputError(
+                f"the base attention {base!r} cannot be used here ({reason}): install the package that it needs, which runs on "
+                f"GPUs, or choose one of {', '.join(with_packages)}."
+            ) from error
 
 
 def register_act_attention(base: str, function: Callable[..., tuple[Tensor, Tensor | None]]) -> str:
@@ -50,7 +65,7 @@ def register_act_attention(base: str, function: Callable[..., tuple[Tensor, Tens
         The name to put into a config's `_attn_implementation`.
 
     Raises:
-        InputError: there is no such backend, or it has no masks.
+        InputError: there is no such backend, it has no masks, or it needs what is not installed.
     """
     check_base(base)
     name = NAME_PREFIX + base

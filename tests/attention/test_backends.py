@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import is_flash_attn_2_available
 
+from act_eval.attention import backends
 from act_eval.attention.act import ACT
 from act_eval.attention.backends import LEARNED_SINK_LOGITS
 from act_eval.attention.cache import select_cache_rows
@@ -35,6 +37,7 @@ from act_eval.attention.limits import ComputeLimits
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.demo import MODEL_PATH
 from act_eval.errors import InputError
+from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.lm import ACTLM
 
 pytestmark = pytest.mark.tier("model")
@@ -158,6 +161,16 @@ class TestBases:
         with pytest.raises(InputError, match="'mine' is registered in transformers without a mask function") as no_masks:
             ACT("all", base="mine")
         assert "AttentionMaskInterface.register, or choose one of eager, " in str(no_masks.value)
+
+    @pytest.mark.parametrize("profile", ["all", "1:0", "none"])
+    def test_a_base_that_needs_what_is_not_installed(self, monkeypatch, profile):
+        """Before a model is loaded, and also where short prompts or no heads would never ask for it."""
+        monkeypatch.setattr(backends, "lazy_import_flash_attention", Mock(side_effect=ImportError("no\nflash_attn")))
+        culprit = r"'flash_attention_2' cannot be used here \(ImportError: no flash_attn\): .* or choose one of eager, "
+        with pytest.raises(InputError, match=culprit) as refused:
+            ACTArguments.from_model_args({"act_profile": profile, "act_base": "flash_attention_2"})
+        assert "flash_attention_3" not in str(refused.value)
+        assert "sdpa" in str(refused.value)
 
     def test_an_attention_function_of_ones_own_is_a_base(self, llama, monkeypatch):
         sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
