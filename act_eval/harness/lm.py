@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate import find_executable_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
 from lm_eval.models.huggingface import HFLM
@@ -487,12 +488,24 @@ class ACTLM(HFLM):
         pad_token_id = self.tokenizer.pad_token_id or 0
         forward_arguments = inspect.signature(pretrained.forward).parameters
         scorer = Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
-        backend = base_name(pretrained.config)
-        if backend not in self._packs_well:
-            with self.autocast():
-                self._packs_well[backend] = scorer.packs_well()
         spans = None if self._parts is None else self._parts.mask
-        return replace(scorer, packs=self._packs_well[backend], spans=spans)
+        return replace(scorer, packs=self._packs(scorer), spans=spans)
+
+    def _packs(self, scorer: Scorer) -> bool:
+        """Whether contexts are packed, which is tried once with each attention backend; again where memory was short."""
+        backend = base_name(pretrained_model(self.model).config)
+        if backend not in self._packs_well:
+            try:
+                with self.autocast():
+                    self._packs_well[backend] = scorer.packs_well()
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                logger.warning(
+                    "There is too little memory to try whether contexts can be packed: they are padded, which is slower."
+                )
+                return False
+        return self._packs_well[backend]
 
     def autocast(self) -> torch.autocast:
         """Make the context in which the model runs, for `mixed_precision_dtype`."""

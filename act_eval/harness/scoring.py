@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from act_eval.attention.model_structure import pretrained_model
@@ -216,6 +217,9 @@ class Scorer:
         log-probability at both places, and at the second one whatever stands before it. A model that has its own idea of masks
         or positions is thus found out. The same is what differs by rounding (in float32) and by less than a quarter of what
         wrong positions make (in any dtype: in half precision rounding alone moves log-probabilities by several tenths).
+
+        Raises:
+            RuntimeError: there is no memory for it, which says nothing of the model.
         """
         if not can_be_packed(self.model):
             return False
@@ -234,7 +238,10 @@ class Scorer:
         try:
             with span_tokens(self.model, None):
                 log_probs, _ = replace(self, spans=None).run_packed(replace(run, positions=wrong))
-        except Exception:
+        except Exception as error:
+            if should_reduce_batch_size(error):
+                raise
+            logger.info("Contexts are padded, not packed, since this model cannot run packed ones: %r", error)
             logger.debug("packed contexts cannot be run", exc_info=True)
             return False
         first, _, later = log_probs.view(3, len(parts), 3).unbind(-1)

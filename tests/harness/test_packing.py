@@ -256,6 +256,35 @@ def test_a_model_with_masks_of_its_own_is_found_out(demo, monkeypatch):
     assert not scorer_of(demo).packs_well()
 
 
+def test_an_error_in_the_trial_is_said(demo, monkeypatch, caplog):
+    monkeypatch.setattr(demo.lm_head, "forward", lambda _: int("many"))
+    with caplog.at_level("INFO", "act_eval"):
+        assert not scorer_of(demo).packs_well()
+    assert "not packed, since this model cannot run packed ones: ValueError" in caplog.text
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, "auto"])
+def test_no_memory_in_the_trial_says_nothing_of_the_model(monkeypatch, caplog, batch_size):
+    """What runs meanwhile is padded, and the trial comes again."""
+    lm = ACTLM(act_profile="none", dtype="float64", device="cpu", batch_size=batch_size, max_batch_size=4)
+    run, packed = Scorer.run_packed, []
+
+    def twice_out_of_memory(self, contexts):
+        packed.append(contexts.ids.numel())
+        if len(packed) <= 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return run(self, contexts)
+
+    monkeypatch.setattr(Scorer, "run_packed", twice_out_of_memory)
+    requests = [Instance("loglikelihood", {}, (f"The cat is {word}", " the cat"), 0) for word in ("small", "a dog", "here")]
+    answers = [answer for _ in range(3) for answer in lm.loglikelihood(requests, disable_tqdm=True)]
+    assert len(set(packed[:3])) == 1
+    assert len(packed) > 3
+    assert caplog.text.count("too little memory to try whether contexts can be packed") == 2
+    for first, *again in zip(answers[:3], answers[3:6], answers[6:], strict=True):
+        assert all(answer == (pytest.approx(first[0], abs=1e-10), first[1]) for answer in again)
+
+
 # Hybrid models, and chunks that transformers counts from the first real token of each row of the model's input.
 NOT_PACKED = {"Llama 4", "Qwen3-Next", "Qwen3.5", "LFM2", "LFM3"}
 
