@@ -615,19 +615,22 @@ class ACTLM(HFLM):
         """Collect what lm-eval puts into the `config` of its results: `hf`'s entries, the ACT settings, and what ran.
 
         Whoever evaluates a model several times, and knows that it stays as it is, may set `known_what_ran` to what `what_ran`
-        says of it: its weights are then not read again.
+        says of it: its weights are then not read again, here and for a response cache.
         """
         return {
             **super().get_model_info(),
             "act": recorded_act(self.act, self.profile, self.profile_name),
-            "what_ran": {"name": self.model_name, **(self.known_what_ran or what_ran(self))},
+            "what_ran": {"name": self.model_name, **self._what_ran()},
             "checkpoint_files": self.checkpoint_files,
         }
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Use a response cache, in which the answers of different models and ACT settings are kept apart."""
         super().set_cache_hook(cache_hook)
-        keep_apart(cache_hook, {"act": self.act_settings(), **what_ran(self)})
+        keep_apart(cache_hook, {"act": self.act_settings(), **self._what_ran()})
+
+    def _what_ran(self) -> dict[str, Any]:
+        return self.known_what_ran or what_ran(self)
 
 
 def _source(name: str, arguments: Mapping[str, Any]) -> str:

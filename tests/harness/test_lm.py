@@ -15,7 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTJCo
 from act_eval.attention import gptj
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.demo import MODEL_PATH, corpus
+from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.lm import ACTLM
+from act_eval.harness.what_ran import what_ran
 from act_eval.profiles import HeadProfile, ProfileError
 
 pytestmark = pytest.mark.tier("model")
@@ -290,6 +292,17 @@ class TestResponseCache:
         again = CachingLM(make(**SETTINGS), str(tmp_path / "cache.db"))
         monkeypatch.setattr(ACTLM, "_score_contexts", lambda *_: pytest.fail("scored again"))
         assert list(again.loglikelihood(requests("loglikelihood", pairs))) == list(first)
+
+    def test_weights_are_not_read_again_where_it_is_known_what_ran(self, tmp_path, monkeypatch):
+        pairs, lm = scored_pairs(4), make(**SETTINGS)
+        first = CachingLM(lm, str(tmp_path / "cache.db")).loglikelihood(requests("loglikelihood", pairs))
+        lm.known_what_ran = what_ran(lm)
+        monkeypatch.setattr(ACTLM, "weights_fingerprint", lambda _: pytest.fail("the weights were read"))
+        again = CachingLM(lm, str(tmp_path / "cache.db"))
+        monkeypatch.setattr(ACTLM, "_score_contexts", lambda *_: pytest.fail("scored again"))
+        assert list(again.loglikelihood(requests("loglikelihood", pairs))) == list(first)
+        lm.set_act(ACTArguments.from_model_args({**SETTINGS, "act_beta": 0.9}))
+        assert not len(again.dbdict)
 
     def test_an_interrupted_run_keeps_what_it_has(self, tmp_path, monkeypatch):
         pairs = scored_pairs(6)
