@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import sys
@@ -26,7 +25,6 @@ from transformers import LogitsProcessorList
 
 from act_eval.attention.act import check_groups
 from act_eval.attention.backends import base_name, check_base_of_model
-from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.model_structure import (
     UnsupportedModelError,
     check_adapter,
@@ -484,10 +482,8 @@ class ACTLM(HFLM):
 
     def scorer(self) -> Scorer:
         """Make what scores batches with this model, with whatever calibration is switched on around it."""
-        pretrained = pretrained_model(self.model)
         pad_token_id = self.tokenizer.pad_token_id or 0
-        forward_arguments = inspect.signature(pretrained.forward).parameters
-        scorer = Scorer(self.model, forward_arguments, pad_token_id, self.device, select_cache_rows, self.softmax_dtype)
+        scorer = Scorer(self.model, pad_token_id, self.device, self.softmax_dtype)
         spans = None if self._parts is None else self._parts.mask
         return replace(scorer, packs=self._packs(scorer), spans=spans)
 

@@ -13,8 +13,9 @@ Either way a context that several requests share (the choices of one question) r
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
+from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.model_structure import pretrained_model
 from act_eval.attention.packing import can_be_packed, packed_tokens
 from act_eval.attention.spans import span_tokens
@@ -117,10 +119,8 @@ class Scorer:
 
     Args:
         model: a causal language model.
-        forward_arguments: names of the arguments that its forward pass takes.
         pad_token_id: any token id; padding is masked.
         device: where the model takes its input.
-        select_cache_rows: makes a cache with some rows of another one.
         softmax_dtype: dtype of the log-softmax, or None for the dtype of the logits.
         packs: whether contexts and continuations are packed into one forward pass, see `packs_well`; else continuations run on
             the cache of their contexts.
@@ -131,10 +131,8 @@ class Scorer:
     """
 
     model: nn.Module
-    forward_arguments: Collection[str]
     pad_token_id: int
     device: torch.device
-    select_cache_rows: Callable[[Any, Tensor], Any]
     softmax_dtype: torch.dtype | None = None
     packs: bool = False
     shares_beginnings: bool = False
@@ -296,7 +294,7 @@ class Scorer:
             torch.cat([prefill.mask[rows], mask], dim=-1),
             positions,
             keep=ids.shape[1],
-            past_key_values=self.select_cache_rows(prefill.cache, rows),
+            past_key_values=select_cache_rows(prefill.cache, rows),
             use_cache=True,
         )
         return self._sum_targets(output.logits, targets, mask.bool())
@@ -343,12 +341,11 @@ class Scorer:
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int | Tensor, **kwargs: Any) -> Any:
-        return forward(self.model, self.forward_arguments, ids, mask, positions, keep, **kwargs)
+        return forward(self.model, ids, mask, positions, keep, **kwargs)
 
 
 def forward(
     model: nn.Module,
-    forward_arguments: Collection[str],
     ids: Tensor,
     mask: Tensor,
     positions: Tensor,
@@ -359,13 +356,13 @@ def forward(
 
     Args:
         model: of transformers.
-        forward_arguments: names of the arguments that its forward pass takes.
         ids: int64 `[rows, n]`.
         mask: int64 `[rows, k]`, 0 for padding.
         positions: int64 `[rows, n]`, of real tokens from 0; anything for padding.
         keep: how many logits from the right are needed, or int64 `[kept]`, those of which tokens.
         kwargs: more arguments for the model.
     """
+    forward_arguments = inspect.signature(pretrained_model(model).forward).parameters
     if "logits_to_keep" in forward_arguments:
         kwargs["logits_to_keep"] = keep
     if "position_ids" in forward_arguments:

@@ -6,7 +6,6 @@ for. Only sums are kept (`SinkStatistics`).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -75,7 +74,6 @@ def collect(
     observed = HeadProfile.from_layers(layers, num_layers, num_heads)
     if not observed.size:
         raise InputError("there are no layers to look at.")
-    forward_arguments = inspect.signature(pretrained.forward).parameters
     vocabulary = pretrained.get_input_embeddings().num_embeddings
     division = HeadDivision.of_model(pretrained)
     documents, tokens = 0, 0
@@ -87,7 +85,7 @@ def collect(
             for counter in counters:
                 counter.batch = batch
             positions = batch.real.cumsum(-1) - 1
-            forward(model, forward_arguments, batch.ids, batch.real.long(), positions, keep=1, use_cache=False)
+            forward(model, batch.ids, batch.real.long(), positions, keep=1, use_cache=False)
             documents += len(batch.ids)
             tokens += int(batch.real.sum())
             later_tokens = (batch.real & ~batch.first_token_mask).cpu().numpy()

@@ -1,6 +1,5 @@
 """Packed contexts and continuations get the scores that they get one after the other, in every model that can be packed."""
 
-import inspect
 import itertools
 import random
 from dataclasses import replace
@@ -15,7 +14,6 @@ from lm_eval.api.instance import Instance
 
 from act_eval.attention import gptj
 from act_eval.attention.act import ACT
-from act_eval.attention.cache import select_cache_rows
 from act_eval.demo import MODEL_PATH
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.lm import ACTLM
@@ -27,9 +25,7 @@ pytestmark = pytest.mark.tier("model")
 
 
 def scorer_of(model, packs=False):
-    return Scorer(
-        model, inspect.signature(model.forward).parameters, 0, torch.device("cpu"), select_cache_rows, torch.float64, packs
-    )
+    return Scorer(model, 0, torch.device("cpu"), torch.float64, packs)
 
 
 def contexts_of(lengths, vocabulary, seed=0):
