@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -63,6 +63,19 @@ def write_texts(texts: Mapping[str, str | None], folder: Path) -> list[Path]:
             with atomic_file(paths[-1]) as file:
                 file.write(text.encode())
     return paths
+
+
+def remove_unwritten(names: Iterable[str], written: Collection[Path], folder: Path) -> None:
+    """Remove files that an earlier command of the same kind wrote, and this one did not.
+
+    Args:
+        names: of all files that the command may write.
+        written: the paths of those that it wrote.
+        folder: where they are.
+    """
+    for path in (folder / name for name in names):
+        if path not in written and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:

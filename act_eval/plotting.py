@@ -94,6 +94,11 @@ class Plot(Generic[P]):
         with matplotlib.style.context([STYLE, *self.styles]):
             return self.draw(*arguments, **options)
 
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """What the files of the figure are called."""
+        return f"{self.name}.png", f"{self.name}.svg"
+
     def named(self, name: str) -> Plot[P]:
         """The same plot, written to other files."""
         return replace(self, name=name)

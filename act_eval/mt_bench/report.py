@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from act_eval.files import make_folder, write_texts
-from act_eval.mt_bench.plots import write_plots
+from act_eval.files import make_folder, remove_unwritten, write_texts
+from act_eval.mt_bench.plots import PLOTS, write_plots
 from act_eval.mt_bench.scores import ALL, BOTH, Scores
 from act_eval.report.statistics import differs
 from act_eval.tables import BOOKTABS_NOTE, TextTable, csv_text, interval, p_value
@@ -26,6 +26,7 @@ PAIR_NOTE = (
 )
 
 _NAMES = ("category",)
+_MARKDOWN_FILE = "scores.md"
 
 
 def score_tables(scores: Scores) -> Iterator[tuple[pd.DataFrame, TextTable]]:
@@ -53,6 +54,8 @@ def print_scores(scores: Scores, console: Console) -> None:
 def write_scores(scores: Scores, output: Path) -> list[Path]:
     """Write `scores.md`, `scores.tex`, `single.csv` and `pair.csv` where there are any, and the plots.
 
+    Of earlier scores in the folder, those files are removed that these do not have.
+
     Args:
         scores: see `scores.make_scores`.
         output: folder for the files; made when missing.
@@ -61,17 +64,21 @@ def write_scores(scores: Scores, output: Path) -> list[Path]:
         The paths of the files.
     """
     make_folder(output)
+    is_repeated = (output / _MARKDOWN_FILE).is_file()
     tables = [table for _, table in score_tables(scores)]
     notes = [*_notes(scores), *scores.notes]
     markdown = [table.to_markdown() for table in tables] + [f"{note}\n" for note in notes]
     latex = [BOOKTABS_NOTE, *(table.to_latex() for table in tables), *(f"% {note}" for note in notes)]
     texts = {
-        "scores.md": "\n".join(markdown),
+        _MARKDOWN_FILE: "\n".join(markdown),
         "scores.tex": "\n".join(latex) + "\n",
         "single.csv": csv_text(scores.single),
         "pair.csv": csv_text(scores.pair),
     }
-    return [*write_texts(texts, output), *write_plots(scores, output)]
+    written = [*write_texts(texts, output), *write_plots(scores, output)]
+    if is_repeated:
+        remove_unwritten([*texts, *(name for each in PLOTS for name in each.file_names)], written, output)
+    return written
 
 
 def _single_texts(rows: pd.DataFrame) -> pd.DataFrame:

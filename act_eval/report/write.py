@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from act_eval.files import make_folder, write_texts
+from act_eval.files import make_folder, remove_unwritten, write_texts
 from act_eval.plotting import check_style
 from act_eval.report.build import Report
 from act_eval.report.machine_readable import to_json
 from act_eval.report.page import page
-from act_eval.report.plots import write_plots
+from act_eval.report.plots import PLOTS, write_plots
 from act_eval.report.study_tables import STUDY_CSV, study_rows
 from act_eval.report.tables import latex, markdown
 from act_eval.tables import csv_text
+
+_REPORT_FILE = "report.json"
 
 
 def write_report(report: Report, output: Path, style: str | None = None) -> list[Path]:
     """Write `comparison.md`, `.csv` and `.tex`, plots, `report.json` and `report.html`.
 
     Where there are any, also `groups.csv`, `subjects.csv`, `study.csv`, `label_priors.csv`, `label_prior_groups.csv`,
-    `labels.csv` and `replies.csv`.
+    `labels.csv` and `replies.csv`. Of an earlier report in the folder, those files are removed that this one does not have.
 
     Args:
         report: see `build.make_report`.
@@ -36,6 +38,7 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
     if style is not None:
         check_style(style)
     make_folder(output)
+    is_repeated = (output / _REPORT_FILE).is_file()
     plots = write_plots(report, output, style)
     figures = {path.stem: path for path in plots if path.suffix == ".svg"}
     texts = {
@@ -49,7 +52,10 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
         "label_prior_groups.csv": csv_text(report.label_prior_groups),
         "labels.csv": csv_text(report.labels),
         "replies.csv": csv_text(report.replies),
-        "report.json": to_json(report),
+        _REPORT_FILE: to_json(report),
         "report.html": page(report, figures),
     }
-    return [*write_texts(texts, output), *plots]
+    written = [*write_texts(texts, output), *plots]
+    if is_repeated:
+        remove_unwritten([*texts, *(name for each in PLOTS for name in each.file_names)], written, output)
+    return written

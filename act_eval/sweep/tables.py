@@ -103,9 +103,14 @@ def axis_table(results: SweepResults, axis: Axis, metric: tuple[str, str]) -> Te
                 text |= {row["task"]: f"{number(row['delta'], '+.3f')}{stars[index]}" for index, row in by_task}
             text |= {"ACT": number(total["act"], ".3f"), "delta": number(total["delta"], "+.3f"), _INTERVAL: _interval(total)}
             texts.append(text)
-    title = f"By {axis.name}: {describe(results, metric)} (baseline {number(total['baseline'], '.3f')})"
+    title = f"{title_of_axis(axis.name)}{describe(results, metric)} (baseline {number(total['baseline'], '.3f')})"
     names_of_values = [other.name for other in results.axes if not other.is_numeric]
     return TextTable(title, pd.DataFrame(texts).fillna(""), names_of_values)
+
+
+def title_of_axis(name: str) -> str:
+    """What the title of the table of an axis begins with."""
+    return f"By {name}: "
 
 
 def _with_short_values(table: TextTable, axes: Sequence[Axis]) -> TextTable:

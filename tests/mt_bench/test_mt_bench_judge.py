@@ -606,6 +606,11 @@ def test_a_report_of_pairs_alone(folder, tmp_path):
     assert not scores.notes
     names = {file.name for file in write_scores(scores, tmp_path / "out")}
     assert names == {"scores.md", "scores.tex", "pair.csv", "differences.png", "differences.svg"}
+    of_grades = ("single.csv", "radar.png", "radar.svg")
+    for name in (*of_grades, "notes.csv"):
+        (tmp_path / "out" / name).touch()
+    write_scores(scores, tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names | {"notes.csv"}, "those of an earlier report are gone"
 
 
 def test_incomplete_answers_are_noted_and_do_not_count(folder):

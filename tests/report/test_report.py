@@ -486,6 +486,38 @@ class TestStatistics:
 
 
 @pytest.mark.tier("slow")
+class TestFilesOfAnEarlierReport:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for task in "ab":
+            write_run(tmp_path, BASELINE, task=task)
+            write_run(tmp_path, ACT, task=task, heads=32)
+        return tmp_path
+
+    def test_are_removed_where_there_are_none_now(self, folder, tmp_path):
+        output = tmp_path / "report"
+        write_report(make_report([folder]), output)
+        assert {path.name for path in output.iterdir()} > {"groups.csv", "label_prior_groups.csv"}
+        for suffix in ("png", "svg"):
+            (output / f"number_of_heads.{suffix}").touch()
+        others = ("notes.csv", "improvement.pdf", "by_beta.md")
+        for name in others:
+            (output / name).write_text("of somebody else")
+        (output / "subjects.csv").mkdir()
+        some = ReportOptions(patterns={"task": "a"})
+        written = write_report(make_report([folder], some), output)
+        assert {path.name for path in output.iterdir()} == {path.name for path in written} | {*others, "subjects.csv"}
+
+    def test_are_not_found_in_a_folder_without_a_report(self, folder, tmp_path):
+        """What has one of the names there is somebody else's."""
+        output = tmp_path / "report"
+        output.mkdir()
+        (output / "replies.csv").write_text("of somebody else")
+        write_report(make_report([folder]), output)
+        assert (output / "replies.csv").read_text() == "of somebody else"
+
+
+@pytest.mark.tier("slow")
 def test_report_files(tmp_path):
     write_run(tmp_path / "runs", BASELINE)
     write_run(tmp_path / "runs", ACT, heads=32)

@@ -504,5 +504,19 @@ def test_long_numbers_have_exponents():
     assert set(table.texts["delta"]) == {"+1.000e+09"}
 
 
+@pytest.mark.tier("slow")
+def test_tables_and_plots_of_an_earlier_sweep_are_removed(tmp_path):
+    def write(**vary):
+        write_sweep(made_up(axes(**vary), tasks=("a",)), ("acc", "none"), tmp_path)
+        return {path.name for path in tmp_path.iterdir()}
+
+    write(alpha=(3, 5), beta=(0.2, 0.4))
+    others = {"by_hand.md": "### My notes", "by_hand.png": "", "by_layer.csv": ""}
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
+    expected = {"sweep.csv", *others, *(f"by_beta.{suffix}" for suffix in ("md", "tex", "png", "svg"))}
+    assert write(beta=(0.2, 0.4)) == expected
+
+
 def test_label_of_a_point():
     assert Point({"method": "act", "beta": 0.4}, None).label == "act, beta 0.4"
