@@ -27,12 +27,14 @@ class PlannedRun:
         task: its name.
         seed: of the few-shot sampler.
         asked: what results files hold as what was asked for, in values that JSON can hold.
+        command: which planned it, such as `sweep`; empty in files of version 0.2.
     """
 
     variant: str
     task: str
     seed: int
     asked: Mapping[str, Any]
+    command: str = ""
 
     @property
     def model(self) -> str:
@@ -56,7 +58,7 @@ def read_planned_runs(file: Path) -> list[PlannedRun]:
     """Read what is planned. Raises InputError where the file holds something else."""
     try:
         return [
-            PlannedRun(str(run["variant"]), str(run["task"]), int(run["seed"]), dict(run["asked"]))
+            PlannedRun(str(run["variant"]), str(run["task"]), int(run["seed"]), dict(run["asked"]), str(run.get("command", "")))
             for run in json.loads(file.read_text(encoding="utf-8"))
         ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -65,13 +67,24 @@ def read_planned_runs(file: Path) -> list[PlannedRun]:
         ) from error
 
 
-def add_planned_runs(runs: Iterable[PlannedRun], folder: Path) -> None:
-    """Keep what is planned in a folder, beside what is planned there already.
+def add_planned_runs(runs: Iterable[PlannedRun], folder: Path, finished: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Keep what is planned in a folder, beside what other commands, or the same one for other models, planned there.
 
-    A run takes the place of one of the same model, variant, task and seed that was asked for in another way.
+    Of what the same command planned there before for the same models, what is finished is kept, and the rest is dropped: it is
+    not asked for any more. A run takes the place of one of the same model, variant, task and seed that was asked for in another
+    way.
+
+    Args:
+        runs: all that a command is to have in the end.
+        folder: exists.
+        finished: what results files in the folder say was asked for.
     """
-    file = folder / PLANNED_RUNS_FILE
-    together = {run._place: run for run in (*(read_planned_runs(file) if file.is_file() else ()), *runs)}
+    file, runs = folder / PLANNED_RUNS_FILE, list(runs)
+    earlier = read_planned_runs(file) if file.is_file() else []
+    by_model = {run.model: run.command for run in runs}
+    replaced = [run for run in earlier if run.model in by_model and run.command in ("", by_model[run.model])]
+    dropped = missing_runs(replaced, finished)
+    together = {run._place: run for run in (*(run for run in earlier if run not in dropped), *runs)}
     content = [asdict(together[place]) for place in sorted(together)]
     write_texts({PLANNED_RUNS_FILE: json.dumps(content, indent=1, ensure_ascii=False) + "\n"}, folder)
 

@@ -18,26 +18,46 @@ from act_eval.planned_runs import (
 pytestmark = pytest.mark.tier("unit")
 
 
-def planned(variant="ACT", task="a", seed=1, model="m", **asked):
-    return PlannedRun(variant, task, seed, {"task": task, "seed": seed, "model_args": {"pretrained": model}, **asked})
+def planned(variant="ACT", task="a", seed=1, model="m", command="compare", **asked):
+    return PlannedRun(variant, task, seed, {"task": task, "seed": seed, "model_args": {"pretrained": model}, **asked}, command)
 
 
 def kept(folder):
     return read_planned_runs(folder / PLANNED_RUNS_FILE)
 
 
-def test_other_runs_are_added(tmp_path):
-    add_planned_runs([planned(), planned("baseline")], tmp_path)
-    assert kept(tmp_path) == [planned(), planned("baseline")]
-    others = [planned(task="b"), planned(seed=2), planned(model="n"), planned("beta 0.4")]
-    add_planned_runs(others, tmp_path)
-    assert {json.dumps(run.asked) for run in kept(tmp_path)} == {json.dumps(run.asked) for run in [planned(), *others]}
-    assert len(kept(tmp_path)) == 6
+def in_order(*runs):
+    return sorted(runs, key=lambda run: (run.model, run.variant, run.task, run.seed))
+
+
+def test_what_is_finished_stays_and_the_rest_of_an_earlier_plan_is_dropped(tmp_path):
+    first = [planned(), planned("baseline"), planned("beta 0.9"), planned(task="b"), planned(seed=2)]
+    add_planned_runs(first, tmp_path)
+    assert kept(tmp_path) == in_order(*first)
+    now = [planned(), planned("baseline"), planned("beta 0.2")]
+    add_planned_runs(now, tmp_path, [run.asked for run in (planned(task="b"), planned(task="other"))])
+    assert kept(tmp_path) == in_order(*now, planned(task="b"))
+
+
+def test_plans_of_other_commands_and_models_stay(tmp_path):
+    others = [planned(model="n"), planned("beta 0.4", command="sweep"), planned("heads found", command="study")]
+    for run in others:
+        add_planned_runs([run], tmp_path)
+    add_planned_runs([planned("baseline")], tmp_path)
+    assert kept(tmp_path) == in_order(*others, planned("baseline"))
+
+
+def test_plans_of_versions_that_do_not_say_which_command_made_them(tmp_path):
+    runs = [{"variant": run.variant, "task": run.task, "seed": 1, "asked": run.asked} for run in (planned(), planned(task="b"))]
+    (tmp_path / PLANNED_RUNS_FILE).write_text(json.dumps(runs))
+    assert {run.command for run in kept(tmp_path)} == {""}
+    add_planned_runs([planned("beta 0.2", command="sweep")], tmp_path, [planned(task="b").asked])
+    assert {(run.variant, run.task) for run in kept(tmp_path)} == {("ACT", "b"), ("beta 0.2", "a")}
 
 
 def test_the_same_in_other_words_takes_the_place(tmp_path):
     add_planned_runs([planned(limit=4), planned(task="b", limit=4)], tmp_path)
-    add_planned_runs([planned(limit=8)], tmp_path)
+    add_planned_runs([planned(limit=8)], tmp_path, [planned(limit=4).asked, planned(task="b", limit=4).asked])
     assert kept(tmp_path) == [planned(limit=8), planned(task="b", limit=4)]
 
 

@@ -95,11 +95,13 @@ class RunPlan:
         runs: in the order in which they run.
         loaded: their tasks, and the groups that these belong to.
         manager: knows their tasks.
+        command: which plans them; what it planned for a folder earlier, and is not finished, is not asked for any more.
     """
 
     runs: tuple[Run, ...]
     loaded: LoadedTasks
     manager: TaskManager
+    command: str = "compare"
 
     def describe_tasks(self) -> dict[str, dict[str, Any]]:
         """See `describe_task`, for each task by name. To be called before a task runs, since its config changes then.

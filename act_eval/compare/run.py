@@ -118,7 +118,8 @@ def _run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns 
     if processes.is_main_process:
         add_groups(plan.loaded.groups, output)
         remove_answers(output / _ANSWERS, (digest_of(identity) for identity in identities if recorded.holds(identity)))
-        add_planned_runs((PlannedRun(run.variant, run.task, run.prompts.seed, run.asked) for run in plan.runs), output)
+        planned = (PlannedRun(run.variant, run.task, run.prompts.seed, run.asked, plan.command) for run in plan.runs)
+        add_planned_runs(planned, output, [identity["asked"] for identity in recorded.identities])
     if missing:
         _run_all(missing, lm, plan, output, console)
         processes.wait_for_everyone()

@@ -192,7 +192,7 @@ def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str]
 def _plan(settings: MethodComparison, arguments: Mapping[str, ACTArguments]) -> RunPlan:
     first = settings.first
     baseline = baseline_of(ACTArguments.from_model_args({**first.model.model_args, "act_profile": "none"}))
-    return plan_runs(first.comparison(), {**arguments, BASELINE: baseline})
+    return replace(plan_runs(first.comparison(), {**arguments, BASELINE: baseline}), command="study")
 
 
 def _searched(result: SearchResult, arguments: ACTArguments | None) -> SearchedMethod:

@@ -147,7 +147,7 @@ def plan_variants(settings: StudySettings, variants: Variants, record: StudyReco
             runs += [run] if run.variant in variants.of_tasks else []
         elif run.variant in variants.of_also:
             runs.append(replace(run, prompts=prompts_of_run(settings, record, run.prompts)))
-    return replace(plan, runs=tuple(runs))
+    return replace(plan, runs=tuple(runs), command="study")
 
 
 def _calibrated(profile: str | Path, model: ModelSettings, content: HeadProfile | None = None) -> ACTArguments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -53,4 +54,4 @@ def plan_sweep(settings: ComparisonSettings, axes: Sequence[Axis]) -> RunPlan:
 def _plan(settings: ComparisonSettings, grid: Sequence[Point]) -> RunPlan:
     variants = {point.label: point.arguments for point in grid if not point.arguments.changes_nothing}
     variants["baseline"] = baseline_of(grid[0].arguments)
-    return plan_runs(settings, variants)
+    return replace(plan_runs(settings, variants), command="sweep")

@@ -64,6 +64,17 @@ def test_other_tasks_are_added(tmp_path):
 
 
 @pytest.mark.tier("slow")
+def test_what_is_not_asked_for_any_more_is_not_missing(tmp_path):
+    """The baseline of a task that was left out does not come any more, which the report says."""
+    stopped_after(1, "sweep", tmp_path, "demo_topic", "--vary", "beta=0,0.4")
+    act_eval("sweep", tmp_path, "demo_choice", "--vary", "beta=0,0.2")
+    made = make_report([tmp_path])
+    assert made.unfinished is None
+    (note,) = made.notes
+    assert note.startswith("demo_topic")
+
+
+@pytest.mark.tier("slow")
 def test_a_sweep_that_was_stopped(tmp_path):
     """Its points have the names that its tables have."""
     axis = ("--vary", "beta=0,0.4")
