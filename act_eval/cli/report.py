@@ -48,6 +48,9 @@ def report(
     patterns = dict(_column_pattern(text) for text in filters or [])
     options = ReportOptions(names(metric), patterns, group_by)  # type: ignore[arg-type]
     if json:
+        for name, value in (("output", output), ("style", style)):
+            if value is not None:
+                raise SettingError(name, "is about files, and with --json none is written: leave one of them out.")
         print(to_json(make_report(folders, options)), end="")
     else:
         report_on(folders, output or folders[0], options, style)

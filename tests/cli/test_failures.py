@@ -365,6 +365,8 @@ OTHERS = {
     "report WRONG/nothing": "no results were found",
     "report WRONG/nothing --filter x": "--filter 'x'",
     "report WRONG/nothing --group-by x": "--group-by x",
+    "report RESULTS --json --output out": "--output is about files, and with --json none is written",
+    "report RESULTS --json --style ggplot": "--style is about files, and with --json none is written",
     "profiles nosuch": "no head profile 'nosuch'",
     "profiles show": "missing argument 'name'",
     "profiles show WRONG/profile.json": "WRONG/profile.json is not readable",
