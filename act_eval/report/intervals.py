@@ -185,6 +185,15 @@ def interval_of(deltas: np.ndarray, delta: float) -> tuple[float, float]:
     return min(float(low), delta), max(float(high), delta)
 
 
+def p_of(deltas: np.ndarray) -> float:
+    """The two-sided p of no difference that agrees with `interval_of`: twice the share of draws on the smaller side of zero.
+
+    At least 2 / (draws + 1), so that it says no more than so many draws can.
+    """
+    beyond = min(int((~(deltas > 0)).sum()), int((~(deltas < 0)).sum()))
+    return min(1.0, 2 * (1 + beyond) / (1 + len(deltas)))
+
+
 def kind_of_average(kinds: Iterable[IntervalKind]) -> IntervalKind:
     """What the interval of an average over tasks is, from those of its tasks."""
     (kind, *others) = sorted(set(kinds), reverse=True)

@@ -8,6 +8,7 @@ log-probability of each label the logarithm of the label's mean probability over
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,13 +92,12 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
         answers: of runs, by their index in `load.Results.runs`.
         groups: what is averaged, by name.
     """
-    accuracies = pairing.values[pairing.values["metric"].isin(ACCURACIES) & (pairing.values["aggregation"] == MEAN)]
+    accuracies = _accuracies(pairing.values)
     before, after, labels = [], [], []
     refused: list[tuple[str, str, str]] = []  # task, settings and reason
-    for (run_baseline, run_calibrated, _, metric), values in accuracies.groupby(_PAIR, observed=True):
-        values = values.sort_values("doc_id")
+    for values in _by_pair(accuracies):
         try:
-            corrected = _Corrected.of(values, metric, answers[run_baseline], answers[run_calibrated])
+            corrected = _Corrected.of(values, answers)
         except _NoPriorsError as reason:
             refused.append((values["task"].iloc[0], values["settings"].iloc[0], str(reason)))
             continue
@@ -108,7 +108,14 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
     notes = tuple(_notes(tasks, [*refused, *_without_accuracies(pairing, accuracies)]))
     if not after:
         return LabelPriors(notes=notes)
-    all_before, all_after = (pairing.with_values(pd.concat(tables, ignore_index=True)) for tables in (before, after))
+    left_out = []
+    for values in _by_pair(_accuracies(pairing.left_out)):
+        with suppress(_NoPriorsError):
+            left_out.append(values.assign(**_Corrected.of(values, answers).right_after))
+    all_before = pairing.with_values(pd.concat(before, ignore_index=True))
+    all_after = pairing.with_values(
+        pd.concat(after, ignore_index=True), pd.concat(left_out, ignore_index=True) if left_out else None
+    )
     return LabelPriors(
         _with_numbers_before(compare(all_after), _before_and_labels(all_before.values), ROW),
         _with_numbers_before(macro_averages(all_after, groups), macro_averages(all_before, groups), _ROW_OF_AVERAGES),
@@ -117,6 +124,15 @@ def correct_label_priors(pairing: Pairing, answers: Mapping[int, Answers], group
         all_before.values,
         all_after.values,
     )
+
+
+def _accuracies(values: pd.DataFrame) -> pd.DataFrame:
+    return values[values["metric"].isin(ACCURACIES) & (values["aggregation"] == MEAN)]
+
+
+def _by_pair(accuracies: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The values of each pair of runs and metric, in the order of documents."""
+    return (values.sort_values("doc_id") for _, values in accuracies.groupby(_PAIR, observed=True))
 
 
 def halves(documents: int) -> np.ndarray:
@@ -167,17 +183,18 @@ class _Corrected:
     probabilities: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, values: pd.DataFrame, metric: str, baseline: Answers, calibrated: Answers) -> _Corrected:
+    def of(cls, values: pd.DataFrame, answers: Mapping[int, Answers]) -> _Corrected:
         """Correct one metric of two runs.
 
         Args:
-            values: rows of `Pairing.values`, one for each document, sorted by their ids.
-            metric: one of `ACCURACIES`.
-            baseline, calibrated: the answers of both runs.
+            values: rows of `Pairing.values` of one of `ACCURACIES`, one for each document, sorted by their ids.
+            answers: of runs.
 
         Raises:
             _NoPriorsError: there are no label priors.
         """
+        metric, baseline, calibrated = values.iloc[0][["metric", "run_baseline", "run_calibrated"]]
+        baseline, calibrated = answers[baseline], answers[calibrated]
         sides = dict(zip(_SIDES, (baseline, calibrated), strict=True))
         for of_side in sides.values():
             if of_side.why_no_choices:

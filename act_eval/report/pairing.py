@@ -63,6 +63,8 @@ class Pairing:
         lower_is_better: task and metric, where lm-eval says so.
         waiting: tasks with runs that have nothing to be compared with, since a planned run of the task is missing.
         documents: a row for each document and seed of a pair of whole runs (`DOCUMENT_COLUMNS`), whatever its metrics are.
+        left_out: like `values`, those that `select` left out. Tests are corrected for them too: which of the rows are shown is
+            often chosen after all were seen.
     """
 
     values: pd.DataFrame
@@ -73,10 +75,12 @@ class Pairing:
     lower_is_better: frozenset[tuple[str, str]] = frozenset()
     waiting: tuple[str, ...] = ()
     documents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DOCUMENT_COLUMNS)))
+    left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(VALUE_COLUMNS)))
 
-    def with_values(self, values: pd.DataFrame) -> Pairing:
-        """Other values, in rows of `VALUE_COLUMNS`, and nothing that is unpaired, nor noise."""
-        return replace(self, values=values, unpaired=self.unpaired.iloc[:0], noise=self.noise.iloc[:0])
+    def with_values(self, values: pd.DataFrame, left_out: pd.DataFrame | None = None) -> Pairing:
+        """Other values, in rows of `VALUE_COLUMNS`, and nothing that is unpaired, nor noise; by default nothing is left out."""
+        left_out = self.left_out.iloc[:0] if left_out is None else left_out
+        return replace(self, values=values, unpaired=self.unpaired.iloc[:0], noise=self.noise.iloc[:0], left_out=left_out)
 
     def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
         """Only some metrics (all by default), and rows whose columns match patterns; documents of tasks that have such rows.
@@ -106,7 +110,10 @@ class Pairing:
         tasks = {*parts["values"]["task"], *parts["unpaired"]["task"]}
         of_documents = _matching(self.documents, patterns or {}, ("filter", "metric"))
         documents = self.documents[self.documents["task"].isin(tasks) & of_documents]
-        return replace(self, values=parts["values"], unpaired=parts["unpaired"], noise=parts["noise"], documents=documents)
+        others = self.values[~self.values.index.isin(parts["values"].index)]
+        left_out = pd.concat([self.left_out, others]) if len(self.left_out) else others
+        selected = replace(self, values=parts["values"], unpaired=parts["unpaired"], noise=parts["noise"])
+        return replace(selected, documents=documents, left_out=left_out)
 
 
 def pair(results: Results) -> Pairing:

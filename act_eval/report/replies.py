@@ -49,8 +49,8 @@ def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.Data
         Two rows per model, settings, task, few-shot count and limit (`REPLY_COLUMNS`), sorted by these. Where `measure` is
         `empty`, numbers are shares of replies that hold nothing but white space; where it is `characters`, lengths without
         white space at both ends (samples do not hold tokens). `delta` has a paired interval as in `statistics.compare`;
-        medians are over documents; `only_baseline`, `only_act` and the exact McNemar `p` are of documents with an empty reply,
-        and missing where several replies are averaged.
+        medians are over documents; `p` is as in `statistics.compare`, not corrected; `only_baseline` and `only_act` are
+        documents with an empty reply, and missing where several replies are averaged.
     """
     tables = []
     for _, documents in pairing.documents.groupby([f"run_{side}" for side in SIDES]):
@@ -68,7 +68,7 @@ def compare_replies(pairing: Pairing, answers: Mapping[int, Answers]) -> pd.Data
     compared = compare(pairing.with_values(values))
     compared = compared.join(in_order_of(_medians(values), compared, ROW)[["baseline_median", "act_median"]])
     compared = compared.rename(columns={"metric": "measure"})
-    compared.loc[compared["measure"] != "empty", ["only_baseline", "only_act", "p"]] = None  # of very short replies
+    compared.loc[compared["measure"] != "empty", ["only_baseline", "only_act"]] = None  # of very short replies
     return compared[list(REPLY_COLUMNS)]
 
 

@@ -20,6 +20,7 @@ from act_eval.report.intervals import (
     average_deltas,
     interval_of,
     kind_of_average,
+    p_of,
     unseen_of_tasks,
 )
 from act_eval.report.load import ReportError
@@ -121,14 +122,16 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     Returns:
         A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by
         these: scores as lm-eval computes them (means, perplexities, bits per byte), the difference `delta` with its
-        paired 95% interval `low` to `high`, of the kind `interval` (see `intervals`), and for metrics that are 0 or 1 per
-        document the 2 x 2 counts and the exact McNemar `p`, with `p_holm` corrected over the rows of the same model and
-        settings. `detectable` is the smallest difference that so many documents would show with a probability of 80%, and
-        `n_for_one_point` how many documents a difference of 0.01 needs for that (see `power`), where the score is a mean of
-        values between 0 and 1. `standard_error` is that of the difference (of other scores than means, the standard
-        deviation of the draws of what it may be); `clustered_standard_error` is robust to documents of one cluster (MMLU's
-        subjects, SQuAD's articles, `clusters` of them) depending on each other. `seeds` is the number of seeds averaged;
-        `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations over seeds (sample; missing for one seed).
+        paired 95% interval `low` to `high`, of the kind `interval` (see `intervals`), and a two-sided `p`: where scores are 0
+        or 1 for every document, that of the exact McNemar test, beside the 2 x 2 counts, elsewhere, as on average over several
+        seeds, the one that agrees with the interval (see `intervals.p_of`). `p_holm` is corrected over all paired rows of the
+        same model and settings, whatever their task, few-shot count, filter and metric, those that were not selected (see
+        `Pairing.select`) among them. `detectable` is the smallest difference that so many documents would show with a
+        probability of 80%, and `n_for_one_point` how many documents a difference of 0.01 needs for that (see `power`), where
+        the score is a mean of values between 0 and 1. `standard_error` is that of the difference (of other scores than means,
+        the standard deviation of the draws of what it may be); `clustered_standard_error` is robust to documents of one cluster
+        (MMLU's subjects, SQuAD's articles, `clusters` of them) depending on each other. `seeds` is the number of seeds
+        averaged; `baseline_sd`, `act_sd` and `delta_sd` are the standard deviations over seeds (sample; missing for one seed).
         `noise` is the absolute difference of two baseline runs, where there are two, and `noise_changed` the number of
         documents whose score differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is
         False, a run has no samples, or they hold no number for each document, and all but scores and difference is missing.
@@ -146,12 +149,24 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         means = scores[list(SIDES)].mean()
         means["delta"] = means["calibrated"] - means["baseline"]
         rows.append({**dict(zip(ROW, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
-    table = public_table(rows, COMPARISON_COLUMNS).sort_values(ROW, ignore_index=True)
+    corrected = zip(rows, _corrected(rows, pairing.left_out), strict=True)
+    table = public_table([{**row, "p_holm": p} for row, p in corrected], COMPARISON_COLUMNS).sort_values(ROW, ignore_index=True)
     names = zip(table["task"], table["metric"], strict=True)
     table["higher_is_better"] = [name not in pairing.lower_is_better for name in names]
-    for _, family in table[table["p"].notna()].groupby(_FAMILY):
-        table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(float))
     return _with_noise(table, pairing.noise)
+
+
+def _corrected(rows: Sequence[Mapping[str, Any]], left_out: pd.DataFrame) -> list[float]:
+    """The p of rows of a comparison after Holm's correction, over these rows and those of values that were left out."""
+    others = []
+    for key, values in left_out.groupby(ROW, dropna=False, observed=True):
+        others.append({**dict(zip(ROW, key, strict=True)), "p": _p(PairedDocuments.of(values).draw())})
+    tested = pd.DataFrame([*rows, *others], columns=[*ROW, "p"])
+    tested = tested.drop_duplicates(ROW).dropna(subset="p")  # of one row some seeds may be left out, and others not
+    corrected = pd.Series(np.nan, index=range(len(rows) + len(others)))
+    for _, family in tested.groupby(_FAMILY):
+        corrected[family.index] = holm(family["p"].to_numpy(float))
+    return corrected[: len(rows)].tolist()
 
 
 def _check_one_pair(values: pd.DataFrame) -> None:
@@ -256,7 +271,8 @@ def in_order_of(table: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str])
 
 
 def differs(rows: pd.DataFrame) -> pd.Series:
-    """Which differences are significant: where Holm's p is below 0.05, or, without one, where the interval excludes zero.
+    """Which differences are significant: where Holm's p is below 0.05, or, as in averages, without one, where the interval
+    excludes zero.
 
     Args:
         rows: with columns `low` and `high`, and `p_holm` where there are tests; its index is that of the result.
@@ -327,8 +343,9 @@ def paired_statistics(
 
     Returns:
         `n`, the means `baseline` and `calibrated`, `delta`, and its 95% interval from `low` to `high`, of the kind `interval`
-        (see `intervals`; 10,000 draws, fixed seed). Where all values are 0 or 1, also the counts `both`, `only_baseline`,
-        `only_calibrated` and `neither`, and the exact McNemar `p`.
+        (see `intervals`; 10,000 draws, fixed seed), and a two-sided `p`, which agrees with the interval. Where all values are 0
+        or 1, also the counts `both`, `only_baseline`, `only_calibrated` and `neither`, and `p` is that of the exact McNemar
+        test.
     """
     ones = np.ones(len(baseline))
     return _statistics(PairedDocuments(baseline, calibrated, ones, largest_change=largest_change).draw())
@@ -339,12 +356,12 @@ def _statistics(drawn: DrawnDifferences) -> dict[str, float | str]:
 
     Returns:
         What `paired_statistics` returns, for the scores of both sides instead of their means; where these are no means, without
-        counts and p, and with the `standard_error` of `delta`, the standard deviation of the draws.
+        counts, and with the `standard_error` of `delta`, the standard deviation of the draws.
     """
     documents, deltas = drawn.documents, drawn.deltas()
     low, high = interval_of(deltas, documents.delta)
     result: dict[str, float | str] = {"n": len(documents), **documents.scores, "delta": documents.delta}
-    result |= {"low": low, "high": high, "interval": documents.interval_kind}
+    result |= {"low": low, "high": high, "interval": documents.interval_kind, "p": _p(drawn)}
     if documents.aggregation != MEAN:
         return {**result, "standard_error": float(deltas.std(ddof=1)) if len(documents) > 1 else float("nan")}
     if not documents.are_outcomes:
@@ -356,7 +373,16 @@ def _statistics(drawn: DrawnDifferences) -> dict[str, float | str]:
         "only_calibrated": int((~baseline & calibrated).sum()),
         "neither": int((~baseline & ~calibrated).sum()),
     }
-    return {**result, **counts, "p": exact_mcnemar(counts["only_baseline"], counts["only_calibrated"])}
+    return {**result, **counts}
+
+
+def _p(drawn: DrawnDifferences) -> float:
+    """The two-sided p of one task and metric."""
+    documents = drawn.documents
+    if not documents.are_outcomes:
+        return p_of(drawn.deltas())
+    changes = documents.calibrated - documents.baseline
+    return exact_mcnemar(int((changes < 0).sum()), int((changes > 0).sum()))
 
 
 def _power(tasks: Sequence[DrawnDifferences], weights: np.ndarray) -> dict[str, float]:

@@ -16,8 +16,10 @@ from act_eval.tables import BOOKTABS_NOTE, TerminalTable, TextTable, interval, n
 PAIRED_NOTE = (
     "Differences are paired by document. Intervals are 95%: where each document is 0 or 1, of the posterior of how many are "
     "gained and lost, elsewhere a Bayesian bootstrap over documents (the column interval of the CSV says which). Both leave "
-    "room for changes that were not seen. p is the exact McNemar test, which asks for more where few documents changed, and "
-    "Holm p the same corrected for the number of rows of its table."
+    "room for changes that were not seen. p is that of the exact McNemar test where each document is 0 or 1, which asks for "
+    "more where few documents changed, and elsewhere, as on average over few-shot seeds, agrees with the interval: twice the "
+    "share of its draws on the smaller side of zero, at least 0.0002. Holm p is the same corrected for the number of paired "
+    "rows of the model and the settings, whatever their metric, also those that a filter leaves out."
 )
 POWER_NOTE = (
     "Detectable is the smallest difference that so many documents, of which so many change, would show with a probability of "
@@ -25,8 +27,8 @@ POWER_NOTE = (
     "interval without zero."
 )
 OVERVIEW_NOTE = (
-    "Best in bold, unless all are the same; * differs from the baseline: Holm p below 0.05, or, for averages and for metrics "
-    "that are not 0 or 1, a 95% interval without zero."
+    "Best in bold, unless all are the same; * differs from the baseline: Holm p below 0.05, or, for averages, a 95% "
+    "interval without zero."
 )
 CLUSTER_NOTE = (
     "SE is the standard error of delta; clustered SE allows documents of one subject or article to depend on each other."
@@ -54,13 +56,13 @@ REPLIES_NOTE = (
     "Replies are as the model wrote them, before lm-eval's filters: empty is the share without anything but white space, "
     "characters the mean length without white space at both ends."
 )
-TERMINAL_NOTE = "paired by document: interval with room for unseen changes, exact McNemar p"
+TERMINAL_NOTE = "paired by document: interval with room for unseen changes, p not corrected"
 SHORT_NAMES_NOTE = "the model by the end of its path; whole in comparison.csv"
 SEEDS_NOTE = "means over {} few-shot seeds ± standard deviation over seeds"
 
 _MEANS = (("baseline", "baseline", ".3f"), ("ACT", "act", ".3f"), ("delta", "delta", "+.3f"))  # header, column, form
-_PRIORS_IN_TERMINAL = ("task", "metric", "shots", "n", "labels", "baseline", "ACT", "delta", "95% interval", "McNemar p")
-_TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "McNemar p", "detectable")
+_PRIORS_IN_TERMINAL = ("task", "metric", "shots", "n", "labels", "baseline", "ACT", "delta", "95% interval", "p")
+_TERMINAL = ("task", "metric", "shots", "n", "baseline", "ACT", "delta", "95% interval", "p", "detectable")
 _LEFT_OUT = (
     "detectable",
     "median baseline",
@@ -139,7 +141,7 @@ def comparison_texts(comparison: pd.DataFrame) -> pd.DataFrame:
                 "clustered SE": number(row["clustered_standard_error"], ".3f"),
                 "only baseline right": number(row["only_baseline"], ".0f"),
                 "only ACT right": number(row["only_act"], ".0f"),
-                "McNemar p": p_value(row["p"]),
+                "p": p_value(row["p"]),
                 "Holm p": p_value(row["p_holm"]),
                 "noise": _noise(row),
             }
@@ -177,7 +179,7 @@ def label_prior_texts(priors: pd.DataFrame, averages: pd.DataFrame) -> pd.DataFr
         for header, column, form in _MEANS:
             part[f"{header} before"] = [number(value, form) for value in rows[f"{column}_before"]]
     columns = ("task", "metric", "shots", "n", "labels", *(f"{header} before" for header, *_ in _MEANS))
-    columns += (*(header for header, *_ in _MEANS), "95% interval", "McNemar p", "Holm p")
+    columns += (*(header for header, *_ in _MEANS), "95% interval", "p", "Holm p")
     return pd.concat([part.reindex(columns=list(columns), fill_value="") for part in parts], ignore_index=True)
 
 
@@ -211,7 +213,7 @@ def reply_texts(replies: pd.DataFrame) -> pd.DataFrame:
             texts[header] = number(row[column], f"{'+' if form.startswith('+') else ''}.{digits}f")
         texts["95% interval"] = interval(row["low"], row["high"], digits)
         texts |= {f"median {header}": number(row[f"{column}_median"], f".{digits}f") for header, column, _ in _MEANS[:2]}
-        rows.append({**texts, "McNemar p": p_value(row["p"])})
+        rows.append({**texts, "p": p_value(row["p"])})
     return pd.DataFrame(rows)
 
 
@@ -302,8 +304,8 @@ def latex(report: Report) -> str:
 def print_tables(report: Report, console: Console) -> None:
     """Show studies, comparison and averages on a terminal, then the same after label priors are corrected, and replies.
 
-    Green is better and red worse, where the interval excludes zero. Of studies the verdict and one table are shown, and nothing
-    more of the settings that they compare.
+    Green is better and red worse, where that is significant (`statistics.differs`). Of studies the verdict and one table are
+    shown, and nothing more of the settings that they compare.
     """
     shortened = {short for name, short in report.short_names.items() if short != name}
     report = report.with_short_names()
@@ -340,14 +342,12 @@ def _for_terminal(
 ) -> TerminalTable:
     """A table of a report for a terminal, in colours where it shows `rows` and, below a line, `averages`."""
     parts = [part for part in (rows, averages) if part is not None and len(part)]
-    return TextTable(
-        title, texts.map(lambda text: text.replace(" ± ", "\n± ")).rename(columns={"McNemar p": "p"}), _NAMES
-    ).to_terminal(
+    return TextTable(title, texts.map(lambda text: text.replace(" ± ", "\n± ")), _NAMES).to_terminal(
         leave_out=_LEFT_OUT,
         elsewhere=elsewhere,
         notes=notes,
         padding=(0, 0, 0, 0),
-        styles=[_style(row) for part in parts for _, row in part.iterrows()] or None,
+        styles=[style for part in parts for style in _styles(part)] or None,
         ends_of_sections=[len(parts[0]) - 1] if len(parts) > 1 else [],
     )
 
@@ -358,11 +358,13 @@ def _of_settings(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return table[(table["model"] == model) & (table["settings"] == settings)]
 
 
-def _style(row: pd.Series) -> str | None:
-    """The colour of a row on a terminal."""
-    sign = 1 if row["higher_is_better"] else -1
-    worst, best = sorted((sign * row["low"], sign * row["high"]))
-    return "green" if worst > 0 else "red" if best < 0 else None
+def _styles(rows: pd.DataFrame) -> list[str | None]:
+    """The colour of each row on a terminal: green is better and red worse."""
+    is_better = (rows["delta"] > 0) == rows["higher_is_better"].astype(bool)
+    return [
+        ("green" if better else "red") if different else None
+        for better, different in zip(is_better, differs(rows), strict=True)
+    ]
 
 
 def _by_settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

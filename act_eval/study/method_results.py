@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
-from act_eval.report.intervals import SEED, PairedDocuments, average_deltas, interval_of
+from act_eval.report.intervals import SEED, PairedDocuments, average_deltas, interval_of, p_of
 from act_eval.report.load import ReportError, Results, load
 from act_eval.report.pairing import pair
-from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL
+from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL, holm
 from act_eval.study.methods import ComparedMethods
 from act_eval.study_record import Score
 from act_eval.tables import TextTable, csv_text, interval, number
@@ -143,7 +142,7 @@ def compare_documents(
     counts = table["task"].eq(ALL_TASKS if len(tasks) > 1 else tasks[0])
     tested = counts & table["p"].notna()
     if tested.any():
-        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"].astype(float), method="holm")[1]
+        table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
         table.loc[tested, "differs"] = table.loc[tested, "p_holm"] < SIGNIFICANCE_LEVEL
     best = best_method(table[counts], {method: [of_method[task] for task in tasks] for method, of_method in values.items()})
     table["best"] = counts & (table["method"] == best)
@@ -165,7 +164,7 @@ def best_method(rows: pd.DataFrame, values: Mapping[str, Sequence[PairedDocument
     if not pairs:
         return best
     p = [difference([_instead(*sides) for sides in zip(values[one], values[other], strict=True)])["p"] for one, other in pairs]
-    corrected = dict(zip(pairs, multipletests(p, method="holm")[1], strict=True))
+    corrected = dict(zip(pairs, holm(np.array(p)), strict=True))
     rivals = [p_of_pair for pair_of_methods, p_of_pair in corrected.items() if best in pair_of_methods]
     return best if max(rivals) < SIGNIFICANCE_LEVEL else None
 
@@ -177,8 +176,8 @@ def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
         documents: of each task, at least one.
 
     Returns:
-        `n`, `baseline`, `score`, `delta`, its 95% interval `low` to `high`, and a two-sided `p`: twice the share of the
-        interval's draws on the other side of zero.
+        `n`, `baseline`, `score`, `delta`, its 95% interval `low` to `high`, and the `p` that agrees with it (see
+        `report.intervals.p_of`).
     """
     weights = np.ones(len(documents)) / len(documents)
     # With the seeds of the report, whose intervals are the same.
@@ -186,7 +185,6 @@ def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
     deltas = average_deltas(drawn, weights)
     baseline, score = (float(weights @ [of_task.scores[side] for of_task in documents]) for side in ("baseline", "calibrated"))
     low, high = interval_of(deltas, score - baseline)
-    beyond = min(int((deltas <= 0).sum()), int((deltas >= 0).sum()))
     return {
         "n": sum(map(len, documents)),
         "baseline": baseline,
@@ -194,7 +192,7 @@ def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
         "delta": score - baseline,
         "low": low,
         "high": high,
-        "p": min(1.0, 2 * (1 + beyond) / (1 + len(deltas))),
+        "p": p_of(deltas),
     }
 
 

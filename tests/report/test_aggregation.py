@@ -60,7 +60,9 @@ class TestPaired:
         scores = FUNCTIONS[metric](baseline), FUNCTIONS[metric](act)
         assert (row["baseline"], row["act"]) == pytest.approx(scores, rel=1e-13)
         assert row["delta"] == pytest.approx(scores[1] - scores[0], rel=1e-12)
-        assert np.isnan([row["p"], row["p_holm"], row["both"], row["clusters"]]).all()
+        assert np.isnan([row["both"], row["clusters"]]).all()
+        assert row["p"] == row["p_holm"]
+        assert (row["p"] < 0.05) == (row["low"] > 0 or row["high"] < 0)
 
     def test_interval_draws_the_same_documents_for_both(self, tmp_path, metric):
         """The interval is that of drawing documents by hand, and narrow where all documents change alike."""

@@ -1,5 +1,6 @@
 """From lm-eval's files to tables, statistics and plots."""
 
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -10,14 +11,17 @@ import pytest
 from helpers.runs import ACT, BASELINE, act_settings, write_run
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.load import ReportError, load
 from act_eval.report.older_files import current_form
 from act_eval.report.pairing import pair
 from act_eval.report.settings_text import describe_settings, is_baseline
-from act_eval.report.statistics import compare, exact_mcnemar, paired_statistics
+from act_eval.report.statistics import compare, differs, exact_mcnemar, paired_statistics
+from act_eval.report.tables import overview, print_tables
 from act_eval.report.write import write_report
 
 pytestmark = pytest.mark.tier("unit")
@@ -56,7 +60,26 @@ class TestSeeds:
         assert row["baseline_sd"] == pytest.approx(np.std(means[0], ddof=1))
         assert row["act_sd"] == pytest.approx(np.std(means[1], ddof=1))
         assert row["delta_sd"] == pytest.approx(np.std(means[1] - means[0], ddof=1))
-        assert pd.isna(row["p"])
+        assert 0 < row["p"] == row["p_holm"] <= 1
+        assert pd.isna(row["only_act"])
+
+    def test_they_have_a_p_that_agrees_with_the_interval_and_is_corrected(self, tmp_path):
+        rng = np.random.default_rng(1)
+        for task in range(6):
+            for seed in (1, 2, 3):
+                options = {"task": f"t{task}", "shots": 2, "seed": seed}
+                baseline = (rng.random(60) < 0.5).astype(float)
+                write_run(tmp_path, baseline.tolist(), **options)
+                changed = rng.random(60) < 0.15
+                act = np.where(changed, task == 0, baseline)
+                write_run(tmp_path, act.tolist(), **options, heads=32)
+        table = compared(tmp_path)
+        is_far = abs(table["p"] - 0.05) > 0.001
+        assert is_far.any()
+        assert ((table["p"] < 0.05) == ((table["low"] > 0) | (table["high"] < 0)))[is_far].all()
+        assert table["p"].min() >= 2 / 10_001
+        assert table["p_holm"].to_numpy(float) == pytest.approx(multipletests(table["p"].to_numpy(float), method="holm")[1])
+        assert (differs(table) == (table["p_holm"] < 0.05)).all()
 
     @pytest.mark.usefixtures("without_plots")
     def test_table_shows_the_spread(self, folder, tmp_path):
@@ -289,6 +312,41 @@ class TestCompare:
         assert table["p"].to_dict() == pytest.approx(p)
         assert table["p_holm"].to_dict() == pytest.approx({"c": 3 * p["c"], "b": 2 * p["b"], "a": p["a"]})
 
+    @pytest.mark.parametrize("options", [{"patterns": {"task": "b"}}, {"metrics": ("acc",)}, {"patterns": {"seed": "1"}}])
+    def test_what_is_left_out_of_a_report_changes_no_p(self, tmp_path, options):
+        """What is shown may have been chosen after all was seen."""
+        for task, number in {"a": 1, "b": 7, "c": 12}.items():
+            for heads, values in ((0, [0.0] * 40), (32, [1.0] * number + [0.0] * (40 - number))):
+                contents = [{"metrics": ["acc", "f1"], "f1": value / 2} for value in values]
+                write_run(tmp_path, values, task=task, heads=heads, contents=contents, shots=2, seed=1)
+        rows = ["task", "metric"]
+        of_all, selected = make_report([tmp_path]), make_report([tmp_path], ReportOptions(**options))
+        whole, some = (report.comparison.set_index(rows) for report in (of_all, selected))
+        priors, some_priors = (report.label_priors.set_index(rows) for report in (of_all, selected))
+        assert len(whole) == 6
+        assert 0 < len(some) < 6 or "seed" in options["patterns"]
+        columns = ["p", "p_holm"]
+        pd.testing.assert_frame_equal(some[columns], whole.loc[some.index, columns])
+        assert len(priors) == 3
+        pd.testing.assert_frame_equal(some_priors[columns], priors.loc[some_priors.index, columns])
+        assert whole.loc[("b", "acc"), "p_holm"] > whole.loc[("b", "acc"), "p"] == 2 / 2**7
+
+    def test_a_terminal_colours_what_has_a_star(self, tmp_path):
+        """Of 17 differences, one may have an interval without zero by chance."""
+        for number in range(17):
+            right = {0: 67, 1: 80}.get(number, 60)
+            write_run(tmp_path, BASELINE, task=f"t{number:02}")
+            write_run(tmp_path, [1.0] * right + [0.0] * (100 - right), task=f"t{number:02}", heads=32)
+        report = make_report([tmp_path], ReportOptions(group_by="none"))
+        assert (report.comparison["low"] > 0).tolist() == [True, True, *[False] * 15]
+        console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=100)
+        print_tables(report, console)
+        green = [line for line in console.file.getvalue().splitlines() if "\x1b[32m" in line]
+        assert green
+        assert all("t01" in line for line in green)
+        act = overview(report).texts.set_index("settings").filter(like="heads", axis=0).iloc[0]
+        assert (act["t00"], act["t01"]) == ("0.670", "0.800*")
+
     @pytest.mark.tier("slow")
     def test_folders_in_any_order_and_twice_change_nothing(self, tmp_path):
         for name in "abc":
@@ -482,7 +540,9 @@ class TestStatistics:
         assert exact_mcnemar(0, 0) == 1
 
     def test_scores_that_are_no_outcomes_have_no_counts(self):
-        assert "p" not in paired_statistics(np.array([0.5, 1.0]), np.array([0.2, 1.0]))
+        assert not {"both", "only_baseline", "only_calibrated", "neither"} & set(
+            paired_statistics(np.array([0.5, 1.0]), np.array([0.2, 1.0]))
+        )
 
 
 @pytest.mark.tier("slow")
