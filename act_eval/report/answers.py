@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,16 @@ NOT_READABLE = "samples do not hold requests and answers as lm-eval writes them"
 
 NO_GOLD = -1
 REPLY_MEASURES = ("empty", "characters")
+
+MUTUAL_INFORMATION = "acc_mutual_info"  # by log-probabilities minus those without context
+_LENGTHS: Mapping[str, Callable[[str], int]] = MappingProxyType(
+    {
+        "acc": lambda choice: 1,
+        MUTUAL_INFORMATION: lambda choice: 1,
+        "acc_norm": len,
+        "acc_bytes": lambda choice: len(choice.encode()),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,22 @@ def log_probabilities(sample: Mapping[str, Any], number_of_choices: int) -> list
     if len(scores) != number_of_choices:
         raise ValueError(f"{len(scores)} answers to {number_of_choices} choices")
     return scores
+
+
+def possible_lengths(metric: str, choices: Sequence[str]) -> list[list[float]]:
+    """What lm-eval may divide the log-probabilities of choices by before it takes the greatest for the answer, each above 0.
+
+    Samples do not say whether white space before a choice counts in lengths, so that the answer is the one with which the
+    logged values come out.
+
+    Args:
+        metric: a name of lm-eval's; there is nothing for one that does not follow from the likeliest choice.
+        choices: with white space.
+    """
+    if metric not in _LENGTHS:
+        return []
+    ways = [[float(_LENGTHS[metric](text)) for text in texts] for texts in ([choice.lstrip() for choice in choices], choices)]
+    return [lengths for number, lengths in enumerate(ways) if all(lengths) and lengths not in ways[:number]]
 
 
 def gold_choice(target: Any, choices: Sequence[str]) -> int | None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from act_eval.report.aggregation import MEAN
-from act_eval.report.answers import conditional_requests, gold_choice, is_multiple_choice, log_probabilities
+from act_eval.report.answers import (
+    MUTUAL_INFORMATION,
+    conditional_requests,
+    gold_choice,
+    is_multiple_choice,
+    log_probabilities,
+    possible_lengths,
+)
 from act_eval.report.load import ReportError, read_samples
 from act_eval.report.pairing import Pairing
 
@@ -42,7 +50,10 @@ class Flips:
 
     Attributes:
         documents: a row for each (`FLIP_COLUMNS`). `change` is `gained` where ACT is right and `lost` where the baseline is;
-            `margin_*`, for multiple choice, is the log-probability of the gold choice minus that of the best other, in nats.
+            `margin_*`, for multiple choice, is how far the gold choice is ahead of the best other in what the metric ranks
+            choices by: log-probabilities in nats, for `acc_norm` per character, for `acc_bytes` per byte, and for
+            `acc_mutual_info` minus those without context. Where the logged outcomes do not follow from these, `answer_*` of
+            multiple choice is empty, and `margin_*` missing.
         total: how many there are in all; more than rows where some were left out.
     """
 
@@ -73,7 +84,7 @@ def find_flips(pairing: Pairing, runs: pd.DataFrame, most: int) -> Flips:
     for _, flip in kept.iterrows():
         of_flip = {side: samples[side][flip[f"run_{side}"], flip[f"line_{side}"]] for side in _COLUMN_ENDS}
         try:
-            contents = _contents(of_flip, flip["metric"])
+            contents = _contents(of_flip, flip["metric"], {side: flip[side] == 1 for side in _COLUMN_ENDS})
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             file = runs.loc[flip["run_calibrated"], "samples_file"]
             reason = (
@@ -95,8 +106,14 @@ def _samples(flips: pd.DataFrame, side: str, runs: pd.DataFrame) -> dict[tuple[i
     return samples
 
 
-def _contents(samples: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Prompt, gold, answers and margins, as far as the samples of baseline and calibrated run tell."""
+def _contents(samples: Mapping[str, Mapping[str, Any]], metric: str, is_right: Mapping[str, bool]) -> dict[str, Any]:
+    """Prompt, gold, answers and margins, as far as the samples of baseline and calibrated run tell.
+
+    Args:
+        samples: by side.
+        metric: a name of lm-eval's.
+        is_right: the logged outcomes by it, by side.
+    """
     baseline = samples["baseline"]
     arguments = conditional_requests(baseline)
     prompts = [str(request[0]) for request in arguments]
@@ -105,18 +122,46 @@ def _contents(samples: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str
         margins = {f"margin_{_COLUMN_ENDS[side]}": math.nan for side in samples}
         return {"prompt": prompts[0], "gold": _text(baseline["target"]), **answers, **margins}
     endings = [str(request[1]) for request in arguments]
-    choices = [ending.strip() for ending in (endings if len(set(prompts)) == 1 else prompts)]
+    texts = endings if len(set(prompts)) == 1 else prompts
+    choices = [text.strip() for text in texts]
     gold = gold_choice(baseline["target"], choices)
     contents: dict[str, Any] = {"prompt": prompts[0] if len(set(prompts)) == 1 else f"... {endings[0].strip()}"}
     contents["gold"] = _text(baseline["target"]) if gold is None else choices[gold]
-    for side, sample in samples.items():
-        scores = log_probabilities(sample, len(choices))
-        lengths = [len(choice) if metric == "acc_norm" else 1 for choice in choices]
-        answer = max(range(len(choices)), key=lambda choice: scores[choice] / lengths[choice])
-        contents[f"answer_{_COLUMN_ENDS[side]}"] = choices[answer]
-        others = [score for choice, score in enumerate(scores) if choice != gold]
-        contents[f"margin_{_COLUMN_ENDS[side]}"] = scores[gold] - max(others) if gold is not None and others else math.nan
+    scores = _scores_of_choices(samples, metric, texts, gold, is_right)
+    for side in samples:
+        of_side = scores.get(side, [])
+        contents[f"answer_{_COLUMN_ENDS[side]}"] = choices[int(np.argmax(of_side))] if of_side else ""
+        others = [score for choice, score in enumerate(of_side) if choice != gold]
+        contents[f"margin_{_COLUMN_ENDS[side]}"] = of_side[gold] - max(others) if gold is not None and others else math.nan
     return contents
+
+
+def _scores_of_choices(
+    samples: Mapping[str, Mapping[str, Any]],
+    metric: str,
+    choices: Sequence[str],
+    gold: int | None,
+    is_right: Mapping[str, bool],
+) -> dict[str, list[float]]:
+    """What a metric ranks choices by, by side; nothing where the logged outcomes do not follow from it.
+
+    Args:
+        samples, metric, is_right: see `_contents`.
+        choices: with white space.
+        gold: the right choice; where it is not known, outcomes say nothing.
+    """
+    of_sides = {side: log_probabilities(sample, len(choices)) for side, sample in samples.items()}
+    if metric == MUTUAL_INFORMATION:
+        for side, sample in samples.items():
+            alone = [float(response[0]) for response in sample["filtered_resps"][len(choices) :]]
+            if len(alone) != len(choices):
+                return {}
+            of_sides[side] = [score - of_choice for score, of_choice in zip(of_sides[side], alone, strict=True)]
+    for lengths in possible_lengths(metric, choices):
+        scores = {side: [score / length for score, length in zip(of_sides[side], lengths, strict=True)] for side in of_sides}
+        if gold is None or all((int(np.argmax(scores[side])) == gold) == is_right[side] for side in scores):
+            return scores
+    return {}
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import log_softmax, logsumexp, softmax
 
 from act_eval.report.aggregation import MEAN
-from act_eval.report.answers import NO_GOLD, Answers
+from act_eval.report.answers import NO_GOLD, Answers, possible_lengths
 from act_eval.report.intervals import PairedDocuments
 from act_eval.report.pairing import VALUE_COLUMNS, Pairing
 from act_eval.report.statistics import (
@@ -246,16 +246,9 @@ class _Corrected:
 def _lengths(
     values: pd.DataFrame, metric: str, choices: Sequence[str], gold: np.ndarray, scores: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """What the metric divides log-probabilities by, float `[choices]`. Raises _NoPriorsError where that is not found.
-
-    Samples do not say whether white space before a choice counts for `acc_norm`, so that the answer is the one with which the
-    logged values come out.
-    """
-    whole, stripped = ([float(len(text)) for text in texts] for texts in (choices, [choice.lstrip() for choice in choices]))
-    for lengths in map(np.array, [[1.0] * len(choices)] if metric == "acc" else [stripped, whole]):
-        if lengths.all() and all(
-            np.array_equal((scores[side] / lengths).argmax(axis=1) == gold, values[side].to_numpy()) for side in _SIDES
-        ):
+    """What the metric divides log-probabilities by, float `[choices]`. Raises _NoPriorsError where that is not found."""
+    for lengths in map(np.array, possible_lengths(metric, choices)):
+        if all(np.array_equal((scores[side] / lengths).argmax(axis=1) == gold, values[side].to_numpy()) for side in _SIDES):
             return lengths
     raise _NoPriorsError(f"{metric} does not follow from the likeliest choice")
 

@@ -491,7 +491,45 @@ class TestFlips:
         rewrite(tmp_path, "samples_*", lengthen)
         (flip,) = make_report([tmp_path]).flips.documents.to_dict("records")
         assert (flip["answer_baseline"], flip["gold"], flip["answer_act"]) == ("ab", "abcd", "abcd")
-        assert (flip["margin_baseline"], flip["margin_act"]) == (-4, -2)
+        assert (flip["margin_baseline"], flip["margin_act"]) == (-0.5, 0.5)
+
+    CHOICES = ("a", "bbbbbbbbbb")
+
+    @pytest.mark.parametrize(
+        ("metric", "sides", "answers", "margins"),
+        [
+            ("acc", ([-2, -3], [-3, -2]), ("a", "bbbbbbbbbb"), (-1, 1)),
+            ("acc_norm", ([-0.1, -3], [-2, -3]), ("a", "bbbbbbbbbb"), (-0.2, 1.7)),
+            ("acc_bytes", ([-0.1, -3], [-2, -3]), ("a", "bbbbbbbbbb"), (-0.2, 1.7)),
+            ("acc_mutual_info", ([-2, -3, -1, -1.5], [-2, -3, -1, -9]), ("a", "bbbbbbbbbb"), (-0.5, 7)),
+            ("acc_mutual_info", ([-2, -3], [-3, -2]), ("", ""), None),  # scores without context are not there
+            ("exact_match", ([-2, -3], [-3, -2]), ("", ""), None),  # whether the right choice is what would be generated
+            ("acc", ([-3, -2], [-2, -3]), ("", ""), None),  # not what was logged
+        ],
+    )
+    def test_answers_and_margins_are_those_of_the_metric(self, tmp_path, metric, sides, answers, margins):
+        for side, scores in enumerate(sides):
+            arguments = {
+                f"{context}{number}": {"arg_0": context, "arg_1": f" {self.CHOICES[number]}"}
+                for context in ("Q", "")[: len(scores) // 2]
+                for number in range(2)
+            }
+            contents = {"arguments": arguments, "filtered_resps": [[str(score), "False"] for score in scores]}
+            write_run(tmp_path, [float(side)], heads=side, metric=metric, contents=[contents])
+        (flip,) = make_report([tmp_path]).flips.documents.to_dict("records")
+        assert (flip["gold"], flip["change"]) == ("bbbbbbbbbb", "gained")
+        assert (flip["answer_baseline"], flip["answer_act"]) == answers
+        found = [flip["margin_baseline"], flip["margin_act"]]
+        assert found == pytest.approx(margins) if margins else all(map(np.isnan, found))
+
+    def test_bytes_are_not_characters(self, tmp_path):
+        for side, score in enumerate((-1.0, -3.0)):
+            arguments = {str(number): {"arg_0": "Q", "arg_1": f" {text}"} for number, text in enumerate(("abc", "\N{SNOWMAN}"))}
+            contents = {"arguments": arguments, "filtered_resps": [[str(score), "False"], ["-2.0", "False"]]}
+            write_run(tmp_path, [float(side)], heads=side, metric="acc_bytes", contents=[contents])
+        (flip,) = make_report([tmp_path]).flips.documents.to_dict("records")
+        assert (flip["answer_baseline"], flip["answer_act"]) == ("abc", "\N{SNOWMAN}")
+        assert (flip["margin_baseline"], flip["margin_act"]) == pytest.approx((-1 / 3, 1 / 3))
 
     def test_requests_without_context_are_no_choices(self, tmp_path):
         """Mutual information scores every choice once more without its context."""
