@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -71,6 +72,7 @@ COMPARISON_COLUMNS = (
     "n_for_one_point",
     "noise",
     "noise_changed",
+    "baseline_id",
 )
 GROUP_COLUMNS = (
     "model",
@@ -94,6 +96,7 @@ GROUP_COLUMNS = (
     "interval",
     "detectable",
     "n_for_one_point",
+    "baseline_id",
 )
 _OF_SUBJECTS = ("model", "settings", "num_heads", "num_fewshot", "limit", "filter", "metric", "subject")
 SUBJECT_COLUMNS = (*_OF_SUBJECTS, "higher_is_better", "n", "baseline", "act", "delta", "low", "high", "interval")
@@ -120,12 +123,12 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         pairing: what `pairing.pair` returned.
 
     Returns:
-        A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by
-        these: scores as lm-eval computes them (means, perplexities, bits per byte), the difference `delta` with its
-        paired 95% interval `low` to `high`, of the kind `interval` (see `intervals`), and a two-sided `p`: where scores are 0
-        or 1 for every document, that of the exact McNemar test, beside the 2 x 2 counts, elsewhere, as on average over several
-        seeds, the one that agrees with the interval (see `intervals.p_of`). `p_holm` is corrected over all paired rows of the
-        same model and settings, whatever their task, few-shot count, filter and metric, those that were not selected (see
+        A row per model, settings, task, few-shot count, limit, filter and metric (`COMPARISON_COLUMNS`), sorted by these:
+        scores as lm-eval computes them (means, perplexities, bits per byte), the difference `delta` with its paired 95%
+        interval `low` to `high`, of the kind `interval` (see `intervals`), and a two-sided `p`: where scores are 0 or 1 for
+        every document, that of the exact McNemar test, beside the 2 x 2 counts, elsewhere, as on average over several seeds,
+        the one that agrees with the interval (see `intervals.p_of`). `p_holm` is corrected over all paired rows of the same
+        model and settings, whatever their task, few-shot count, filter and metric, those that were not selected (see
         `Pairing.select`) among them. `detectable` is the smallest difference that so many documents would show with a
         probability of 80%, and `n_for_one_point` how many documents a difference of 0.01 needs for that (see `power`), where
         the score is a mean of values between 0 and 1. `standard_error` is that of the difference (of other scores than means,
@@ -135,6 +138,8 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         `noise` is the absolute difference of two baseline runs, where there are two, and `noise_changed` the number of
         documents whose score differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is
         False, a run has no samples, or they hold no number for each document, and all but scores and difference is missing.
+        `baseline_id` is the same in rows that are compared with the same runs of the baseline, those of the same tasks and
+        seeds.
 
     Raises:
         ReportError: a row has several pairs of one document and seed, which are of different runs.
@@ -144,11 +149,12 @@ def compare(pairing: Pairing) -> pd.DataFrame:
     for key, values in pairing.values.groupby(ROW, dropna=False, observed=True):
         drawn = PairedDocuments.of(values).draw()
         statistics = {**seed_spread(values), **_statistics(drawn), **standard_errors(values), **_power([drawn], np.ones(1))}
-        rows.append({**dict(zip(ROW, key, strict=True)), "paired": True, **statistics})
+        rows.append({**dict(zip(ROW, key, strict=True)), "paired": True, "baseline_id": _baseline_id(values), **statistics})
     for key, scores in pairing.unpaired.groupby(ROW, dropna=False, observed=True):
         means = scores[list(SIDES)].mean()
         means["delta"] = means["calibrated"] - means["baseline"]
-        rows.append({**dict(zip(ROW, key, strict=True)), "paired": False, **_spread(scores), "n": scores["n"].max(), **means})
+        same = {"paired": False, "baseline_id": _baseline_id(scores), "n": scores["n"].max()}
+        rows.append({**dict(zip(ROW, key, strict=True)), **same, **_spread(scores), **means})
     corrected = zip(rows, _corrected(rows, pairing.left_out), strict=True)
     table = public_table([{**row, "p_holm": p} for row, p in corrected], COMPARISON_COLUMNS).sort_values(ROW, ignore_index=True)
     names = zip(table["task"], table["metric"], strict=True)
@@ -167,6 +173,12 @@ def _corrected(rows: Sequence[Mapping[str, Any]], left_out: pd.DataFrame) -> lis
     for _, family in tested.groupby(_FAMILY):
         corrected[family.index] = holm(family["p"].to_numpy(float))
     return corrected[: len(rows)].tolist()
+
+
+def _baseline_id(values: pd.DataFrame) -> str:
+    """Eight hexadecimal digits of the tasks and seeds of values."""
+    of_runs = sorted(map(str, values[["task", "seed"]].drop_duplicates().itertuples(index=False, name=None)))
+    return hashlib.sha256("\n".join(of_runs).encode()).hexdigest()[:8]
 
 
 def _check_one_pair(values: pd.DataFrame) -> None:
@@ -203,8 +215,8 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, TaskGroup]) -> pd.Data
     Returns:
         A row per model, settings, group, few-shot count, limit, filter and metric (`GROUP_COLUMNS`): how many of the group's
         `tasks` there are (of `of_tasks`), whether they are `weighted_by_size`, `n` documents in all, means over tasks, and the
-        95% interval of the difference, from draws within each task, and power, as `compare` has it. Unpaired tasks are not
-        counted, and there is no row for one task, nor for tasks that an earlier group has averaged.
+        95% interval of the difference, from draws within each task, and power and `baseline_id`, as `compare` has them.
+        Unpaired tasks are not counted, and there is no row for one task, nor for tasks that an earlier group has averaged.
     """
     rows = []
     for key, values in pairing.values.groupby(_ROW_OF_AVERAGES, dropna=False, observed=True):
@@ -228,6 +240,7 @@ def macro_averages(pairing: Pairing, groups: Mapping[str, TaskGroup]) -> pd.Data
                 numbers |= _power(drawn, weights)
                 lower = all((task, key[-1]) in pairing.lower_is_better for task in there)
                 names = {**dict(zip(_ROW_OF_AVERAGES, key, strict=True)), "group": group}
+                names["baseline_id"] = _baseline_id(values[values["task"].isin(there)])
                 rows.append({**names, "higher_is_better": not lower, **numbers})
     order = [column for column in GROUP_COLUMNS if column in (*_ROW_OF_AVERAGES, "group")]
     return public_table(rows, GROUP_COLUMNS).sort_values(order, ignore_index=True)

@@ -27,7 +27,8 @@ POWER_NOTE = (
     "interval without zero."
 )
 OVERVIEW_NOTE = (
-    "Best in bold, unless all are the same; * differs from the baseline: Holm p below 0.05, or, for averages, a 95% "
+    "Below each baseline are the settings that were compared with it, over the same documents and seeds: best in bold, unless "
+    "all are the same; * differs from the baseline: Holm p below 0.05, or, for averages, a 95% "
     "interval without zero."
 )
 CLUSTER_NOTE = (
@@ -226,15 +227,16 @@ def group_names(groups: pd.DataFrame) -> pd.Series:
 def overview(report: Report) -> TextTable:
     """Models x tasks, as papers lay it out: a row for the baseline and one for each setting of ACT, below each model.
 
-    The best of a model is bold in each column, unless all of them are the same, and a star marks what differs from the baseline
-    (`OVERVIEW_NOTE`).
+    Settings that were compared with other runs of the baseline, such as those of fewer seeds, follow below a row for these. The
+    best below a baseline, itself included, is bold in each column, unless all of them are the same, and a star marks what
+    differs from the baseline (`OVERVIEW_NOTE`).
     """
     groups = report.groups.assign(group=group_names(report.groups))
     shown = [_scores(report.comparison, "task"), _scores(groups, "group")]
     scores = pd.concat(shown, ignore_index=True)
     columns = list(dict.fromkeys(scores["column"]))
     rows, bold = [], []
-    for model, of_model in scores.groupby("model", sort=False):
+    for model, of_model in _of_one_baseline(scores):
         once = of_model.drop_duplicates("column").set_index("column")
         values = {"baseline": once["baseline"]}
         stars = {}
@@ -255,9 +257,25 @@ def overview(report: Report) -> TextTable:
     return TextTable("Models x tasks", pd.DataFrame(rows), _NAMES, pd.DataFrame(bold).astype(bool))
 
 
+def _of_one_baseline(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each model, once for each baseline, with the rows of the settings that have no other one in any column."""
+    for model, of_model in scores.groupby("model", sort=False):
+        blocks: list[tuple[dict[str, str], list[pd.DataFrame]]] = []
+        for _, rows in of_model.groupby("settings", sort=False):
+            own = dict(zip(rows["column"], rows["baseline_id"].fillna(""), strict=True))
+            fitting = (block for block in blocks if all(block[0].get(column, own[column]) == own[column] for column in own))
+            baseline, settings = next(fitting, ({}, []))
+            if not settings:
+                blocks.append((baseline, settings))
+            baseline |= own
+            settings.append(rows)
+        for _, settings in blocks:
+            yield str(model), pd.concat(settings)
+
+
 def _scores(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """What `overview` shows of each row of the comparison or of the averages."""
-    scores = rows[["model", "settings", "n", "baseline", "act"]].copy()
+    scores = rows[["model", "settings", "n", "baseline", "baseline_id", "act"]].copy()
     scores["column"] = labels(rows, name)
     scores["sign"] = rows["higher_is_better"].map({True: 1, False: -1}).astype(float)
     scores["differs"] = differs(rows)

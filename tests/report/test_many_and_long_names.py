@@ -37,7 +37,7 @@ REPORTS |= {name: made_up_report(LONG_PATHS, tasks=[*MMLU, "a", "b", "c"]) for n
 
 def demo_report():
     """The report of the demo, as far as it is in its files."""
-    tables = {name: pd.read_csv(DEMO / f"{name}.csv") for name in ("comparison", "groups")}
+    tables = {name: pd.read_csv(DEMO / f"{name}.csv").assign(baseline_id="") for name in ("comparison", "groups")}
     return dataclasses.replace(made_up_report(), **tables)
 
 

@@ -331,6 +331,31 @@ class TestCompare:
         pd.testing.assert_frame_equal(some_priors[columns], priors.loc[some_priors.index, columns])
         assert whole.loc[("b", "acc"), "p_holm"] > whole.loc[("b", "acc"), "p"] == 2 / 2**7
 
+    @pytest.mark.parametrize("second", [[1.0] * 30 + [0.0] * 70, BASELINE[::-1]], ids=["another score", "the same score"])
+    def test_settings_over_other_seeds_have_a_baseline_of_their_own(self, tmp_path, second):
+        of_seeds = {1: BASELINE, 2: second}
+        for seed, values in of_seeds.items():
+            for options in ({}, {"heads": 32, "beta": 0.2}, {"heads": 32, "beta": 0.3}):
+                write_run(tmp_path, values, shots=2, seed=seed, **options)
+        write_run(tmp_path, [1.0] * 55 + [0.0] * 45, shots=2, seed=1, heads=32, beta=0.6)
+        table = overview(make_report([tmp_path]))
+        both = f"{(0.6 + np.mean(second)) / 2:.3f}"
+        assert table.texts["demo"].tolist() == [both, both, both, "100", "0.600", "0.550", "100"]
+        names = [text.split(", ")[1] if "," in text else text for text in table.texts["settings"]]
+        assert names == ["baseline", "beta 0.2", "beta 0.3", "n", "baseline", "beta 0.6", "n"]
+        assert table.bold["demo"].tolist() == [False, False, False, False, True, False, False]
+
+    def test_averages_of_other_tasks_have_a_baseline_of_their_own(self, tmp_path):
+        """Also where they are as many, and each task has the same one."""
+        for task, values in {"a": BASELINE, "b": ACT, "c": BASELINE}.items():
+            write_run(tmp_path, values, task=task)
+        for beta, tasks in ((0.2, "ab"), (0.6, "bc")):
+            for task in tasks:
+                write_run(tmp_path, ACT, task=task, heads=32, beta=beta)
+        texts = overview(make_report([tmp_path])).texts
+        assert texts["settings"].eq("baseline").sum() == 2
+        assert texts["all tasks (2 of 3 tasks)"].tolist() == ["0.675", "0.750*", "200"] * 2
+
     def test_a_terminal_colours_what_has_a_star(self, tmp_path):
         """Of 17 differences, one may have an interval without zero by chance."""
         for number in range(17):
