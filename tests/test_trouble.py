@@ -14,7 +14,7 @@ from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.search import run
-from act_eval.search.plan import plan_without_weights
+from act_eval.search.plan import plan_search
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks import run as sinks
 from act_eval.sinks.settings import SinksSettings
@@ -176,7 +176,7 @@ class TestSearch:
     @pytest.mark.parametrize("mode", ["exact", "estimated"])
     def test_choices_without_any_probability_are_no_trouble(self, searched_lm, tmp_path, caplog, mode):
         settings = replace(self.SETTINGS, objective="entropy", mode=mode)
-        first = max(plan_without_weights(settings).to_search, key=lambda document: document.length)  # resuming is tried on it
+        first = max(plan_search(settings).to_search, key=lambda document: document.length)  # resuming is tried on it
         (_, continuation), *_ = first.requests
 
         def forbid_a_choice(module, args, output):

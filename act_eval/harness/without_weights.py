@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,8 @@ from transformers import PretrainedConfig
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.requests import encode_all, encode_generation, encode_windows
 from act_eval.harness.scoring import group_by_context, tokens_of_requests, tokens_of_windows
+
+_SAY_WHAT_A_MODEL_IS = ("act_eval.harness.lm", "act_eval.profiles", "act_eval.hub_files")
 
 
 class _NoModel(torch.nn.Module):
@@ -46,3 +50,20 @@ class LMWithoutWeights(ACTLM):
             return sum(sum(tokens_of_windows(windows)) for windows in texts)
         encoded = encode_all(requests, partial(encode_generation, self, one_prefill=self.marks_keys))
         return sum(len(context) + new_tokens for context, new_tokens in encoded)
+
+
+@contextmanager
+def without_saying_it_again() -> Iterator[None]:
+    """Inside the context, an `ACTLM` is made as one without weights was made before, and does not repeat its warnings."""
+
+    def refuse(record: logging.LogRecord) -> bool:
+        return False
+
+    loggers = [logging.getLogger(name) for name in _SAY_WHAT_A_MODEL_IS]
+    for logger in loggers:
+        logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(refuse)

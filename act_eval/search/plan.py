@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from act_eval.errors import SettingError
 from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
 from act_eval.harness.documents import draw_training_documents
-from act_eval.harness.lm import ACTLM
 from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.search.documents import CalibrationDocument, calibration_split, fingerprint, interleave, render_documents
@@ -20,8 +19,6 @@ from act_eval.search.objective import LabelPriors
 from act_eval.search.planned_costs import PlannedCosts
 from act_eval.search.settings import Mode, SearchSettings
 from act_eval.search.store import PROFILE_FILE
-
-Model = TypeVar("Model", bound=ACTLM)
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,12 @@ class DrawnDocuments:
 
 
 @dataclass(frozen=True)
-class PlannedSearch(Generic[Model]):
-    """All that is known of a search before the model is asked.
+class PlannedSearch:
+    """All that is known of a search before the model is loaded.
 
     Attributes:
         settings: of the search.
         splits: by task, which split the documents are of.
-        lm: the model.
         space: the heads that are searched.
         mode: which is not "auto".
         documents: all of them.
@@ -71,7 +67,6 @@ class PlannedSearch(Generic[Model]):
 
     settings: SearchSettings
     splits: Mapping[str, str]
-    lm: Model
     space: SearchSpace
     mode: Mode
     documents: Sequence[CalibrationDocument]
@@ -89,18 +84,19 @@ class PlannedSearch(Generic[Model]):
         return (folder / PROFILE_FILE).is_file() and self.identity({}).is_that_of(folder)
 
 
-def plan_search(settings: SearchSettings, drawn: DrawnDocuments, kind: type[Model]) -> PlannedSearch[Model]:
-    """Make the model and render the documents, in an order in which every stretch of them holds its share of each task.
+def plan_search(settings: SearchSettings) -> PlannedSearch:
+    """Draw documents and render them, in an order in which every stretch of them holds its share of each task.
+
+    The model's config and tokenizer are read for that, and none of its weights.
 
     Args:
         settings: of the search.
-        drawn: for it.
-        kind: what the model is, such as one without weights.
 
     Raises:
-        InputError: a setting or a task is wrong, or a document cannot be scored.
+        InputError: a setting or a task is wrong, a dataset cannot be had, or a document cannot be scored.
     """
-    lm = kind(needs_chat_template=settings.prompts.apply_chat_template, **settings.model.lm_arguments(act_profile="none"))
+    drawn = DrawnDocuments.of_search(settings)
+    lm = LMWithoutWeights(**settings.lm_arguments)
     space = SearchSpace.from_config(lm.config, settings.layers)
     mode = mode_of(settings, space)
     with explained_dataset_errors():
@@ -109,12 +105,7 @@ def plan_search(settings: SearchSettings, drawn: DrawnDocuments, kind: type[Mode
     to_search, to_validate = _split(documents, settings)
     priors = LabelPriors.of_search(settings.objective, documents)
     costs = PlannedCosts.of_search(settings, space, to_search, to_validate, mode, priors.corrects)
-    return PlannedSearch(settings, drawn.splits, lm, space, mode, documents, to_search, to_validate, priors, costs)
-
-
-def plan_without_weights(settings: SearchSettings) -> PlannedSearch[LMWithoutWeights]:
-    """Draw the documents of a search and plan it, to say what it would do. Raises as `plan_search` does."""
-    return plan_search(settings, DrawnDocuments.of_search(settings), LMWithoutWeights)
+    return PlannedSearch(settings, drawn.splits, space, mode, documents, to_search, to_validate, priors, costs)
 
 
 def _split(

@@ -14,12 +14,13 @@ from act_eval.attention.act import ACT
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.what_ran import what_ran
+from act_eval.harness.without_weights import without_saying_it_again
 from act_eval.progress import ProgressDisplay, print_line
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.groups import Division, StagesOf, acts_of_parts, divide, tune
 from act_eval.search.heads import Head, SearchSpace
-from act_eval.search.plan import DrawnDocuments, PlannedSearch, plan_search
+from act_eval.search.plan import PlannedSearch, plan_search
 from act_eval.search.planned_costs import MOST_PASSES, documents_to_tune, estimate_stages
 from act_eval.search.ranking import rank_heads, ranked_by_estimates
 from act_eval.search.results import (
@@ -48,7 +49,7 @@ def run_search(
     settings: SearchSettings,
     output: Path,
     console: Console | None = None,
-    afterwards: Callable[[PlannedSearch[ACTLM]], float] | None = None,
+    afterwards: Callable[[PlannedSearch], float] | None = None,
 ) -> SearchResult:
     """Search, or go on with a search, and write what it finds to a folder.
 
@@ -63,24 +64,24 @@ def run_search(
         afterwards: says how many layer passes come after the search, and belong to the same work; none by default.
 
     Raises:
-        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be used, or another
-            command writes to it.
+        InputError: a setting or a task is wrong, a dataset cannot be had, a document cannot be scored, or another command
+            writes to the folder; raised before the model's weights are loaded. Or the folder cannot be used.
         NonFiniteLogitsError: logits of the model are not numbers.
     """
-    drawn = DrawnDocuments.of_search(settings)
+    planned = plan_search(settings)
     with only_writer(output, records=[IDENTITY_FILE]):
-        return _run_search(settings, drawn, output, speaking_console(console), afterwards)
+        return _run_search(settings, planned, output, speaking_console(console), afterwards)
 
 
 def _run_search(
     settings: SearchSettings,
-    drawn: DrawnDocuments,
+    planned: PlannedSearch,
     output: Path,
     console: Console,
-    afterwards: Callable[[PlannedSearch[ACTLM]], float] | None,
+    afterwards: Callable[[PlannedSearch], float] | None,
 ) -> SearchResult:
-    planned = plan_search(settings, drawn, ACTLM)
-    lm = planned.lm
+    with without_saying_it_again():
+        lm = ACTLM(**settings.lm_arguments)
     processes = shared_processes()
     ran = same_for_all(what_ran(lm))
     identity = planned.identity(ran)
@@ -131,7 +132,7 @@ class _Found:
     division: Division
 
 
-def _find_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stages_of: StagesOf) -> _Found:
+def _find_heads(settings: SearchSettings, planned: PlannedSearch, stages_of: StagesOf) -> _Found:
     """Score or estimate heads, with each part of the method, and choose among them."""
     space, to_search, act = planned.space, planned.to_search, settings.act
     acts = acts_of_parts(act)
@@ -164,7 +165,7 @@ def _find_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stages_
     return _Found(validation.chosen, heads, head_sets, costs.in_full_passes, validation.gain, candidates, act, division)
 
 
-def _measure_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stages: Stages, parts: int) -> MeasuredHeads:
+def _measure_heads(settings: SearchSettings, planned: PlannedSearch, stages: Stages, parts: int) -> MeasuredHeads:
     """Score or estimate all heads with one of so many parts of the method."""
     if planned.mode == "estimated":
         return rank_heads(stages, planned.space, planned.to_search, estimate_stages(parts))
@@ -173,7 +174,7 @@ def _measure_heads(settings: SearchSettings, planned: PlannedSearch[ACTLM], stag
     return _score_all_heads(stages, planned.space, planned.to_search)
 
 
-def _needed_bytes(planned: PlannedSearch[ACTLM]) -> int:
+def _needed_bytes(planned: PlannedSearch) -> int:
     """Roughly what the units of a search take on disk.
 
     That is 10 bytes for each head and document, with some dozens of head sets, and 8 for each choice where they are kept.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from act_eval.attention.act import ACT
 from act_eval.errors import InputError, SettingError
@@ -85,6 +85,11 @@ class SearchSettings:
             raise InputError(
                 f"{self._act_arguments.without_effect} changes nothing, so no head could help: choose other values."
             )
+
+    @property
+    def lm_arguments(self) -> dict[str, Any]:
+        """What the model is made with."""
+        return {"needs_chat_template": self.prompts.apply_chat_template, **self.model.lm_arguments(act_profile="none")}
 
     @property
     def act(self) -> ACT:

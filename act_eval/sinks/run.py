@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from act_eval.harness.processes import is_first_process, only_writer, speaking_c
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
+from act_eval.harness.without_weights import LMWithoutWeights, without_saying_it_again
 from act_eval.head_scores import fits_model, read_head_scores, write_head_scores
 from act_eval.layer_lists import resolve_layers
 from act_eval.progress import stage_progress
@@ -45,37 +48,68 @@ def run_sinks(settings: SinksSettings, output: Path, console: Console | None = N
         The paths of the files; none in all but the main process.
 
     Raises:
-        InputError: a setting or a task is wrong, a dataset cannot be had, or the folder cannot be written to, or
-            another command writes to it.
+        InputError: a setting or a task is wrong, a dataset cannot be had, or another command writes to the folder; raised
+            before the model's weights are loaded. Or the folder cannot be written to.
         NonFiniteLogitsError: attention weights of a document are not numbers.
     """
-    with explained_dataset_errors():
-        tasks = draw_tasks(settings)
+    planned = _PlannedSinks.of(settings)
     with only_writer(output, records=[PROVENANCE_FILE]):
-        return _run_sinks(settings, tasks, output, speaking_console(console))
+        return _run_sinks(settings, planned, output, speaking_console(console))
 
 
-def _run_sinks(settings: SinksSettings, tasks: Mapping[str, DrawnTask], output: Path, console: Console) -> list[Path]:
-    searched = None if settings.search is None else read_head_scores(settings.search)
-    lm = ACTLM(needs_chat_template=settings.prompts.apply_chat_template, **settings.lm_arguments)
-    num_layers, num_heads = model_shape(lm.config)
-    layers = resolve_layers(settings.layers, attention_layers(lm.config))
-    with explained_dataset_errors():
-        prompts = {name: render_prompts(lm, drawn, drawn.documents) for name, drawn in tasks.items()}
-        single_document = render_single_document(lm, tasks, settings)
-    if searched is not None and not fits_model(searched, num_layers, num_heads):
-        raise SettingError(
-            "search", f"is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads."
-        )
-    provenance = _provenance(settings, lm, tasks, prompts, layers)
+@dataclass(frozen=True)
+class _PlannedSinks:
+    """All that is known before the model is loaded.
+
+    Attributes:
+        tasks: with the documents that were drawn, by name.
+        layers: that are looked at.
+        num_layers, num_heads: decoder layers of the model, and query heads of each.
+        prompts: token ids of each document, by task.
+        single_document: name and token ids of the document that is shown by itself, or None.
+        searched: the scores of a search that are shown, or None.
+    """
+
+    tasks: Mapping[str, DrawnTask]
+    layers: Sequence[int]
+    num_layers: int
+    num_heads: int
+    prompts: Mapping[str, Sequence[Tokens]]
+    single_document: tuple[str, Tokens] | None
+    searched: pd.DataFrame | None
+
+    @classmethod
+    def of(cls, settings: SinksSettings) -> _PlannedSinks:
+        """Draw documents and render them. Raises InputError where a setting, a task or a dataset is wrong."""
+        with explained_dataset_errors():
+            tasks = draw_tasks(settings)
+        searched = None if settings.search is None else read_head_scores(settings.search)
+        lm = LMWithoutWeights(**settings.lm_arguments)
+        num_layers, num_heads = model_shape(lm.config)
+        layers = resolve_layers(settings.layers, attention_layers(lm.config))
+        if searched is not None and not fits_model(searched, num_layers, num_heads):
+            raise SettingError(
+                "search", f"is of another model: it names heads beyond this model's {num_layers} layers of {num_heads} heads."
+            )
+        with explained_dataset_errors():
+            prompts = {name: render_prompts(lm, drawn, drawn.documents) for name, drawn in tasks.items()}
+            single_document = render_single_document(lm, tasks, settings)
+        return cls(tasks, layers, num_layers, num_heads, prompts, single_document, searched)
+
+
+def _run_sinks(settings: SinksSettings, planned: _PlannedSinks, output: Path, console: Console) -> list[Path]:
+    layers, prompts = planned.layers, planned.prompts
+    with without_saying_it_again():
+        lm = ACTLM(**settings.lm_arguments)
+    provenance = _provenance(settings, lm, planned.tasks, prompts, layers)
     store = StatisticsStore.open(output, provenance) if is_first_process() else StatisticsStore(output)
-    if searched is not None and is_first_process():
-        write_head_scores(searched, output, num_layers, num_heads)
+    if planned.searched is not None and is_first_process():
+        write_head_scores(planned.searched, output, planned.num_layers, planned.num_heads)
     statistics = _collect_all(lm, prompts, layers, settings.model.whole_batch_size(), store, console)
-    document = None if single_document is None else _look_at_document(lm, *single_document, layers)
+    document = None if planned.single_document is None else _look_at_document(lm, *planned.single_document, layers)
     if not is_first_process():
         return []
-    families = {name: drawn.family for name, drawn in tasks.items()}
+    families = {name: drawn.family for name, drawn in planned.tasks.items()}
     written = [output / PROVENANCE_FILE, *(store.path(name) for name in statistics)]
     return [*written, *write_sinks(statistics, families, lm.tokenizer, document, output)]
 

@@ -70,4 +70,5 @@ class SinksSettings:
     @property
     def lm_arguments(self) -> dict[str, Any]:
         """What the model is made with."""
-        return {"act_profile": "all", **self.model.lm_arguments()}
+        needs_chat_template = self.prompts.apply_chat_template
+        return {"needs_chat_template": needs_chat_template, "act_profile": "all", **self.model.lm_arguments()}

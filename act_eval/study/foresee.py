@@ -8,7 +8,7 @@ from pathlib import Path
 
 from act_eval.compare.foresee import ForeseenRun, foresee_runs
 from act_eval.profiles import HeadProfile
-from act_eval.search.plan import plan_without_weights
+from act_eval.search.plan import plan_search
 from act_eval.search.store import PROFILE_FILE
 from act_eval.study.expectation import ASSUMED_DISCORDANCES, Expectation, discordance_of_pilot, expect
 from act_eval.study.plan import SEARCH_FOLDER, plan_study, plan_variants, variants_of
@@ -55,7 +55,7 @@ def foresee_study(
     """
     record = gone_on_with(plan_study(settings).record, output)
     folder = output / SEARCH_FOLDER
-    planned = plan_without_weights(settings.search(record.searched))
+    planned = plan_search(settings.search(record.searched))
     is_searched = record.search is not None and planned.is_finished_in(folder)
     found = HeadProfile.load(folder / PROFILE_FILE) if is_searched else HeadProfile({})
     variants = variants_of(settings, found, output)

@@ -23,7 +23,7 @@ from act_eval.harness.what_ran import in_json
 from act_eval.profiles import HeadProfile
 from act_eval.progress import print_line
 from act_eval.search.identity import in_lists
-from act_eval.search.plan import plan_without_weights
+from act_eval.search.plan import plan_search
 from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
 from act_eval.search.store import PROFILE_FILE
@@ -143,7 +143,7 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
     for study in settings.studies.values():
         search = study.search(record.searched)
         if search.act.method.uses_span:  # a prompt without that part is met before the search of another method
-            plan_without_weights(search)
+            plan_search(search)
     with only_writer(output, records=[METHODS_FILE]):
         processes = shared_processes()
         with processes.main_process_first():
@@ -179,7 +179,7 @@ def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str]
     _check_folder(output, settings.asked(record))
     lines, arguments = [], {}
     for method, study in settings.studies.items():
-        folder, planned = settings.search_folder(method, output), plan_without_weights(study.search(record.searched))
+        folder, planned = settings.search_folder(method, output), plan_search(study.search(record.searched))
         if not planned.is_finished_in(folder):
             lines.append(f"{method}: {planned.costs.summary()}")
             continue

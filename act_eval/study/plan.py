@@ -65,7 +65,7 @@ class PlannedStudy:
     record: StudyRecord
     documents: Mapping[str, int]
 
-    def evaluation_layer_passes(self, search: PlannedSearch[Any], variants: int) -> float:
+    def evaluation_layer_passes(self, search: PlannedSearch, variants: int) -> float:
         """How many layer passes the evaluation takes, about: documents are taken to be as long as those that are searched on.
 
         Args:

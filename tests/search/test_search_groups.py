@@ -14,7 +14,7 @@ from act_eval.profiles import HeadProfile
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.groups import Division, divide
 from act_eval.search.objective import LabelPriors
-from act_eval.search.plan import plan_without_weights
+from act_eval.search.plan import plan_search
 from act_eval.search.run import run_search
 from act_eval.search.scores import Scores
 from act_eval.search.selection import ranked_candidates
@@ -175,7 +175,7 @@ def test_tuning_costs_what_is_said_at_most(tmp_path, objective, limit):
     """Documents that parameters are tried on may be longer than others."""
     search = settings_of("zerotuning", mode="estimated", objective=objective, selection="top-k", k=3, limit=limit)
     result = run_search(search, tmp_path)
-    assert 0 < result.full_passes["total"] <= plan_without_weights(search).costs.total + 1e-9
+    assert 0 < result.full_passes["total"] <= plan_search(search).costs.total + 1e-9
 
 
 def test_given_parameters_stay(tmp_path):
