@@ -55,5 +55,6 @@ def _call_attention_function(
     head_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Call an attention function with the arguments of `_attn`, which has a `head_mask` up to transformers 4.57."""
-    output, weights = attention(module, query, key, value, attention_mask, head_mask=head_mask)
+    dropout = module.attn_dropout.p if module.training else 0.0  # type: ignore[union-attr]
+    output, weights = attention(module, query, key, value, attention_mask, head_mask=head_mask, dropout=dropout)
     return output.transpose(1, 2), weights

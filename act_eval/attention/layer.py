@@ -175,6 +175,11 @@ class LayerCalibration:
                 f"{type(module).__name__} gives its attention function {', '.join(sorted(tensors - _KNOWN_TENSORS))}, which "
                 "ACT does not take into account, so ACT cannot be applied to this model."
             )
+        if self.calibrates and arguments.get("dropout"):
+            raise InputError(
+                f"{type(module).__name__} drops attention weights at random in training mode, which ACT does not: call "
+                "model.eval(), or load the model with an attention dropout of 0."
+            )
         if "s_aux" in tensors and self.base_name == "sdpa":
             raise InputError(
                 f"{type(module).__name__} has learned sink logits, which sdpa attention drops: choose act_base=eager."

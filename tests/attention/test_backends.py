@@ -315,6 +315,22 @@ def test_compiled(llama):
     assert_close(run(compiled, mask_of(None)), baseline)
 
 
+@pytest.mark.parametrize(
+    ("name", "dropout"), [("Llama", "attention_dropout"), ("GPT-2", "attn_pdrop"), ("GPT-J", "attn_pdrop")]
+)
+def test_dropout_is_refused_where_heads_are_calibrated(name, dropout):
+    """Without calibrated heads a model is trained as it is, and without dropout it is calibrated in training mode, too."""
+    model, ids = make(name, **{dropout: 0.5}).train(), ids_of(LENGTH, seed=2)
+    with ACT("none")(model):
+        model(ids)
+    with act()(model), pytest.raises(InputError, match=r"drops attention weights.*call model\.eval\(\)"):
+        model(ids)
+    with act()(model.eval()):
+        model(ids)
+    with act()(make(name, **{dropout: 0.0}).train()) as without:
+        without(ids)
+
+
 def test_continuous_batching_is_refused_inside_the_context_alone(llama):
     """Where flash attention is installed, transformers would replace the attention function with a warning only."""
     if not hasattr(llama, "generate_batch"):
