@@ -266,6 +266,8 @@ class LayerCalibration:
         """Whether the base backend runs: not where all heads are computed anew."""
         if self.always_runs_base or (self.base_name == "sdpa" and softcap is not None):
             return True  # which refuses the soft cap
+        if isinstance(self.base, LayerCalibration) and any(layer.calibrates for layer in self.base.of_all_groups):
+            return True  # whose heads may all be those of other processes, but whose sinks decode steps ask for
         if self.cached_length:
             return not chosen.all
         if query.device.type != "cpu" or not chosen.same_in_all_rows:

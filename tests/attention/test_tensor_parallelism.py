@@ -16,6 +16,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from transformers import AutoModelForCausalLM
 
 from act_eval.attention.act import ACT
+from act_eval.attention.calibration import CalibrationSettings
 from act_eval.attention.model_structure import UnsupportedModelError
 from act_eval.attention.tensor_parallelism import HeadDivision
 from act_eval.profiles import resolve_profile
@@ -39,6 +40,7 @@ HEADS = {
     "of the second process": "0:3;1:2",
     "rows": ("0:0+3;1:2", "1:1+3"),
     "rows that share no process": ("0:0;1:1", "0:3;1:2"),
+    "a group for each process": "0:0+1+2+3|0:4+5+6+7;1:1",
 }
 SETTINGS = {
     "threshold": {"threshold": 0.1},
@@ -50,7 +52,10 @@ SETTINGS = {
     "to first token": {"alpha": 2, "method": "to-first-token"},
     "temperature": {"method": "temperature"},
 }
-EVERY_CASE = [("rows", settings) for settings in SETTINGS] + [(heads, "alpha") for heads in HEADS if heads != "rows"]
+OF_GROUPS = {"act+mask-head": {"alpha": 2, "method": "act+mask-head"}, "zerotuning": {"method": "zerotuning"}}
+EVERY_CASE = [("rows", settings) for settings in SETTINGS]
+EVERY_CASE += [(heads, "alpha") for heads in HEADS if heads not in ("rows", "a group for each process")]
+EVERY_CASE += [("a group for each process", settings) for settings in OF_GROUPS]
 SOME_CASES = [("rows", "alpha"), ("of the second process", "threshold"), ("all", "decode row")]
 WITH_EVERY_CASE = ["Llama", *thorough("Gemma 3")]
 
@@ -59,7 +64,7 @@ def make_act(model, heads, settings):
     config = model.config
     rows = [HEADS[heads]] if isinstance(HEADS[heads], str) else HEADS[heads]
     profiles = [resolve_profile(row, config.num_hidden_layers, config.num_attention_heads) for row in rows]
-    return ACT(profiles, **SETTINGS[settings])
+    return ACT(profiles, **(SETTINGS | OF_GROUPS)[settings])
 
 
 def random_batch():
@@ -201,6 +206,21 @@ def test_four_processes(folders, tmp_path):
     one = results_of("Llama", folders["Llama"])[EVERY_CASE[0]]
     for found in call_in_processes(logits_of_one, 4, tmp_path, folders["Llama"]):
         assert torch.allclose(found, one, rtol=1e-5, atol=ATOL)
+
+
+@pytest.mark.tier("model")
+@pytest.mark.parametrize("method", ["act+mask-head", "zerotuning"])
+@pytest.mark.parametrize(("heads", "rank", "group"), [("0:0+1|0:2+3", 0, 0), ("0:0+1|0:2+3", 1, 1), ("0:2+3|0:0+1", 0, 1)])
+@torch.no_grad()
+def test_all_heads_of_a_process_may_be_in_one_group(monkeypatch, method, heads, rank, group):
+    """In layers as small as those of a process of two."""
+    (family,) = (family for family in FAMILIES if family.name == "Llama")
+    shape = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+    model = replace(family, overrides={**family.overrides, **shape}).make_model()
+    expected = logits(model, ACT("0:0+1").with_settings(CalibrationSettings(method=method).of_groups[group]))
+    model.config.num_attention_heads = model.config.num_key_value_heads = 4
+    monkeypatch.setattr(HeadDivision, "of_model", lambda _: HeadDivision(rank, 2))
+    assert torch.allclose(logits(model, ACT(heads, method=method)), expected, rtol=1e-5, atol=ATOL)
 
 
 @pytest.mark.tier("unit")
