@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from act_eval.attention.cache import select_cache_rows
 from act_eval.attention.model_structure import pretrained_model
@@ -331,14 +332,10 @@ class Scorer:
 
     def _pad(self, sequences: Sequence[Tokens], side: str) -> tuple[Tensor, Tensor]:
         """Pad sequences on a side: token ids and mask, int64 `[sequences, longest]`."""
-        width = max(map(len, sequences))
-        ids, mask = [], []
-        for tokens in sequences:
-            padding = width - len(tokens)
-            left, right = (padding, 0) if side == "left" else (0, padding)
-            ids.append([self.pad_token_id] * left + list(tokens) + [self.pad_token_id] * right)
-            mask.append([0] * left + [1] * len(tokens) + [0] * right)
-        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+        rows = [torch.tensor(tokens, dtype=torch.int64) for tokens in sequences]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_token_id, padding_side=side)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
+        return ids.to(self.device), mask.to(self.device)
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int | Tensor, **kwargs: Any) -> Any:
         return forward(self.model, ids, mask, positions, keep, **kwargs)
