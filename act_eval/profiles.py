@@ -23,7 +23,7 @@ from act_eval.errors import InputError, SettingError
 from act_eval.files import atomic_file
 from act_eval.hub_files import is_hub_name, read_hub_file
 from act_eval.near_names import did_you_mean
-from act_eval.value_checks import is_number
+from act_eval.value_checks import is_number, is_whole_number
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class HeadProfile:
         Raises:
             SettingError: it is no number in that range.
         """
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        if not is_number(share) or not 0 <= share <= 1:
             raise SettingError(
                 "head_share", f"is {reprlib.repr(share)}, but it is a share of the heads: give a number in [0, 1]."
             )
@@ -347,14 +347,12 @@ def _is_group(group: Any) -> bool:
     if not isinstance(group, dict) or not isinstance(group.get("heads"), dict):
         return False
     parameters, method = group.get("parameters") or {}, group.get("method")
-    are_numbers = isinstance(parameters, dict) and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) for value in parameters.values()
-    )
+    are_numbers = isinstance(parameters, dict) and all(map(is_number, parameters.values()))
     return are_numbers and (method is None or isinstance(method, str))
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole_number(value):
         raise TypeError(f"{value!r} is not a whole number")
     return value
 

@@ -143,7 +143,7 @@ class CalibrationSettings:
     def _check_number(self, name: str, meaning: str, expected: str, is_in_range: Callable[[float], bool]) -> None:
         """Raise SettingError unless a setting is a number in its range; the words say what it is and what is expected."""
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_in_range(value):
+        if not is_number(value) or not is_in_range(value):
             raise SettingError(name, f"is {reprlib.repr(value)}, but it is {meaning}: give {expected}.")
 
     def _refuse_settings(self, kind: str, about: str) -> None:

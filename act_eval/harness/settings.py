@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from act_eval.errors import SettingError
+from act_eval.value_checks import is_whole_number
 
 if TYPE_CHECKING:
     from act_eval.harness.lm import ACTLM
@@ -209,7 +210,7 @@ class PromptSettings:
 
 
 def _is_whole(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+    return is_whole_number(number) and number >= 0
 
 
 def _are_whole(numbers: Any) -> bool:

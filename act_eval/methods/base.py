@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from act_eval.errors import InputError
+from act_eval.value_checks import is_number
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,7 @@ def check_range(method: Method, name: str, meaning: str, least: float, most: flo
         InputError: it is no number, or out of range.
     """
     value = getattr(method, name)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most or (without_least and value == least):
+    if not is_number(value) or not least <= value <= most or (without_least and value == least):
         expected = f"above {least:g} and at most {most:g}" if without_least else f"in [{least:g}, {most:g}]"
         raise InputError(
             f"{name} is {reprlib.repr(value)}, but for the method {method.name} it is {meaning}: give a number {expected}."

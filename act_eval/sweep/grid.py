@@ -12,6 +12,7 @@ from lm_eval.utils import handle_arg_string
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, unknown_arguments
 from act_eval.short_names import cut_names
+from act_eval.value_checks import is_number
 
 _LONGEST_VALUE = 30  # in figures and on a terminal
 
@@ -51,7 +52,7 @@ class Axis:
     @property
     def is_numeric(self) -> bool:
         """Whether all values are numbers, which have places on a scale."""
-        return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
+        return all(map(is_number, self.values))
 
     def texts(self) -> dict[Any, str]:
         """By value, what it is called where there is little room."""
