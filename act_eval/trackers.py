@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 
 from act_eval.errors import InputError, SettingError, explained
 from act_eval.files import files_below
+from act_eval.launch import is_first_launched
 from act_eval.planned_runs import PLANNED_RUNS_FILE, asked_of, read_planned_runs
 from act_eval.report.build import Report, make_report
 
@@ -112,8 +112,7 @@ def tracking(settings: TrackerSettings) -> Iterator[Trackers]:
     Raises:
         SettingError: a tracker refuses its arguments.
     """
-    speaks = os.environ.get("RANK", "0") == "0"
-    trackers = Trackers(settings if speaks else TrackerSettings())
+    trackers = Trackers(settings if is_first_launched() else TrackerSettings())
     try:
         yield trackers
     except BaseException:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from act_eval.errors import InputError
+from act_eval.launch import is_first_launched
 
 __all__ = ["DEBUG_HELP", "failures_in_one_line", "goes_on", "split_debug"]
 
@@ -118,7 +119,7 @@ def _end(error: BaseException, debug: bool) -> NoReturn:
         traceback.print_exception(error)
     _clear_frames(error)
     line, exit_code = _explained(error)
-    if line and not (isinstance(error, KeyboardInterrupt) and os.environ.get("RANK", "0") != "0"):
+    if line and (is_first_launched() or not isinstance(error, KeyboardInterrupt)):
         print(f"act-eval: {line}", file=sys.stderr)
     raise SystemExit(exit_code) from None
 

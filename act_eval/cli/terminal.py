@@ -10,7 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-console = Console(quiet=os.environ.get("RANK", "0") != "0")  # of processes that accelerate launched, the first one speaks
+from act_eval.launch import is_first_launched
+
+console = Console(quiet=not is_first_launched())
 
 
 class _StderrOfTheMoment(logging.StreamHandler):  # type: ignore[type-arg]
