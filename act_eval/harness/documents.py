@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +17,7 @@ from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import TaskError
+from act_eval.harness.what_ran import digest_of
 
 
 def training_split(task: Task) -> str:
@@ -54,10 +53,10 @@ def draw_training_documents(name: str, task: Task, prompts: PromptSettings) -> l
         SettingError: a document that is asked for by its number does not exist, or may not be used.
     """
     split = training_split(task)
-    evaluated = {_content(doc) for doc in task.eval_docs}
+    evaluated = {digest_of(dict(doc)) for doc in task.eval_docs}
     task.set_config("test_split", split)
     number = len(task.eval_docs)
-    usable = [index for index, doc in enumerate(task.eval_docs) if _content(doc) not in evaluated]
+    usable = [index for index, doc in enumerate(task.eval_docs) if digest_of(dict(doc)) not in evaluated]
     if not usable:
         raise TaskError(f"all documents of the split {split!r} of task {name!r} are in its evaluation split too.")
     return _draw(name, number, usable, prompts)
@@ -118,7 +117,3 @@ def _draw(name: str, documents: int, usable: Sequence[int], prompts: PromptSetti
             "samples", f"names document {unusable[0]} of {name}, which is in the evaluation split too: leave it out."
         )
     return list(asked)
-
-
-def _content(doc: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(doc), sort_keys=True, default=str).encode()).hexdigest()

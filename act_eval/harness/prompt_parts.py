@@ -20,10 +20,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from act_eval.errors import InputError
+from act_eval.harness.scoring import Tokens
 
 PARTS_OF_TASKS = ("description", "question", "examples")
 
-Tokens = tuple[int, ...]
 Span = tuple[int, int]
 """First character of a part, and the one after its last."""
 

@@ -24,7 +24,7 @@ from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.identity import settings_text
 from act_eval.harness.processes import is_first_process, only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.settings import ModelSettings
-from act_eval.harness.what_ran import package_versions, what_ran
+from act_eval.harness.what_ran import digest_of, package_versions, what_ran
 from act_eval.mt_bench.folder import RECORDS, ComparisonFolder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
@@ -208,8 +208,7 @@ def _model_id(model_name: str, arguments: ACTArguments) -> str:
     profile = stored_profile(arguments.profile)
     if profile is not None:
         content["act_profile"] = profile.content_hash
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{model_name}-act-{digest[:8]}"
+    return f"{model_name}-act-{digest_of(content)[:8]}"
 
 
 def _variant(model_id: str, lm: ChatLM, ran: Mapping[str, Any]) -> Variant:
