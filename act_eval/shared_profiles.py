@@ -241,11 +241,11 @@ def _gain_text(found: Mapping[str, Any]) -> str:
     gain = _mapping(found.get("evidence"))
     if not gain.get("chosen"):
         return "not recorded in this profile"
+    over = f"over {gain['documents']} documents that had no part in finding the heads"
+    if gain.get("by_entropy"):
+        return f"{-float(gain['margin_change']):+.4f} nats of mean entropy (p = {gain['p_value']:.2g}) {over}"
     points, low, high = (100 * float(gain[name]) for name in ("accuracy_change", "accuracy_low", "accuracy_high"))
-    return (
-        f"{points:+.1f} points of accuracy (95% interval {low:+.1f} to {high:+.1f}, p = {gain['p_value']:.2g}) over "
-        f"{gain['documents']} documents that had no part in finding the heads"
-    )
+    return f"{points:+.1f} points of accuracy (95% interval {low:+.1f} to {high:+.1f}, p = {gain['p_value']:.2g}) {over}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from helpers.hub_server import TOKEN, HubServer, use_hub
@@ -354,6 +355,10 @@ class TestSharing:
         ):
             assert words in text, words
         assert "not recorded in this profile" in card(FOUND, "me/heads")
+        of_entropy = {**provenance, "evidence": {**provenance["evidence"], "by_entropy": True, "margin_change": 0.125}}
+        text = card(replace(profile, provenance=of_entropy), "me/heads")
+        assert "-0.1250 nats of mean entropy (p = 0.012) over 280 documents" in text
+        assert "points of accuracy" not in text
 
     def test_a_card_of_any_profile(self):
         strange = HeadProfile(

@@ -365,7 +365,8 @@ def _best_tried(gain: Mapping[str, Any] | None) -> BestTried | None:
     """The best head set that was not chosen, from what the record says of the search's gain."""
     if gain is None or gain["chosen"]:
         return None
-    return BestTried(int(gain["heads"]), int(gain["documents"]), float(gain["accuracy_change"]), float(gain["p_value"]))
+    p_value = float("nan") if gain.get("by_entropy") else float(gain["p_value"])  # which is of the accuracy here
+    return BestTried(int(gain["heads"]), int(gain["documents"]), float(gain["accuracy_change"]), p_value)
 
 
 def _empty_replies(replies: pd.DataFrame) -> Iterator[EmptyReplies]:

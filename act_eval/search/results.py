@@ -80,8 +80,9 @@ class ValidatedGain:
         documents: of the validation.
         accuracy_change: a share.
         accuracy_low, accuracy_high: a 95% interval of it, of this set by itself.
-        margin_change: nats.
+        margin_change: nats; where the choice is by entropy, minus the change of the mean entropy.
         p_value: one-sided, corrected for the number of sets; see `evidence`.
+        by_entropy: whether the choice is by the entropy of the choices, for which the accuracy counts nothing.
     """
 
     heads: int
@@ -92,29 +93,38 @@ class ValidatedGain:
     accuracy_high: float
     margin_change: float
     p_value: float
+    by_entropy: bool = False
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> ValidatedGain:
+    def from_row(cls, row: Mapping[str, Any], by_entropy: bool) -> ValidatedGain:
         """Take it from a row of the table of head sets."""
-        return cls(**{name: row[name] for name in (attribute.name for attribute in fields(cls))})
+        in_row = (attribute.name for attribute in fields(cls) if attribute.name != "by_entropy")
+        return cls(**{name: row[name] for name in in_row}, by_entropy=by_entropy)
 
     def summary(self) -> str:
         """What to tell the user, in a line."""
-        gain = f"{100 * self.accuracy_change:+.1f} points"
+        change = self._change_of_entropy if self.by_entropy else f"{100 * self.accuracy_change:+.1f} points"
         p = f"p = {self.p_value:.2g}" if self.p_value >= 0.001 else "p < 0.001"
         if self.chosen:
             heads = f"{self.heads} heads were" if self.heads > 1 else "1 head was"
-            interval = f"95%: {100 * self.accuracy_low:+.1f} to {100 * self.accuracy_high:+.1f}"
+            interval = f" of accuracy (95%: {100 * self.accuracy_low:+.1f} to {100 * self.accuracy_high:+.1f})"
             return (
-                f"{heads} chosen: {gain} of accuracy ({interval}) over {self.documents} documents that had no part in finding "
-                f"them, {p}."
+                f"{heads} chosen: {change}{'' if self.by_entropy else interval} over {self.documents} documents that had no "
+                f"part in finding them, {p}."
             )
-        if self.accuracy_change <= 0:
+        if self.by_entropy and self.margin_change <= 0:
+            return f"No head was chosen: no set that was tried lowered the mean entropy of {self.documents} documents."
+        if not self.by_entropy and self.accuracy_change <= 0:
             return f"No head was chosen: no set that was tried raised the accuracy of {self.documents} documents."
+        gain = change if self.by_entropy else f"gain of {change}"
         return (
-            f"No head was chosen: the best set's gain of {gain} over {self.documents} documents has {p}; more documents, with "
+            f"No head was chosen: the best set's {gain} over {self.documents} documents has {p}; more documents, with "
             "--limit, would tell."
         )
+
+    @property
+    def _change_of_entropy(self) -> str:
+        return f"change of the mean entropy by {-self.margin_change:+.4f} nats"
 
 
 @dataclass(frozen=True)
@@ -147,8 +157,10 @@ class SearchResult:
             done = f"{len(self.heads)} heads were estimated"
         lines = [f"{done}, at a cost of {cost}; one full pass for each head would cost {len(self.heads)}."]
         most = self.head_sets["documents"].max() if len(self.head_sets) else 0
+        by_entropy = self.gain is not None and self.gain.by_entropy
         for row in self.head_sets.to_dict("records"):
-            changes = f"accuracy {100 * row['accuracy_change']:+.2f} points, margin {row['margin_change']:+.4f} nats"
+            margin = f"entropy {-row['margin_change']:+.4f}" if by_entropy else f"margin {row['margin_change']:+.4f}"
+            changes = f"accuracy {100 * row['accuracy_change']:+.2f} points, {margin} nats"
             p = "" if np.isnan(row["p_value"]) else f", p = {row['p_value']:.2g}"
             on = f" on the first {row['documents']} documents" if row["documents"] < most else ""
             lines.append(f"{row['heads']} heads together{on}: {changes}{p}{' (chosen)' if row['chosen'] else ''}")

@@ -81,7 +81,7 @@ def validate_head_sets(
     rows = [found.row(size, size == chosen_size, p_of_size.get(size, np.nan)) for size in plan.sizes]
     value = _accuracy_and_margin if uses_labels else _margin
     best = chosen_size or max(finalists[1:], key=lambda size: value(found.scores[size]), default=None)
-    gain = None if best is None else ValidatedGain.from_row(rows[plan.sizes.index(best)])
+    gain = None if best is None else ValidatedGain.from_row(rows[plan.sizes.index(best)], by_entropy=not uses_labels)
     return Validation(list(ranked[:chosen_size]), pd.DataFrame(rows), gain, found.cost)
 
 

@@ -1,11 +1,13 @@
 """The verdict of a study, case by case: the outcome, and the very sentences."""
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from act_eval.report.study import _best_tried
 from act_eval.report.verdict import BestTried, CorrectedPriors, Difference, EmptyReplies, Evidence, Worse, judge, points
 
 pytestmark = pytest.mark.tier("unit")
@@ -227,3 +229,9 @@ def test_an_outcome_and_its_sentences_agree(found, random, beyond, correction, o
     assert verdict.outcome != "helps, but so does correcting label priors" or min(correction.low, lost.low) > 0
     assert text.count("  ") == 0
     assert all(sentence.endswith(".") for sentence in verdict.sentences)
+
+
+def test_a_p_value_of_entropies_is_not_told_of_accuracies():
+    gain = {"heads": 2, "documents": 80, "chosen": False, "accuracy_change": 0.012, "p_value": 0.31}
+    assert _best_tried(gain).p_value == 0.31
+    assert math.isnan(_best_tried({**gain, "by_entropy": True}).p_value)

@@ -1,14 +1,18 @@
 """The evidence that head sets need before they are chosen: exact p, no head without effect, and what effect is found."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.search import SimulatedStages, plain_documents
 from scipy import stats
 
 from act_eval.search import evidence
 from act_eval.search.evidence import gain_interval, p_values, small_moves, smoothed_accuracy
+from act_eval.search.heads import profile_from_heads
+from act_eval.search.results import SearchResult
 from act_eval.search.scores import Scores
 from act_eval.search.validation import validate_head_sets
 from act_eval.search.validation_plan import ValidationPlan
@@ -221,3 +225,49 @@ def test_one_flipped_document_of_eighty_is_no_evidence(monkeypatch):
         "No head was chosen: the best set's gain of +1.2 points over 80 documents has p = "
     )
     assert validation.gain.summary().endswith("more documents, with --limit, would tell.")
+
+
+class TestChoiceByEntropy:
+    """Which goes by the margin, here minus the entropy, and says so; whether a document is right counts nothing."""
+
+    def validate(self, change, right_after):
+        rng, documents = np.random.default_rng(5), plain_documents(80)
+        before = rng.normal(-1.0, 0.3, 80)
+        found = {
+            0: Scores(np.ones(80, bool), before),
+            1: Scores(np.full(80, right_after), before + change + rng.normal(0, 0.1, 80)),
+        }
+        stages = SimulatedStages(found)
+        stages.priors = SimpleNamespace(uses_labels=False, corrects=False, correct=lambda documents, scores: scores)
+        return validate_head_sets(stages, CANDIDATES[:1], documents, ValidationPlan.of_candidates(1, documents, 8, 1))
+
+    def test_a_set_that_lowers_it(self):
+        found = self.validate(0.2, right_after=False)
+        assert (len(found.chosen), found.gain.by_entropy) == (1, True)
+        said = found.gain.summary()
+        assert said.startswith(
+            f"1 head was chosen: change of the mean entropy by -{found.gain.margin_change:.4f} nats over 80 "
+        )
+        assert said.endswith("p < 0.001.")
+        assert "accuracy" not in said
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (-0.2, "no set that was tried lowered the mean entropy of 80 documents."),
+            (0.012, "the best set's change of the mean entropy by -0.0"),
+        ],
+    )
+    def test_none_that_does(self, change, words):
+        found = self.validate(change, right_after=True)
+        assert found.chosen == []
+        assert found.gain.summary().startswith(f"No head was chosen: {words}")
+
+    def test_each_set_is_shown_with_its_entropy(self):
+        found = self.validate(0.2, right_after=True)
+        heads = pd.DataFrame({"documents": [80]})
+        result = SearchResult(
+            profile_from_heads(found.chosen), heads, found.head_sets, {"total": 1.0, "exact": 1.0}, found.gain
+        )
+        assert any(f"entropy -{found.gain.margin_change:.4f} nats" in line for line in result.summary())
+        assert not any("margin" in line for line in result.summary())
