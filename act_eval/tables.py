@@ -16,6 +16,7 @@ from rich.text import Text
 
 BOOKTABS_NOTE = "% Needs \\usepackage{booktabs}."
 _LONG_NUMBER = 100_000  # perplexities may be astronomical
+_ROUNDING = 1e-12  # of sums in another order
 _WHOLE = ".0f"
 _ANY_WIDTH = 1_000_000  # of a terminal, to see how much room a table takes
 _MOST_NAMES = 4  # of columns that are not shown
@@ -177,11 +178,14 @@ def csv_text(rows: pd.DataFrame) -> str | None:
 
 
 def number(value: Any, form: str) -> str:
-    """A number in a form such as `+.3f`, with an exponent where it is too long for a column; empty where it is missing."""
+    """A number in a form such as `+.3f`, with an exponent where it is too long for a column; empty where it is missing.
+
+    What is left of zero after sums in another order is zero: `+0.000`. A small negative number keeps its sign: `-0.000`.
+    """
     if pd.isna(value):
         return ""
     is_long = abs(value) >= _LONG_NUMBER and not form.endswith(_WHOLE)
-    return f"{value:{form.replace('f', 'e') if is_long else form}}"
+    return f"{0.0 if abs(value) < _ROUNDING else value:{form.replace('f', 'e') if is_long else form}}"
 
 
 def with_spread(mean: float, standard_deviation: float, form: str) -> str:

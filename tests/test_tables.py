@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from act_eval.tables import TextTable
+from act_eval.tables import TextTable, number
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -143,3 +143,18 @@ def test_a_name_that_is_wider_than_the_terminal_goes_on_below(name, data):
     lines = printed(TextTable("", pd.DataFrame([{"task": name, "n": "1"}]), ["task"]).to_terminal(), width)
     assert max(map(len, lines)) <= width
     assert name in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (-7e-18, "+.3f", "+0.000"),
+        (-0.0, "+.3f", "+0.000"),
+        (-0.0004, "+.3f", "-0.000"),
+        (0.0, ".0f", "0"),
+        (-0.07, "+.1f", "-0.1"),
+    ],
+)
+def test_what_is_left_of_zero_has_no_sign_of_its_own(value, form, text):
+    """The end of an interval just below zero keeps its sign."""
+    assert number(value, form) == text
