@@ -20,6 +20,7 @@ from typing import Any
 from act_eval.errors import InputError, SettingError, explained
 from act_eval.files import files_below
 from act_eval.launch import is_first_launched
+from act_eval.model_arguments import results_without_secrets
 from act_eval.planned_runs import PLANNED_RUNS_FILE, asked_of, read_planned_runs
 from act_eval.report.build import Report, make_report
 
@@ -141,7 +142,7 @@ class Evaluations:
         parts: dict[str, dict[str, Any]] = {part: {} for part in _OF_TASKS}
         configs, variants = {}, {}
         for file in files_below(output, "results_*.json"):
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = results_without_secrets(json.loads(file.read_text(encoding="utf-8")))
             run = next((run for run in planned if run.asked == asked_of(content)), None)
             if run is None or not is_wanted(content):
                 continue

@@ -66,7 +66,8 @@ def values_by_name(name: str, text: str) -> dict[str, Any]:
     try:
         return by_name(text)
     except ValueError:
-        raise SettingError(name, f"{text!r} cannot be read: write it as a=1,b=2, or as JSON.") from None
+        shown = "" if name == "model_args" else f"{text!r} "  # which may hold an access token
+        raise SettingError(name, f"{shown}cannot be read: write it as a=1,b=2, or as JSON.") from None
 
 
 def number_or_numbers(text: str | None) -> int | dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from act_eval.errors import InputError, explained
+from act_eval.model_arguments import HUB_TOKENS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,6 +25,7 @@ _READ_ARGUMENTS = ("lm_eval.config", "lm_eval.api.registry", "lm_eval.tasks", "t
 _CHECK_ARGUMENTS = ("lm_eval.evaluator", "lm_eval.api.task")
 
 _LONGEST_REASON = 400
+_TOKEN_VARIABLE = "HF_TOKEN"  # where huggingface_hub looks
 _UNKNOWN_TASK = re.compile(r"Tasks not found: (?P<name>[^,\s]+)")  # lm-eval's words
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -47,6 +50,7 @@ def run(context: typer.Context) -> None:
     with _explained_parsing_errors():
         arguments = harness.parse_args()
     _add_defaults(arguments)
+    _keep_secrets(arguments)
     with _explained_argument_errors(), explained_dataset_errors(), commit_looked_up_quietly():
         harness.execute(arguments)
 
@@ -99,6 +103,24 @@ def _add_defaults(arguments: Namespace) -> None:
         arguments.include_path = [str(tasks_path()), *([given] if isinstance(given, str) else given)]
     if hasattr(arguments, "model") and not (arguments.model or from_file.get("model")):
         arguments.model = "act-hf"
+
+
+def _keep_secrets(arguments: Namespace) -> None:
+    """Put an access token of the hub into the environment, since lm_eval writes and prints all model arguments.
+
+    Args:
+        arguments: of lm_eval's command line, changed in place.
+    """
+    from lm_eval.utils import simple_parse_args_string
+
+    if not hasattr(arguments, "model_args"):
+        return
+    given = arguments.model_args or _config_file(arguments).get("model_args") or {}
+    given = simple_parse_args_string(given) if isinstance(given, str) else given
+    token = next((given[name] for name in HUB_TOKENS if isinstance(given.get(name), str)), None)
+    if token is not None:
+        os.environ[_TOKEN_VARIABLE] = token
+        arguments.model_args = {name: value for name, value in given.items() if name not in HUB_TOKENS}
 
 
 def _config_file(arguments: Namespace) -> dict[str, Any]:

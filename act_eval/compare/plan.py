@@ -15,7 +15,8 @@ from act_eval.harness.asked_tasks import check_samples, load_asked_tasks
 from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import LoadedTasks, explained_dataset_errors
-from act_eval.harness.what_ran import in_json, without_placement
+from act_eval.harness.what_ran import in_json
+from act_eval.model_arguments import without_placement
 
 
 @dataclass(frozen=True)

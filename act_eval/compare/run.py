@@ -42,6 +42,7 @@ from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
 from act_eval.harness.tasks import check_enough_documents, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import digest_of, in_json, what_ran
+from act_eval.model_arguments import without_secrets
 from act_eval.planned_runs import IDENTITY_KEY, PLANNED_RUNS_FILE, PlannedRun, add_planned_runs
 from act_eval.progress import print_line
 from act_eval.task_groups import GROUPS_FILE, add_groups
@@ -208,7 +209,7 @@ def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -
         with commit_looked_up_quietly(), request_cache_of(identity["tasks"], run.prompts, lm):
             results = simple_evaluate(
                 model=lm,
-                model_args=run.model_args,
+                model_args=without_secrets(run.model_args),
                 tasks=[plan.loaded.tasks[run.task]],
                 batch_size=run.model.batch_size,
                 device=run.model.device,

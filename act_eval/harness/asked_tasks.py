@@ -13,6 +13,7 @@ from act_eval.harness.processes import is_first_process
 from act_eval.harness.request_cache import delete_cached_requests
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import LoadedTasks, explained_dataset_errors, load_for_evaluation, task_manager, tasks_with_tag
+from act_eval.model_arguments import without_secrets
 from act_eval.near_names import did_you_mean
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def load_asked_tasks(prompts: PromptSettings, model: ModelSettings) -> AskedTask
     """
     if prompts.cache_requests == "delete" and is_first_process():
         delete_cached_requests()
-    manager = task_manager(prompts.tasks, prompts.include_path, {**model.without_act, **prompts.metadata})
+    manager = task_manager(prompts.tasks, prompts.include_path, {**without_secrets(model.without_act), **prompts.metadata})
     matches = list(dict.fromkeys(match for name in prompts.tasks for match in manager.match_tasks([name])))
     set_seed(prompts.seed)
     with explained_dataset_errors():

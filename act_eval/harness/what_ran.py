@@ -27,32 +27,14 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from act_eval.attention.model_structure import pretrained_model
 from act_eval.differences import without_addresses
+from act_eval.model_arguments import without_placement
 
 if TYPE_CHECKING:
     from act_eval.harness.lm import ACTLM
 
 PACKAGES = ("act-eval", "lm-eval", "torch", "transformers")
 
-# Arguments of `hf` that decide where and how fast the model runs, or whose content is recorded in another form.
-_WHERE_IT_RUNS = frozenset(
-    (
-        "device",
-        "batch_size",
-        "max_batch_size",
-        "parallelize",
-        "max_memory_per_gpu",
-        "max_cpu_memory",
-        "offload_folder",
-        "device_map",
-        "tp_plan",
-        "low_cpu_mem_usage",
-        "logits_cache",
-        "cache_dir",
-        "token",
-        "use_auth_token",
-        "trust_remote_code",
-    )
-)
+# Arguments of `hf` whose content is recorded in another form.
 _RECORDED_OTHERWISE = frozenset(("pretrained", "tokenizer", "peft", "delta", "dtype", "max_length", "use_fast_tokenizer"))
 _NOT_OF_THE_CONFIG = ("transformers_version", "dtype", "torch_dtype", "_attn_implementation", "_name_or_path", "_commit_hash")
 _NOT_OF_AN_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
@@ -81,11 +63,6 @@ def kept_arguments(model_args: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = without_placement(model_args)
     return in_json({name: kept[name] for name in sorted(kept) if name not in _RECORDED_OTHERWISE})
-
-
-def without_placement(model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the model arguments that decide where and how fast the model runs, but no answer."""
-    return {name: value for name, value in model_args.items() if name not in _WHERE_IT_RUNS}
 
 
 def in_json(value: Any) -> Any:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from act_eval.errors import InputError
 from act_eval.files import files_below
+from act_eval.model_arguments import results_without_secrets, without_placement
 from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, missing_runs, read_planned_runs
 from act_eval.progress import stage_progress
 from act_eval.report import older_files
@@ -70,7 +71,6 @@ CLUSTER_FIELDS = ("subject", "title")
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _LONGEST_REASON = 200
 _LONGEST_ARGUMENT = 40
-_NOT_OF_THE_ANSWERS = ("act_", "batch_size", "max_batch_size", "device")
 _RANDOM_NAME = re.compile("[a-z0-9]{8}")  # what lm-eval calls a model that no argument names
 _UNNAMED = "unnamed model"
 _NO_METRIC = "bypass"  # what lm-eval's --predict_only puts in place of a task's metrics
@@ -115,7 +115,7 @@ class Results:
             `seed` that of the few-shot sampler, missing without few-shot examples, where it decides nothing; `documents`
             how many were evaluated; `cluster_field` which field of the documents says what belongs together, the first of
             `CLUSTER_FIELDS` that they have (MMLU's subject, SQuAD's title), or None; `arguments` the whole `config` of the
-            results file.
+            results file, without access tokens.
         samples: a row for each run, document and metric (`SAMPLE_COLUMNS`). `run` is the index of `runs`; hashes are 64 bits of
             lm-eval's; `line` is where the sample stands in its file, from 1; `cluster` the value of the cluster field, missing
             without one. `aggregation` is the function of `aggregation.aggregate` that is taken to make the metric's score of
@@ -375,7 +375,7 @@ def read_samples(file: Path, lines: Iterable[int]) -> dict[int, dict[str, Any]]:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = results_without_secrets(json.loads(file.read_text(encoding="utf-8")))
     act = content["config"].get("act")
     if act is not None and "text" not in act:
         missing = [name for name in older_files.REQUIRED if name not in act]
@@ -469,8 +469,8 @@ def _model_arguments(model_args: Any) -> dict[str, Any]:
 
 def _of_the_answers(model_args: Any) -> dict[str, Any]:
     """Those of `--model_args` that answers depend on, besides ACT's, sorted."""
-    kept = {key: value for key, value in _model_arguments(model_args).items() if not key.startswith(_NOT_OF_THE_ANSWERS)}
-    return dict(sorted(kept.items()))
+    kept = without_placement(_model_arguments(model_args))
+    return {name: kept[name] for name in sorted(kept) if not name.startswith("act_")}
 
 
 def _scores(run: int, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

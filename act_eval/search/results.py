@@ -12,7 +12,8 @@ import pandas as pd
 from act_eval.attention.act import ACT
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.harness.settings import PromptSettings
-from act_eval.harness.what_ran import in_json, without_placement
+from act_eval.harness.what_ran import in_json
+from act_eval.model_arguments import without_placement
 from act_eval.profiles import HeadProfile
 from act_eval.search.heads import Head
 from act_eval.search.identity import SearchIdentity, in_lists

@@ -16,7 +16,8 @@ from act_eval.harness.arguments import ACTArguments, baseline_of
 from act_eval.harness.asked_tasks import AskedTasks, load_asked_tasks
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import TaskError, evaluated_documents, explained_dataset_errors
-from act_eval.harness.what_ran import in_json, without_placement
+from act_eval.harness.what_ran import in_json
+from act_eval.model_arguments import without_placement
 from act_eval.near_names import did_you_mean
 from act_eval.profiles import HeadProfile
 from act_eval.search.batches import padded_tokens

@@ -7,6 +7,7 @@ import lm_eval
 import lm_eval.tasks
 import pytest
 import yaml
+from huggingface_hub import get_token
 from lm_eval.__main__ import cli_evaluate
 from typer.testing import CliRunner
 
@@ -122,6 +123,20 @@ def test_the_model_is_act_hf_where_none_is_named(asked, tmp_path, where):
     (expected,), _, _ = asked("lm_eval", ["--tasks", "demo_topic", *arguments])
     assert own == {**expected, "model": "act-hf"}
     assert expected["model"] == "hf"
+
+
+@pytest.mark.parametrize("where", ["arguments", "file"])
+def test_an_access_token_reaches_the_hub_alone(asked, tmp_path, monkeypatch, where):
+    """lm-eval writes all model arguments into its results, and prints them."""
+    monkeypatch.setenv("HF_TOKEN", "another")
+    given = {
+        "arguments": ["--model_args", "pretrained=some/model,token=hf_secret"],
+        "file": ["--config", config_file(tmp_path, model_args={"pretrained": "some/model", "token": "hf_secret"})],
+    }[where]
+    (own,), _, _ = asked("act-eval", ["--tasks", "demo_topic", *given])
+    assert own["model_args"] == {"pretrained": "some/model"}
+    assert "hf_secret" not in str(own)
+    assert get_token() == "hf_secret"
 
 
 @pytest.mark.parametrize(

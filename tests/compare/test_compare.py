@@ -142,6 +142,18 @@ def test_seeds_are_averaged(tmp_path):
     assert f"{(means[32, 0] + means[32, 42]) / 2:.3f} ±" in (tmp_path / "comparison.md").read_text()
 
 
+@pytest.mark.usefixtures("without_plots")
+@pytest.mark.tier("slow")
+def test_an_access_token_is_in_no_file(tmp_path):
+    model_args = f"pretrained={MODEL_PATH},token=hf_secret,act_profile=all,act_alpha=5"
+    arguments = ["compare", "--tasks", "demo_topic", "--limit", "2", "--device", "cpu", "--model-args", model_args]
+    result = CliRunner().invoke(cli.app, [*arguments, "--output", str(tmp_path)], catch_exceptions=False)
+    assert "hf_secret" not in result.output
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.name.startswith("results_") for file in files)
+    assert not [file for file in files if b"hf_secret" in file.read_bytes()]
+
+
 @pytest.mark.usefixtures("without_reports")
 @pytest.mark.tier("slow")
 def test_finished_cells_are_not_run_again(finished, monkeypatch):

@@ -17,6 +17,7 @@ from act_eval.harness import what_ran as module
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.what_ran import digest_of, in_json, kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
+from act_eval.model_arguments import WHERE_IT_RUNS
 
 pytestmark = pytest.mark.tier("model")
 
@@ -155,14 +156,12 @@ class TestWhatRan:
         import inspect
 
         known = set(inspect.signature(HFLM.__init__).parameters) | {
-            "token",
-            "use_auth_token",
             "cache_dir",
             "device_map",
             "low_cpu_mem_usage",
             "tp_plan",
         }
-        assert known >= module._WHERE_IT_RUNS | module._RECORDED_OTHERWISE
+        assert known >= WHERE_IT_RUNS | module._RECORDED_OTHERWISE
 
 
 def test_values_without_a_json_form():

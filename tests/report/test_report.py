@@ -227,6 +227,32 @@ class TestCompare:
         with pytest.raises(ReportError, match="document 99 has several pairs"):
             compare(pairing.with_values(twice))
 
+    @pytest.mark.parametrize(
+        "sides", [({"parallelize": True}, {}), ({"cache_dir": "a"}, {"cache_dir": "b", "device_map": "auto"})]
+    )
+    def test_where_models_run_is_no_difference(self, tmp_path, sides):
+        for heads, values, arguments in zip((0, 32), (BASELINE, ACT), sides, strict=True):
+            write_run(tmp_path, values, heads=heads, model_args={"pretrained": "some/model", **arguments})
+        (row,) = compared(tmp_path).to_dict("records")
+        assert (row["model"], row["delta"]) == ("some/model", pytest.approx(0.15))
+
+    @pytest.mark.usefixtures("without_plots")
+    @pytest.mark.parametrize("as_text", [True, False])
+    def test_access_tokens_are_nowhere(self, tmp_path, as_text):
+        given = {"pretrained": "some/model", "token": "hf_secret"}
+        arguments = ",".join(f"{name}={value}" for name, value in given.items()) if as_text else given
+        runs = tmp_path / "runs"
+        for heads, values in ((0, BASELINE), (32, ACT)):
+            write_run(runs, values, heads=heads, model_args=arguments, task_config={"metadata": given})
+        written(runs, tmp_path / "report")
+        files = [file for file in (tmp_path / "report").rglob("*") if file.is_file()]
+        assert len(files) > 3
+        assert not [file for file in files if b"hf_secret" in file.read_bytes()]
+        write_run(runs, ACT, heads=16, model_args={**given, "dtype": "float16"})
+        (note,) = make_report([runs]).notes
+        assert "dtype=float16" in note
+        assert "hf_secret" not in note
+
     def test_other_metrics_are_refused(self, tmp_path):
         write_run(tmp_path, BASELINE)
         write_run(tmp_path, ACT, heads=32, metric="exact_match")
