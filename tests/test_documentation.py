@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from act_eval.attention.act import ACT
 from act_eval.cli.app import app, main
 from act_eval.cli.options import SHARED
+from act_eval.tables import number
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -119,7 +120,9 @@ class TestPages:
             is_unseen = row["task"] in study["record"]["scores"] and row["task"] not in study["record"]["searched"]
             name = f"{row['task']} †" if is_unseen else row["task"]
             scores = f"{row['baseline']:.3f} {row['found']:.3f} {row['delta']:+.3f} {row['low']:+.3f} to {row['high']:+.3f}"
-            assert f"{name} {scores} {row['all_heads_delta']:+.3f} {row['random_delta']:+.3f}" in " ".join(text.split())
+            assert f"{name} {scores} {row['all_heads_delta']:+.3f} {number(row['random_delta'], '+.3f')}" in " ".join(
+                text.split()
+            )
 
     @pytest.mark.tier("process")
     def test_scripts_are_scripts(self):
