@@ -555,7 +555,7 @@ def test_whoever_reads_the_output_may_stop(run, monkeypatch):
 
 @pytest.mark.parametrize("command", WRITING)
 def test_a_folder_that_another_command_writes_to(run, tmp_path, monkeypatch, command):
-    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("weights are loaded"))
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"):
         code, errors = run(WRITING[command])
