@@ -12,8 +12,8 @@ import transformers
 
 from act_eval.errors import InputError
 
-ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
-WITHOUT_ONE_PREFILL = (*ASSISTED, "prefill_chunk_size")
+_ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
+WITHOUT_ONE_PREFILL = (*_ASSISTED, "prefill_chunk_size")
 """Settings of `generate` with which its first forward pass holds drafted tokens as well, or a part of the prompt alone."""
 
 
@@ -24,7 +24,7 @@ def check_generation(settings: transformers.GenerationConfig | Mapping[str, Any]
         settings: a generation config, or keyword arguments of `generate`, of which others than these are ignored.
     """
     given = settings if isinstance(settings, Mapping) else vars(settings)
-    assisted = next((name for name in ASSISTED if given.get(name) is not None and given[name] is not False), None)
+    assisted = next((name for name in _ASSISTED if given.get(name) is not None and given[name] is not False), None)
     if assisted is not None:
         raise InputError(
             f"{assisted} asks for assisted decoding, whose first forward pass holds drafted tokens beside the prompt, so that "

@@ -278,8 +278,8 @@ def _study(file: Path, record: StudyRecord, planned: Sequence[PlannedRun], read:
 
 
 def evaluations(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Task, few-shot count, limit and seed of rows; None where there is none."""
-    columns = rows[["task", "num_fewshot", "limit", "seed"]].astype(object)
+    """Task, few-shot count, limit and seed of rows; None where there is none, as for seeds in tables over all of them."""
+    columns = rows.reindex(columns=["task", "num_fewshot", "limit", "seed"]).astype(object)
     return list(columns.where(columns.notna(), None).itertuples(index=False, name=None))
 
 

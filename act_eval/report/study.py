@@ -157,7 +157,7 @@ def _is_of_study(values: pd.DataFrame, study: LoadedStudy) -> pd.Series:
 def _is_of_heads_found(rows: pd.DataFrame, study: LoadedStudy) -> pd.Series:
     """Which rows of a table over all seeds are of the heads found, in tasks as the study evaluated them."""
     conditions = {evaluation[:-1] for evaluation in study.evaluations}
-    there = [evaluation[:-1] in conditions for evaluation in evaluations(rows.assign(seed=None))]
+    there = [evaluation[:-1] in conditions for evaluation in evaluations(rows)]
     is_found = (rows["model"] == study.model) & (rows["settings"] == study.settings.get(FOUND))
     return is_found & pd.Series(there, index=rows.index, dtype=bool)
 
