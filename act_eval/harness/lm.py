@@ -169,6 +169,10 @@ class ACTLM(HFLM):
         if self.cache_hook.dbdict is not None:
             self.set_cache_hook(self.cache_hook)
 
+    def know_prompts_of(self, other: ACTLM) -> None:
+        """Answer what another model of the same settings encoded, where it found the part that the method is about."""
+        self._parts = other._parts
+
     def profile_of(self, arguments: ACTArguments) -> HeadProfile:
         """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit model or method."""
         profile = resolve_for_model(arguments.profile, self.config, self._checkpoint).share(arguments.head_share)

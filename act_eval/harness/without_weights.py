@@ -33,6 +33,18 @@ class _NoModel(torch.nn.Module):
 class LMWithoutWeights(ACTLM):
     """Takes what `ACTLM` takes, and raises what that raises, apart from what is wrong with the weights."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._made_of = (arguments, dict(named))
+        super().__init__(*arguments, **named)
+
+    def with_weights(self) -> ACTLM:
+        """Make the model of the same arguments, which can score what this one encoded, and does not repeat its warnings."""
+        arguments, named = self._made_of
+        with _without_saying_it_again():
+            lm = ACTLM(*arguments, **named)
+        lm.know_prompts_of(self)
+        return lm
+
     def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
         self._model = _NoModel(self.config)
 
@@ -53,8 +65,8 @@ class LMWithoutWeights(ACTLM):
 
 
 @contextmanager
-def without_saying_it_again() -> Iterator[None]:
-    """Inside the context, an `ACTLM` is made as one without weights was made before, and does not repeat its warnings."""
+def _without_saying_it_again() -> Iterator[None]:
+    """Inside the context, what an `ACTLM` says of its arguments as it is made is not said."""
 
     def refuse(record: logging.LogRecord) -> bool:
         return False

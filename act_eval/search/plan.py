@@ -56,6 +56,7 @@ class PlannedSearch:
 
     Attributes:
         settings: of the search.
+        lm: the model without its weights, which encoded the documents.
         splits: by task, which split the documents are of.
         space: the heads that are searched.
         mode: which is not "auto".
@@ -66,6 +67,7 @@ class PlannedSearch:
     """
 
     settings: SearchSettings
+    lm: LMWithoutWeights
     splits: Mapping[str, str]
     space: SearchSpace
     mode: Mode
@@ -105,7 +107,7 @@ def plan_search(settings: SearchSettings) -> PlannedSearch:
     to_search, to_validate = _split(documents, settings)
     priors = LabelPriors.of_search(settings.objective, documents)
     costs = PlannedCosts.of_search(settings, space, to_search, to_validate, mode, priors.corrects)
-    return PlannedSearch(settings, drawn.splits, space, mode, documents, to_search, to_validate, priors, costs)
+    return PlannedSearch(settings, lm, drawn.splits, space, mode, documents, to_search, to_validate, priors, costs)
 
 
 def _split(

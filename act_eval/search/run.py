@@ -11,10 +11,8 @@ import pandas as pd
 from rich.console import Console
 
 from act_eval.attention.act import ACT
-from act_eval.harness.lm import ACTLM
 from act_eval.harness.processes import only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.what_ran import what_ran
-from act_eval.harness.without_weights import without_saying_it_again
 from act_eval.progress import ProgressDisplay, print_line
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.evaluate import HeadEvaluator
@@ -80,8 +78,7 @@ def _run_search(
     console: Console,
     afterwards: Callable[[PlannedSearch], float] | None,
 ) -> SearchResult:
-    with without_saying_it_again():
-        lm = ACTLM(**settings.lm_arguments)
+    lm = planned.lm.with_weights()
     processes = shared_processes()
     ran = same_for_all(what_ran(lm))
     identity = planned.identity(ran)

@@ -20,7 +20,7 @@ from act_eval.harness.processes import is_first_process, only_writer, speaking_c
 from act_eval.harness.scoring import Tokens
 from act_eval.harness.tasks import explained_dataset_errors
 from act_eval.harness.what_ran import what_ran
-from act_eval.harness.without_weights import LMWithoutWeights, without_saying_it_again
+from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.head_scores import fits_model, read_head_scores, write_head_scores
 from act_eval.layer_lists import resolve_layers
 from act_eval.progress import stage_progress
@@ -62,6 +62,7 @@ class _PlannedSinks:
     """All that is known before the model is loaded.
 
     Attributes:
+        lm: the model without its weights, which encoded the prompts.
         tasks: with the documents that were drawn, by name.
         layers: that are looked at.
         num_layers, num_heads: decoder layers of the model, and query heads of each.
@@ -70,6 +71,7 @@ class _PlannedSinks:
         searched: the scores of a search that are shown, or None.
     """
 
+    lm: LMWithoutWeights
     tasks: Mapping[str, DrawnTask]
     layers: Sequence[int]
     num_layers: int
@@ -94,13 +96,12 @@ class _PlannedSinks:
         with explained_dataset_errors():
             prompts = {name: render_prompts(lm, drawn, drawn.documents) for name, drawn in tasks.items()}
             single_document = render_single_document(lm, tasks, settings)
-        return cls(tasks, layers, num_layers, num_heads, prompts, single_document, searched)
+        return cls(lm, tasks, layers, num_layers, num_heads, prompts, single_document, searched)
 
 
 def _run_sinks(settings: SinksSettings, planned: _PlannedSinks, output: Path, console: Console) -> list[Path]:
     layers, prompts = planned.layers, planned.prompts
-    with without_saying_it_again():
-        lm = ACTLM(**settings.lm_arguments)
+    lm = planned.lm.with_weights()
     provenance = _provenance(settings, lm, planned.tasks, prompts, layers)
     store = StatisticsStore.open(output, provenance) if is_first_process() else StatisticsStore(output)
     if planned.searched is not None and is_first_process():

@@ -190,3 +190,12 @@ def test_given_parameters_stay(tmp_path):
 def test_nothing_is_tuned_for_most_methods():
     assert settings_of("act").tuned == {}
     assert settings_of("act+mask-head").tuned == {}
+
+
+@pytest.mark.parametrize("mode", ["exact", "screened", "estimated"])
+def test_a_part_of_prompts_is_known_to_the_model_that_scores_them(tmp_path, mode):
+    """Documents are encoded before weights are loaded, by another object than the one that scores them."""
+    settings = settings_of("bias-span", model_args={"act_bias": 3, "act_span": "question"}, mode=mode, selection="top-k", k=1)
+    result = run_search(settings, tmp_path / mode)
+    of_heads = result.heads[{"estimated": "estimate"}.get(mode, "margin_change")]
+    assert of_heads.abs().max() > 0
