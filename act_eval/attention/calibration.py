@@ -5,7 +5,8 @@ Sinks" (ACT, arXiv 2406.15765), sections 3 and 4; where the paper leaves somethi
 (`atten_process_eval` in `GATECH-EIC/ACT`) decides.
 
 Notation: an attention map `A` has shape `[..., n, k]`: `n` queries, `k` keys, rows that sum to 1. Query `i` stands at key
-index `k - n + i` and sees no later key. A prefill map has `n == k`; a decode map (queries on cached keys) has `n < k`.
+index `k - n + i` and sees no later key; in a layer with a sliding window, no key before its window either. A prefill map has
+`n == k`; a decode map (queries on cached keys) has `n < k`.
 
 Learned sink logits. In some models (gpt-oss) each head has a learned logit that joins the softmax of every row, so that rows
 of `A` sum to less than 1. It is a key without a value: it stands nowhere in the input and can be no attention sink. Column
@@ -29,7 +30,7 @@ from torch import Tensor
 from act_eval.errors import InputError, SettingError
 from act_eval.methods.base import Method
 from act_eval.methods.registry import make_method
-from act_eval.value_checks import is_number
+from act_eval.value_checks import is_number, is_whole_number
 
 Keep = Literal["first-sink", "first-token"]
 Decode = Literal["prefill", "row", "official"]
@@ -224,7 +225,9 @@ def check_pattern(span: str) -> None:
         ) from None
 
 
-def visible_keys(n: int, k: int, valid: Tensor | None = None, device: torch.device | None = None) -> Tensor:
+def visible_keys(
+    n: int, k: int, valid: Tensor | None = None, device: torch.device | None = None, window: int | None = None
+) -> Tensor:
     """Which key each query may attend to: bool `[..., n, k]`.
 
     Args:
@@ -232,27 +235,39 @@ def visible_keys(n: int, k: int, valid: Tensor | None = None, device: torch.devi
         k: number of keys.
         valid: bool `[..., k]`, False for padding; padding is neither seen nor does it see.
         device: where to make the mask when `valid` is None.
+        window: how many keys a query sees at most, its own and those right before it; all by default.
+
+    Raises:
+        ValueError: the window is no whole number above 0.
     """
+    if window is not None and not (is_whole_number(window) and window > 0):
+        raise ValueError(f"window is {window!r}, but it is how many keys a query sees: give a whole number above 0.")
     device = device if valid is None else valid.device
     keys = torch.arange(k, device=device)
     visible = keys <= keys[k - n :, None]
+    if window is not None:
+        visible = visible & (keys > keys[k - n :, None] - window)
     if valid is None:
         return visible
     return visible & valid[..., None, :] & valid[..., k - n :, None]
 
 
-def column_means(attention: Tensor, valid: Tensor | None = None) -> Tensor:
+def column_means(attention: Tensor, valid: Tensor | None = None, window: int | None = None) -> Tensor:
     """Mean attention that each key receives from the queries that can see it (the paper's `a[j]`).
 
     Args:
         attention: float `[..., n, n]`, a prefill map.
         valid: bool `[..., n]`, False for padding.
+        window: of a layer with a sliding window, the number of keys that a query sees at most, its own among them.
 
     Returns:
         float `[..., n]` in [0, 1], at least float32; 0 for padding.
+
+    Raises:
+        ValueError: the window is no whole number above 0.
     """
     n, k = attention.shape[-2:]
-    visible = visible_keys(n, k, valid, attention.device)
+    visible = visible_keys(n, k, valid, attention.device, window)
     received = torch.where(visible, at_least_float32(attention), 0).sum(-2)
     return received / visible.sum(-2).clamp(min=1)
 
@@ -354,7 +369,14 @@ def calibrate_decode_rows(attention: Tensor, visible: Tensor, settings: Calibrat
     return calibrated.scatter(-1, first_token(attention.shape, visible, attention.device), 1.0)
 
 
-def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor | None = None, **settings: Any) -> Tensor:
+def calibrate(
+    attention: Tensor,
+    *,
+    sinks: Tensor | None = None,
+    valid: Tensor | None = None,
+    window: int | None = None,
+    **settings: Any,
+) -> Tensor:
     """ACT, or another method, on attention maps: the reference implementation.
 
     A square map is a prefill: its sinks come from its own column means. A map with more keys than queries is a decode: its
@@ -366,14 +388,16 @@ def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor |
         sinks: bool `[..., k']`, `k' <= k`: the prefill's sinks, for decode rows; later keys are no sinks. For a method that is
             about a part of the prompt, the tokens of that part, for prefills too.
         valid: bool `[..., k]`, False for padding. Rows of padding are returned as they are.
+        window: of a layer with a sliding window, the number of keys that a query sees at most, its own among them. Without it,
+            a key's mean attention counts later queries that cannot see it, so that other sinks are found.
         settings: the fields of `CalibrationSettings`, such as `beta=0.4`, `alpha=5`, `method="boost"`.
 
     Returns:
         The calibrated maps, same shape and dtype. Arithmetic is at least float32.
 
     Raises:
-        ValueError: settings out of range, a map with more queries than keys, or decode rows with `decode="prefill"` and no
-            `sinks`, which the method uses.
+        ValueError: settings or window out of range, a map with more queries than keys, or decode rows with `decode="prefill"`
+            and no `sinks`, which the method uses.
     """
     chosen = CalibrationSettings(**settings)
     method: Method = chosen.method
@@ -382,10 +406,10 @@ def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor |
         raise ValueError(f"an attention map has at least as many keys as queries, but this one has shape [..., {n}, {k}].")
     weights = at_least_float32(attention)
     if n < k and chosen.decode != "prefill":
-        calibrated = calibrate_decode_rows(weights, visible_keys(n, k, valid, attention.device), chosen)
+        calibrated = calibrate_decode_rows(weights, visible_keys(n, k, valid, attention.device, window), chosen)
     else:
         keys = weights.shape[:-2] + weights.shape[-1:]
-        sinks = _marked_keys(weights, chosen, sinks, valid) if method.marks_keys else weights.new_zeros(keys).bool()
+        sinks = _marked_keys(weights, chosen, sinks, valid, window) if method.marks_keys else weights.new_zeros(keys).bool()
         first = first_token_mask(keys, valid, weights.device)
         calibrated = method.rewrite(weights, sinks[..., None, :], first[..., None, :])
     if valid is not None:
@@ -393,7 +417,9 @@ def calibrate(attention: Tensor, *, sinks: Tensor | None = None, valid: Tensor |
     return calibrated.to(attention.dtype)
 
 
-def _marked_keys(weights: Tensor, settings: CalibrationSettings, sinks: Tensor | None, valid: Tensor | None) -> Tensor:
+def _marked_keys(
+    weights: Tensor, settings: CalibrationSettings, sinks: Tensor | None, valid: Tensor | None, window: int | None
+) -> Tensor:
     """The sinks of a prefill's map from itself, or of decode rows from what the prefill found: bool `[..., k]`.
 
     For a method that is about a part of the prompt, the tokens of that part.
@@ -402,7 +428,9 @@ def _marked_keys(weights: Tensor, settings: CalibrationSettings, sinks: Tensor |
     if settings.method.uses_span and sinks is None:
         raise ValueError(f"the method {settings.method.name} is about a part of the prompt: pass its tokens as `sinks`.")
     if n == k and settings.method.uses_sinks:
-        return find_sinks(column_means(weights, valid), n if valid is None else valid.sum(-1), settings, valid)
+        length = n if valid is None else valid.sum(-1)
+        seen_by = None if window is None else visible_keys(n, n, valid, weights.device, window).sum(-2)
+        return find_sinks(column_means(weights, valid, window), length, settings, valid, seen_by)
     if sinks is None:
         raise ValueError('decode="prefill" calibrates the sinks that the prefill found: pass them as `sinks`.')
     return torch.nn.functional.pad(sinks, (0, k - sinks.shape[-1]))

@@ -29,6 +29,7 @@ from act_eval.methods.base import Method
 
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 SINKS = {"SINK_BLOCK": 32, "PLACES": 1024}  # so many sinks are worked on together, and so many keys where they are looked for
+_MOST_PAIRS = 65_535  # of row and head in one launch: the second dimension of CUDA's grids is no longer
 _MOST_ROWS = 64  # queries or keys of a tile
 _TILE_BYTES = 2**14  # of a block of queries or keys: kernels hold several at once, and devices have room for 99 KiB and more
 
@@ -401,6 +402,9 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
     Returns:
         The sinks, bool `[row_heads, k]`.
     """
+    if len(rows) > _MOST_PAIRS:
+        parts = zip(rows.split(_MOST_PAIRS), heads.split(_MOST_PAIRS), strict=True)
+        return torch.cat([calibrate_prefill(call, *pairs, settings) for pairs in parts])
     means, log_normalizer = attention_statistics(call, rows, heads)
     sinks = find_prefill_sinks(means, call.visibility, rows, heads, settings)
     beta = settings.method.constant_factor
@@ -453,6 +457,10 @@ def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tu
         Each key's mean attention over the real queries that see it, float32 `[row_heads, k]`, and each query's log-sum-exp,
         `[row_heads, n]`; infinite for padding.
     """
+    if len(rows) > _MOST_PAIRS:
+        parts = zip(rows.split(_MOST_PAIRS), heads.split(_MOST_PAIRS), strict=True)
+        means, normalizers = zip(*(attention_statistics(call, *pairs) for pairs in parts), strict=True)
+        return torch.cat(means), torch.cat(normalizers)
     n, k = call.query.shape[-2], call.key.shape[-2]
     rows, heads = rows.contiguous(), heads.contiguous()
     received = torch.empty(len(rows), k, dtype=torch.float32, device=rows.device)

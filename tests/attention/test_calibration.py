@@ -154,6 +154,55 @@ def test_a_decode_row_counts_the_queries_so_far():
     assert changed == [[False, True, True, True], [False, True, True, False], [False, True, False, False], [False] * 4]
 
 
+def windowed_map(n, window, seed):
+    """A causal attention map float32 [n, n] of a layer with a sliding window, with uneven columns."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(n, n, generator=generator) + 2 * torch.randn(n, generator=generator)
+    distance = torch.arange(n)[:, None] - torch.arange(n)
+    return scores.masked_fill((distance < 0) | (distance >= window), -torch.inf).softmax(-1)
+
+
+windowed = [st.integers(1, 20), st.integers(1, 24), st.integers(0, 10_000)]
+
+
+@given(*windowed, st.integers(0, 4))
+def test_in_a_window_the_mean_is_over_the_queries_that_see_a_key(n, window, seed, padding):
+    attention = windowed_map(n, window, seed)
+    expected = [attention[key : key + window, key].mean().item() for key in range(n)]
+    torch.testing.assert_close(column_means(attention, window=window), torch.tensor(expected))
+    padded = torch.nn.functional.pad(attention, (padding, 0, padding, 0), value=0.5)
+    valid = torch.nn.functional.pad(torch.ones(n, dtype=torch.bool), (padding, 0))
+    torch.testing.assert_close(column_means(padded, valid, window), torch.tensor([0.0] * padding + expected))
+
+
+@given(*windowed, st.integers(1, 4))
+def test_calibration_in_a_window_goes_by_those_means(n, window, seed, least):
+    attention = windowed_map(n, window, seed)
+    means = torch.tensor([attention[key : key + window, key].mean() for key in range(n)])
+    seen_by = torch.tensor([min(window, n - key) for key in range(n)])
+    settings = CalibrationSettings(threshold=0.2, min_queries=least)
+    sinks = find_sinks(means.masked_fill(seen_by < least, 0), n, settings, seen_by=seen_by)
+    expected = redistribute(attention, sinks, 0.3)
+    torch.testing.assert_close(calibrate(attention, beta=0.3, threshold=0.2, min_queries=least, window=window), expected)
+
+
+@given(*windowed)
+def test_a_decode_row_sees_its_window(n, window, seed):
+    """Where each row decides alone, the first key of its window is its token 0, and alpha is divided by the keys it sees."""
+    row = windowed_map(n + 2, window, seed)[-1:]
+    hidden = max(0, n + 2 - window)
+    settings = {"beta": 0.3, "alpha": 1.2, "decode": "row", "keep": "first-token"}
+    in_window = torch.arange(n + 2) >= hidden
+    torch.testing.assert_close(calibrate(row, window=window, **settings), calibrate(row, valid=in_window, **settings))
+
+
+@pytest.mark.parametrize("window", [0, -4, 2.0, True, "8"])
+@pytest.mark.parametrize("function", [column_means, calibrate])
+def test_a_window_is_a_number_of_keys(function, window):
+    with pytest.raises(ValueError, match=r"window is .*, but it is how many keys a query sees: give a whole number above 0"):
+        function(random_map(4, 4, 0), window=window)
+
+
 def test_a_row_with_all_mass_on_sinks_stays():
     attention = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.5, 0.5]])
     sinks = torch.tensor([False, True, True])

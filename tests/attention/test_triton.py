@@ -86,6 +86,24 @@ def test_outputs(name, settings, limit):
     assert name == "one token" or not torch.equal(call.output, before)
 
 
+def test_more_pairs_than_one_launch_takes(monkeypatch):
+    """Parts of the pairs give what all of them give: no launch goes beyond what a grid may have."""
+    call, settings = make_call(n=40, padding=9), CalibrationSettings(alpha=1.5)
+    again = replace(call, output=call.output.clone())
+    means, log_normalizer = triton_kernels.attention_statistics(call, *some_heads())
+    sinks = triton_kernels.calibrate_prefill(call, *some_heads(), settings)
+    launched = []
+    packed = triton_kernels._packed
+    monkeypatch.setattr(triton_kernels, "_packed", lambda sinks: launched.append(len(sinks)) or packed(sinks))
+    monkeypatch.setattr(triton_kernels, "_MOST_PAIRS", 2)
+    in_parts = triton_kernels.attention_statistics(again, *some_heads())
+    assert torch.equal(in_parts[0], means)
+    assert torch.equal(in_parts[1], log_normalizer)
+    assert torch.equal(triton_kernels.calibrate_prefill(again, *some_heads(), settings), sinks)
+    assert torch.equal(again.output, call.output)
+    assert launched == [2, 2, 1]
+
+
 @pytest.mark.tier("slow")
 @pytest.mark.parametrize("case", some(list(kernel_cases(torch.float32, 80)), 5), ids=lambda case: case.name)
 def test_outputs_by_definition(case):
