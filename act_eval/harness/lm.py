@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -19,35 +18,22 @@ from accelerate import find_executable_batch_size
 from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
-from lm_eval.models.huggingface import HFLM
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
 from act_eval.attention.act import check_groups
 from act_eval.attention.backends import base_name, check_base_of_model
-from act_eval.attention.model_structure import (
-    UnsupportedModelError,
-    check_adapter,
-    check_supported,
-    pretrained_model,
-    resolve_for_model,
-)
+from act_eval.attention.model_structure import pretrained_model, resolve_for_model
 from act_eval.attention.spans import span_tokens
 from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.answering import Answering, answer_requests
 from act_eval.harness.arguments import ACTArguments
-from act_eval.harness.checkpoint_files import checkpoint_stamps
-from act_eval.harness.checkpoints import (
-    check_loading_arguments,
-    explained_checkpoint_errors,
-    explained_unknown_arguments,
-    explained_weight_errors,
-)
+from act_eval.harness.checked_hf import CheckedHFLM
 from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
-from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
+from act_eval.harness.processes import is_first_process, same_for_all
 from act_eval.harness.prompt_parts import PromptParts, note_parts_of_tasks
 from act_eval.harness.recorded_answers import RecordedAnswers
 from act_eval.harness.request_progress import RequestProgress, no_progress, request_bar
@@ -64,20 +50,16 @@ from act_eval.harness.requests import (
 )
 from act_eval.harness.response_cache import keep_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, tokens_of_requests, tokens_of_windows
-from act_eval.harness.settings import check_evaluation_batch_size
-from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
 from act_eval.hub_files import is_hub_name
 from act_eval.profiles import HeadProfile, ProfileError
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_DEVICE = "cuda:0"  # of lm-eval's command line
-
 LoglikelihoodRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
 
 
-class ACTLM(HFLM):
+class ACTLM(CheckedHFLM):
     """A causal language model of transformers whose attention sinks are calibrated.
 
     Takes everything that lm-eval's `hf` takes. With no head to calibrate, its answers are those of `hf`. A continuation is
@@ -108,30 +90,11 @@ class ACTLM(HFLM):
     ) -> None:
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
         self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
-        check_evaluation_batch_size(kwargs.get("batch_size", 1))
-        check_loading_arguments({"pretrained": pretrained, **kwargs})
-        is_demo = pretrained is None
-        pretrained = str(MODEL_PATH) if pretrained is None else pretrained
-        self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
-        self._needs_chat_template = needs_chat_template
-        self._is_ready = not isinstance(pretrained, str)
-        self._said_not_repeated: set[str] = set()
-        self.checkpoint_files = checkpoint_stamps({"pretrained": pretrained, **kwargs})
         self.kept_arguments = kept_arguments(kwargs)
-        self._is_divided = kwargs.get("tp_plan") is not None
-        if self._is_divided:
-            check_tp_plan_is_known()
-        if kwargs.get("peft"):
-            _check_adapter_of(kwargs["peft"], kwargs.get("revision"))
-        if not torch.cuda.is_available():
-            kwargs.setdefault("device", "cpu")
-            shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
-        with explained_unknown_arguments():
-            super().__init__(pretrained, **kwargs)
-        if is_demo:
+        self._said_not_repeated: set[str] = set()
+        super().__init__(str(MODEL_PATH) if pretrained is None else pretrained, needs_chat_template, **kwargs)
+        if pretrained is None:
             logger.warning("No pretrained= was given: this is the embedded demo model, which knows only its own small world.")
-        if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
-            self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._check_heads_are_those_of_all()
         self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
         self.known_what_ran: dict[str, Any] | None = None
@@ -147,9 +110,8 @@ class ACTLM(HFLM):
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises InputError where they do not fit it."""
         act = arguments.act(self.profile_of(arguments))
-        model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(self.config), None)
-        if act.base is not None and model_class is not None:
-            check_base_of_model(self.config, model_class, act.base)
+        if act.base is not None and self._model_class is not None:
+            check_base_of_model(self.config, self._model_class, act.base)
         self.act = act
         self.arguments = arguments
         not_repeated = arguments.not_repeated
@@ -190,44 +152,14 @@ class ACTLM(HFLM):
         """Whether answers depend on keys that are marked in the whole prompt: its attention sinks, or a part of it."""
         return self.act.method.marks_keys and self.profile.size > 0 and not self.act.changes_nothing
 
-    @classmethod
-    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> ACTLM:
-        """Make the model from lm-eval's `--model_args` as text. Bad input ends the program with one line and exit code 2."""
-        with _exit_on_bad_input():
-            return super().create_from_arg_string(arg_string, _on_this_machine(additional_config))
-
-    @classmethod
-    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> ACTLM:
-        """Make the model from lm-eval's `--model_args` by name. Bad input ends the program with one line and exit code 2."""
-        with _exit_on_bad_input():
-            return super().create_from_arg_obj(arg_dict, _on_this_machine(additional_config))
-
-    def _get_config(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
-        with explained_checkpoint_errors("config", _source(pretrained, kwargs)):
-            super()._get_config(pretrained, *args, **kwargs)
-        if self._is_divided:
-            check_heads_can_be_divided(self.config)
-
     def _get_backend(self, config: transformers.PretrainedConfig, *args: Any, **kwargs: Any) -> None:
-        """Check input in the first step of `hf` that knows the config, when the weights are not loaded yet."""
+        """Check the ACT settings in the first step of `hf` that knows the config, when the weights are not loaded yet."""
         super()._get_backend(config, *args, **kwargs)
-        model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(config), None)
-        if model_class is not None:
-            check_supported(config, model_class)
-        elif not self._is_ready and self.AUTO_MODEL_CLASS.__name__ not in (getattr(config, "auto_map", None) or {}):
-            raise UnsupportedModelError(
-                f"{self.AUTO_MODEL_CLASS.__name__} of transformers {transformers.__version__} has no class for "
-                f"{type(config).__name__}, so act-hf cannot load this checkpoint: choose a text model that it can load."
-            )
         self.set_act(self.arguments)
 
-    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> None:
+    def _create_tokenizer(self, *args: Any, **kwargs: Any) -> None:
         """Load the tokenizer, which `hf` does before it loads the weights."""
-        source = tokenizer if isinstance(tokenizer, str) else self._checkpoint
-        with explained_checkpoint_errors("tokenizer", _source(source, kwargs)):
-            super()._create_tokenizer(pretrained, tokenizer, *args, **kwargs)
-        if self._needs_chat_template:
-            self._check_chat_template(self._needs_chat_template)
+        super()._create_tokenizer(*args, **kwargs)
         if self.act.method.uses_span:
             self._parts = self._parts_of_prompts()
 
@@ -235,30 +167,6 @@ class ACTLM(HFLM):
         """Make what finds the part of prompts that the method is about. Raises InputError for a slow tokenizer."""
         assert self.act.span is not None
         return PromptParts(self.tokenizer, self.act.span, self.act.span_missing == "skip")
-
-    def _check_chat_template(self, wanted: bool | str) -> None:
-        templates = self.tokenizer.chat_template
-        name = wanted if isinstance(wanted, str) else "default"
-        if isinstance(templates, dict) and name not in templates:
-            raise InputError(
-                f"the tokenizer of {self._checkpoint} has no chat template {name!r}: give apply_chat_template one of "
-                f"{', '.join(sorted(templates))}."
-            )
-        if not templates:
-            raise InputError(
-                f"the tokenizer of {self._checkpoint} has no chat template: choose a chat model, or name the tokenizer of one "
-                "with tokenizer=... in model_args."
-            )
-
-    def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
-        with explained_weight_errors(_source(pretrained, kwargs)):
-            super()._create_model(pretrained, *args, **kwargs)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """Choose the chat template, as `hf` does. Raises InputError where the tokenizer has none."""
-        if chat_template:
-            self._check_chat_template(chat_template)
-        return super().chat_template(chat_template)
 
     # --- scoring
 
@@ -633,43 +541,6 @@ class ACTLM(HFLM):
         return self.known_what_ran or what_ran(self)
 
 
-def _source(name: str, arguments: Mapping[str, Any]) -> str:
-    """Describe where a checkpoint or its tokenizer is loaded from."""
-    where = {key: arguments[key] for key in ("subfolder", "peft", "delta", "gguf_file") if arguments.get(key)}
-    if arguments.get("revision") not in (None, "None", "main"):
-        where["revision"] = arguments["revision"]
-    return ", ".join([name, *(f"{key} {value}" for key, value in where.items())])
-
-
-def _check_adapter_of(name: str, revision: str | None) -> None:
-    """Raise UnsupportedModelError for an adapter that learns prompts, and CheckpointError for one that cannot be read."""
-    from peft import PeftConfig
-
-    with explained_checkpoint_errors("adapter", name):
-        adapter = PeftConfig.from_pretrained(name, revision=revision)
-    check_adapter(adapter)
-
-
 def holds(tokens: Tokens, part: Tokens) -> bool:
     """Whether some token ids stand side by side in others."""
     return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
-
-
-def _on_this_machine(additional_config: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Leave out the device that lm-eval's command line gives where none was named, on a machine that has no such device.
-
-    `hf` takes the CPU then, also where there is an accelerator of another kind.
-    """
-    if additional_config is None or torch.cuda.is_available() or additional_config.get("device") != _DEFAULT_DEVICE:
-        return additional_config
-    return {name: value for name, value in additional_config.items() if name != "device"}
-
-
-@contextmanager
-def _exit_on_bad_input() -> Iterator[None]:
-    """Print a line for bad input and exit with code 2: lm-eval's command line would print a traceback."""
-    try:
-        yield
-    except InputError as error:
-        print(f"act-hf: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
