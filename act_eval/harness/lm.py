@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import find_executable_batch_size
 from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
@@ -29,10 +28,11 @@ from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.answering import Answering, answer_requests
 from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.batch_sizes import ContextBatches, batch_size_for_longest
 from act_eval.harness.checked_hf import CheckedHFLM
 from act_eval.harness.identity import act_identity, recorded_act
-from act_eval.harness.memory import halved, run_in_parts
-from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
+from act_eval.harness.memory import run_in_parts
+from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite, holds
 from act_eval.harness.processes import is_first_process, same_for_all
 from act_eval.harness.prompt_parts import PromptParts, note_parts_of_tasks
 from act_eval.harness.recorded_answers import RecordedAnswers
@@ -209,7 +209,7 @@ class ACTLM(CheckedHFLM):
             self._answering("loglikelihood_rolling", windows, tokens, disable_tqdm) as answering,
         ):
             waiting = answering.waiting(range(len(windows)))
-            batch_size = self._batch_size_for_longest(waiting)
+            batch_size = batch_size_for_longest(self, waiting)
             for start in range(0, len(waiting), batch_size):
                 numbers = waiting[start : start + batch_size]
                 answering.add(dict(zip(numbers, self._score_windows([windows[number] for number in numbers]), strict=True)))
@@ -226,7 +226,7 @@ class ACTLM(CheckedHFLM):
         arguments = [request.args for request in requests]
         tokens = [len(context) + new_tokens for context, new_tokens in encoded]
         with self._naming_documents(requests), self._answering("generate_until", arguments, tokens, disable_tqdm) as answering:
-            batch_size = self._batch_size_for_longest(answering.waiting(range(len(requests))))
+            batch_size = batch_size_for_longest(self, answering.waiting(range(len(requests))))
             for numbers in generation_batches(arguments, [context for context, _ in encoded], batch_size):
                 waiting = answering.waiting(numbers)
                 if waiting:
@@ -332,21 +332,11 @@ class ACTLM(CheckedHFLM):
         contexts = group_by_context(truncated)
         with self._answering("loglikelihood", truncated, tokens_of_requests(contexts), disable_tqdm) as answering:
             waiting = [context for context in contexts if answering.waiting(index for index, _ in context.continuations)]
-            self.batch_sizes: dict[int, int] = {}
-            self._agree_on_batch_size(waiting)
-            position, most = 0, len(waiting)
-            while position < len(waiting):
-                batch_size = min(most, override_bs or self._batch_size_at(position, waiting))
-                try:
-                    batch = self._score_contexts(waiting[position : position + batch_size], batch_size)
-                except RuntimeError as error:
-                    most = halved(error, batch_size)
-                    continue
+            for batch in ContextBatches(self, waiting, self._score_contexts).answers(override_bs):
                 for index, answer in batch.items():
                     self._refuse_non_finite(answer, truncated[index])
                     self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
                 answering.add(batch)
-                position += batch_size
             return answering.all()
 
     @contextmanager
@@ -419,45 +409,6 @@ class ACTLM(CheckedHFLM):
         """Make the context in which the model runs, for `mixed_precision_dtype`."""
         enabled = self.mixed_precision_dtype is not None
         return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype, enabled=enabled)
-
-    def _batch_size_at(self, position: int, contexts: Sequence[Context]) -> int:
-        """Choose the batch size for the contexts from a position on; with `auto:N` it is measured anew N times on the way."""
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        part = 0 if self.world_size > 1 else int(position * self.batch_schedule / len(contexts))
-        if part not in self.batch_sizes:
-            if self.batch_sizes.get(part - 1) == self.max_batch_size:
-                self.batch_sizes[part] = self.max_batch_size
-            else:
-                self.batch_sizes[part] = self._largest_batch_size(contexts[position])
-        return self.batch_sizes[part]
-
-    def _largest_batch_size(self, context: Context) -> int:
-        """Measure how many contexts of this size can be scored at once, on the path that really runs.
-
-        Those of a batch may begin alike, or not: it is measured as if they did not.
-        """
-
-        @find_executable_batch_size(starting_batch_size=self.max_batch_size)
-        def probe(batch_size: int) -> int:
-            self._score_contexts([context] * batch_size, batch_size, shares_beginnings=False)
-            return batch_size
-
-        batch_size = probe()
-        logger.info("Largest batch size: %d", batch_size)
-        return batch_size
-
-    def _agree_on_batch_size(self, contexts: Sequence[Context]) -> None:
-        """Measure the batch size once for several processes, which may have different numbers of contexts, or none."""
-        if self.world_size > 1 and self.batch_size == "auto":
-            own = self._largest_batch_size(contexts[0]) if contexts else self.max_batch_size
-            self.batch_sizes[0] = int(self.all_gather(torch.tensor([own], device=self.device)).min())
-
-    def _batch_size_for_longest(self, waiting: Sequence[int]) -> int:
-        """Choose the batch size for requests as long as the model's window; with `auto`, as `hf` measures it."""
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        return self._detect_batch_size() if waiting or self.world_size > 1 else 1
 
     # --- everything else that runs the model
 
@@ -539,8 +490,3 @@ class ACTLM(CheckedHFLM):
 
     def _what_ran(self) -> dict[str, Any]:
         return self.known_what_ran or what_ran(self)
-
-
-def holds(tokens: Tokens, part: Tokens) -> bool:
-    """Whether some token ids stand side by side in others."""
-    return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
