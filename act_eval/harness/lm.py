@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -23,7 +23,6 @@ from transformers import LogitsProcessorList
 from act_eval.attention.act import check_groups
 from act_eval.attention.backends import base_name, check_base_of_model
 from act_eval.attention.model_structure import pretrained_model, resolve_for_model
-from act_eval.attention.spans import span_tokens
 from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.answering import Answering, answer_requests
@@ -34,11 +33,10 @@ from act_eval.harness.identity import act_identity, recorded_act
 from act_eval.harness.memory import run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite, holds
 from act_eval.harness.processes import is_first_process, same_for_all
-from act_eval.harness.prompt_parts import PromptParts, note_parts_of_tasks
+from act_eval.harness.prompt_parts import parts_of_prompts
 from act_eval.harness.recorded_answers import RecordedAnswers
 from act_eval.harness.request_progress import RequestProgress, no_progress, request_bar
 from act_eval.harness.requests import (
-    RequestError,
     document_name,
     encode_all,
     encode_generation,
@@ -123,11 +121,8 @@ class ACTLM(CheckedHFLM):
                 self.profile_name,
                 not_repeated,
             )
-        self._parts: PromptParts | None = None
-        if self.act.method.uses_span:
-            note_parts_of_tasks()
-            if getattr(self, "tokenizer", None) is not None:  # which is loaded after the settings are checked
-                self._parts = self._parts_of_prompts()
+        if getattr(self, "tokenizer", None) is not None:  # which is loaded after the settings are checked
+            self._parts = parts_of_prompts(act, self.tokenizer)
         if self.cache_hook.dbdict is not None:
             self.set_cache_hook(self.cache_hook)
 
@@ -160,13 +155,7 @@ class ACTLM(CheckedHFLM):
     def _create_tokenizer(self, *args: Any, **kwargs: Any) -> None:
         """Load the tokenizer, which `hf` does before it loads the weights."""
         super()._create_tokenizer(*args, **kwargs)
-        if self.act.method.uses_span:
-            self._parts = self._parts_of_prompts()
-
-    def _parts_of_prompts(self) -> PromptParts:
-        """Make what finds the part of prompts that the method is about. Raises InputError for a slow tokenizer."""
-        assert self.act.span is not None
-        return PromptParts(self.tokenizer, self.act.span, self.act.span_missing == "skip")
+        self._parts = parts_of_prompts(self.act, self.tokenizer)
 
     # --- scoring
 
@@ -189,14 +178,14 @@ class ACTLM(CheckedHFLM):
                 f"enable_thinking=True is for tasks that generate, but {document_name(requests[0], 0)} is scored: leave it out."
             )
         pairs = encode_all(requests, self._encode_pair_with_part)
-        self._say_left_alone(context for request, (context, _) in zip(requests, pairs, strict=True) if request.args[0])
+        self._parts.warn_of_missing(context for request, (context, _) in zip(requests, pairs, strict=True) if request.args[0])
         encoded = [(request.args, *pair) for request, pair in zip(requests, pairs, strict=True)]
         with self._naming_documents(requests):
             return self._loglikelihood_tokens(encoded, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
-        if requests and self._parts is not None:
+        if requests and self.act.method.uses_span:
             raise InputError(
                 f"act_span is about a part of prompts, but {document_name(requests[0], 0)} is a text that is scored as a "
                 "whole: choose another task, or another method."
@@ -222,7 +211,7 @@ class ACTLM(CheckedHFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate after contexts, until a stop sequence. Raises as `loglikelihood` does."""
         encoded = encode_all(requests, self._encode_generation_with_part)
-        self._say_left_alone(context for context, _ in encoded)
+        self._parts.warn_of_missing(context for context, _ in encoded)
         arguments = [request.args for request in requests]
         tokens = [len(context) + new_tokens for context, new_tokens in encoded]
         with self._naming_documents(requests), self._answering("generate_until", arguments, tokens, disable_tqdm) as answering:
@@ -249,7 +238,7 @@ class ACTLM(CheckedHFLM):
 
     def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
         """Make the error for an input whose logits are not numbers, with the layer where that begins."""
-        with self.act(self.model), self._span(None), self.autocast():
+        with self.act(self.model), self._parts.span_tokens(self.model), self.autocast():
             layer = first_layer_not_finite(self.model, tokens)
         return NonFiniteLogitsError(tokens, layer, where)
 
@@ -268,7 +257,7 @@ class ACTLM(CheckedHFLM):
         """
         tokens, continuation_tokens = self._encode_pair_with_part(context, continuation)
         kept, continuation_tokens = truncate(tokens, continuation_tokens, self.max_length)
-        self._note_cut(tokens, kept)
+        self._parts.note_cut(tokens, kept)
         return kept, continuation_tokens
 
     def encode_prompt(self, context: str) -> Tokens:
@@ -278,55 +267,27 @@ class ACTLM(CheckedHFLM):
     def _encode_pair_with_part(self, context: Any, continuation: Any) -> tuple[Tokens, Tokens]:
         """As `encode_pair`; and note the part of the context that the method is about."""
         tokens, continuation_tokens = encode_pair(self, context, continuation)
-        if self._parts is not None and context:
-            self._check_part(self._parts.note(context, tokens))
-        elif self._parts is not None:  # what some tasks ask beside, without a prompt
+        if context:
+            self._parts.note(context, tokens)
+        else:  # what some tasks ask beside, without a prompt
             self._parts.note_none(tokens)
         return tokens, continuation_tokens
 
     def _encode_generation_with_part(self, context: Any, settings: Any) -> tuple[Tokens, int]:
         """As `encode_generation`; and note the part of the context that the method is about."""
         tokens, new_tokens = encode_generation(self, context, settings, one_prefill=self.marks_keys)
-        if self._parts is not None:
-            self._check_part(self._parts.note(context, tokens))
-            self._note_cut(tokens, tokens[-(self.max_length - new_tokens) :])
+        self._parts.note(context, tokens)
+        self._parts.note_cut(tokens, tokens[-(self.max_length - new_tokens) :])
         return tokens, new_tokens
-
-    def _note_cut(self, tokens: Tokens, kept: Tokens) -> None:
-        """Note the part of a prompt of which only the last tokens are kept."""
-        if self._parts is not None:
-            self._check_part(self._parts.note_cut(tokens, kept), " within the model's window")
-
-    def _span(self, mask: torch.Tensor | None) -> AbstractContextManager[None]:
-        """Say in the block which tokens of prompts are the part that the method is about; see `span_tokens`."""
-        return nullcontext() if self._parts is None else span_tokens(self.model, mask)
-
-    def _check_part(self, is_there: bool, where: str = "") -> None:
-        """Raise RequestError where a prompt lacks the part that the method is about, unless such prompts are left alone."""
-        if not is_there:
-            raise RequestError(
-                f"its prompt has nothing{where} that act_span={self.act.span} names",
-                "choose another act_span, or leave such prompts as they are with act_span_missing=skip",
-            )
-
-    def _say_left_alone(self, prompts: Iterable[Tokens]) -> None:
-        """Warn of prompts without the part that the method is about, which `act_span_missing=skip` leaves as they are."""
-        if self._parts is None:
-            return
-        different = set(prompts)
-        alone = [prompt for prompt in different if self._parts.lacks(prompt)]
-        if alone:
-            text = "%d of %d prompts have nothing that act_span=%s names, and are left as they are."
-            logger.warning(text, len(alone), len(different), self.act.span)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
         truncated = [truncate(context, continuation, self.max_length) for _, context, continuation in requests]
-        if self._parts is not None:
-            for (_, context, _), (kept, _) in zip(requests, truncated, strict=True):
-                self._note_cut(tuple(context), kept)
-        longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
+        longer = 0
+        for (_, context, _), (kept, _) in zip(requests, truncated, strict=True):
+            self._parts.note_cut(tuple(context), kept)
+            longer += len(kept) < len(context)
         if longer:
             logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
         contexts = group_by_context(truncated)
@@ -386,8 +347,7 @@ class ACTLM(CheckedHFLM):
         """Make what scores batches with this model, with whatever calibration is switched on around it."""
         pad_token_id = self.tokenizer.pad_token_id or 0
         scorer = Scorer(self.model, pad_token_id, self.device, self.softmax_dtype)
-        spans = None if self._parts is None else self._parts.mask
-        return replace(scorer, packs=self._packs(scorer), spans=spans)
+        return replace(scorer, packs=self._packs(scorer), spans=self._parts.spans)
 
     def _packs(self, scorer: Scorer) -> bool:
         """Whether contexts are packed, which is tried once with each attention backend; again where memory was short."""
@@ -413,7 +373,7 @@ class ACTLM(CheckedHFLM):
     # --- everything else that runs the model
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self.act(self.model), self._span(None):
+        with self.act(self.model), self._parts.span_tokens(self.model):
             return super()._model_call(*args, **kwargs)
 
     def _generate(self, requests: list[Instance], batch_size: int) -> list[str]:
@@ -432,10 +392,7 @@ class ACTLM(CheckedHFLM):
             ids, real = context[list(rows)], mask[list(rows)]
             prompts = [tuple(row[row_real.bool()].tolist()) for row, row_real in zip(ids, real, strict=True)]
             processors = LogitsProcessorList([RefuseNonFiniteLogits(prompts)])
-            span = None if self._parts is None else self._parts.mask(prompts)
-            if span is not None:
-                span = torch.nn.functional.pad(span, (ids.shape[1] - span.shape[1], 0))  # which halves of a batch may lack
-            with self._span(span):
+            with self._parts.span_tokens(self.model, prompts, width=ids.shape[1]):
                 return super(ACTLM, self)._model_generate(
                     ids, max_length, stop, attention_mask=real, logits_processor=processors, **kwargs
                 )
