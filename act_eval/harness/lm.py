@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
@@ -15,44 +14,29 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import find_executable_batch_size
 from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CacheHook
-from lm_eval.models.huggingface import HFLM
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
 from act_eval.attention.act import check_groups
 from act_eval.attention.backends import base_name, check_base_of_model
-from act_eval.attention.model_structure import (
-    UnsupportedModelError,
-    check_adapter,
-    check_supported,
-    pretrained_model,
-    resolve_for_model,
-)
-from act_eval.attention.spans import span_tokens
+from act_eval.attention.model_structure import pretrained_model, resolve_for_model
 from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
 from act_eval.errors import InputError
 from act_eval.harness.answering import Answering, answer_requests
 from act_eval.harness.arguments import ACTArguments
-from act_eval.harness.checkpoint_files import checkpoint_stamps
-from act_eval.harness.checkpoints import (
-    check_loading_arguments,
-    explained_checkpoint_errors,
-    explained_unknown_arguments,
-    explained_weight_errors,
-)
+from act_eval.harness.batch_sizes import ContextBatches, batch_size_for_longest
+from act_eval.harness.checked_hf import CheckedHFLM
 from act_eval.harness.identity import act_identity, recorded_act
-from act_eval.harness.memory import halved, run_in_parts
-from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite
-from act_eval.harness.processes import is_first_process, same_for_all, shared_processes
-from act_eval.harness.prompt_parts import PromptParts, note_parts_of_tasks
+from act_eval.harness.memory import run_in_parts
+from act_eval.harness.nonfinite import NonFiniteLogitsError, RefuseNonFiniteLogits, first_layer_not_finite, holds
+from act_eval.harness.processes import is_first_process, same_for_all
+from act_eval.harness.prompt_parts import parts_of_prompts
 from act_eval.harness.recorded_answers import RecordedAnswers
 from act_eval.harness.request_progress import RequestProgress, no_progress, request_bar
 from act_eval.harness.requests import (
-    RequestError,
     document_name,
     encode_all,
     encode_generation,
@@ -64,20 +48,16 @@ from act_eval.harness.requests import (
 )
 from act_eval.harness.response_cache import keep_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, tokens_of_requests, tokens_of_windows
-from act_eval.harness.settings import check_evaluation_batch_size
-from act_eval.harness.tensor_parallelism import check_heads_can_be_divided, check_tp_plan_is_known
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
 from act_eval.hub_files import is_hub_name
 from act_eval.profiles import HeadProfile, ProfileError
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT_DEVICE = "cuda:0"  # of lm-eval's command line
-
 LoglikelihoodRequest = tuple[tuple[str, str] | None, Sequence[int], Sequence[int]]
 
 
-class ACTLM(HFLM):
+class ACTLM(CheckedHFLM):
     """A causal language model of transformers whose attention sinks are calibrated.
 
     Takes everything that lm-eval's `hf` takes. With no head to calibrate, its answers are those of `hf`. A continuation is
@@ -108,30 +88,11 @@ class ACTLM(HFLM):
     ) -> None:
         act_arguments = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("act_")}
         self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
-        check_evaluation_batch_size(kwargs.get("batch_size", 1))
-        check_loading_arguments({"pretrained": pretrained, **kwargs})
-        is_demo = pretrained is None
-        pretrained = str(MODEL_PATH) if pretrained is None else pretrained
-        self._checkpoint = pretrained if isinstance(pretrained, str) else pretrained.name_or_path
-        self._needs_chat_template = needs_chat_template
-        self._is_ready = not isinstance(pretrained, str)
-        self._said_not_repeated: set[str] = set()
-        self.checkpoint_files = checkpoint_stamps({"pretrained": pretrained, **kwargs})
         self.kept_arguments = kept_arguments(kwargs)
-        self._is_divided = kwargs.get("tp_plan") is not None
-        if self._is_divided:
-            check_tp_plan_is_known()
-        if kwargs.get("peft"):
-            _check_adapter_of(kwargs["peft"], kwargs.get("revision"))
-        if not torch.cuda.is_available():
-            kwargs.setdefault("device", "cpu")
-            shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
-        with explained_unknown_arguments():
-            super().__init__(pretrained, **kwargs)
-        if is_demo:
+        self._said_not_repeated: set[str] = set()
+        super().__init__(str(MODEL_PATH) if pretrained is None else pretrained, needs_chat_template, **kwargs)
+        if pretrained is None:
             logger.warning("No pretrained= was given: this is the embedded demo model, which knows only its own small world.")
-        if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
-            self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._check_heads_are_those_of_all()
         self._fingerprint = weights_fingerprint(self.model) if self._is_divided else None
         self.known_what_ran: dict[str, Any] | None = None
@@ -147,9 +108,8 @@ class ACTLM(HFLM):
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises InputError where they do not fit it."""
         act = arguments.act(self.profile_of(arguments))
-        model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(self.config), None)
-        if act.base is not None and model_class is not None:
-            check_base_of_model(self.config, model_class, act.base)
+        if act.base is not None and self._model_class is not None:
+            check_base_of_model(self.config, self._model_class, act.base)
         self.act = act
         self.arguments = arguments
         not_repeated = arguments.not_repeated
@@ -161,11 +121,8 @@ class ACTLM(HFLM):
                 self.profile_name,
                 not_repeated,
             )
-        self._parts: PromptParts | None = None
-        if self.act.method.uses_span:
-            note_parts_of_tasks()
-            if getattr(self, "tokenizer", None) is not None:  # which is loaded after the settings are checked
-                self._parts = self._parts_of_prompts()
+        if getattr(self, "tokenizer", None) is not None:  # which is loaded after the settings are checked
+            self._parts = parts_of_prompts(act, self.tokenizer)
         if self.cache_hook.dbdict is not None:
             self.set_cache_hook(self.cache_hook)
 
@@ -190,75 +147,15 @@ class ACTLM(HFLM):
         """Whether answers depend on keys that are marked in the whole prompt: its attention sinks, or a part of it."""
         return self.act.method.marks_keys and self.profile.size > 0 and not self.act.changes_nothing
 
-    @classmethod
-    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> ACTLM:
-        """Make the model from lm-eval's `--model_args` as text. Bad input ends the program with one line and exit code 2."""
-        with _exit_on_bad_input():
-            return super().create_from_arg_string(arg_string, _on_this_machine(additional_config))
-
-    @classmethod
-    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> ACTLM:
-        """Make the model from lm-eval's `--model_args` by name. Bad input ends the program with one line and exit code 2."""
-        with _exit_on_bad_input():
-            return super().create_from_arg_obj(arg_dict, _on_this_machine(additional_config))
-
-    def _get_config(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
-        with explained_checkpoint_errors("config", _source(pretrained, kwargs)):
-            super()._get_config(pretrained, *args, **kwargs)
-        if self._is_divided:
-            check_heads_can_be_divided(self.config)
-
     def _get_backend(self, config: transformers.PretrainedConfig, *args: Any, **kwargs: Any) -> None:
-        """Check input in the first step of `hf` that knows the config, when the weights are not loaded yet."""
+        """Check the ACT settings in the first step of `hf` that knows the config, when the weights are not loaded yet."""
         super()._get_backend(config, *args, **kwargs)
-        model_class = self.AUTO_MODEL_CLASS._model_mapping.get(type(config), None)
-        if model_class is not None:
-            check_supported(config, model_class)
-        elif not self._is_ready and self.AUTO_MODEL_CLASS.__name__ not in (getattr(config, "auto_map", None) or {}):
-            raise UnsupportedModelError(
-                f"{self.AUTO_MODEL_CLASS.__name__} of transformers {transformers.__version__} has no class for "
-                f"{type(config).__name__}, so act-hf cannot load this checkpoint: choose a text model that it can load."
-            )
         self.set_act(self.arguments)
 
-    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> None:
+    def _create_tokenizer(self, *args: Any, **kwargs: Any) -> None:
         """Load the tokenizer, which `hf` does before it loads the weights."""
-        source = tokenizer if isinstance(tokenizer, str) else self._checkpoint
-        with explained_checkpoint_errors("tokenizer", _source(source, kwargs)):
-            super()._create_tokenizer(pretrained, tokenizer, *args, **kwargs)
-        if self._needs_chat_template:
-            self._check_chat_template(self._needs_chat_template)
-        if self.act.method.uses_span:
-            self._parts = self._parts_of_prompts()
-
-    def _parts_of_prompts(self) -> PromptParts:
-        """Make what finds the part of prompts that the method is about. Raises InputError for a slow tokenizer."""
-        assert self.act.span is not None
-        return PromptParts(self.tokenizer, self.act.span, self.act.span_missing == "skip")
-
-    def _check_chat_template(self, wanted: bool | str) -> None:
-        templates = self.tokenizer.chat_template
-        name = wanted if isinstance(wanted, str) else "default"
-        if isinstance(templates, dict) and name not in templates:
-            raise InputError(
-                f"the tokenizer of {self._checkpoint} has no chat template {name!r}: give apply_chat_template one of "
-                f"{', '.join(sorted(templates))}."
-            )
-        if not templates:
-            raise InputError(
-                f"the tokenizer of {self._checkpoint} has no chat template: choose a chat model, or name the tokenizer of one "
-                "with tokenizer=... in model_args."
-            )
-
-    def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:
-        with explained_weight_errors(_source(pretrained, kwargs)):
-            super()._create_model(pretrained, *args, **kwargs)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """Choose the chat template, as `hf` does. Raises InputError where the tokenizer has none."""
-        if chat_template:
-            self._check_chat_template(chat_template)
-        return super().chat_template(chat_template)
+        super()._create_tokenizer(*args, **kwargs)
+        self._parts = parts_of_prompts(self.act, self.tokenizer)
 
     # --- scoring
 
@@ -281,14 +178,14 @@ class ACTLM(HFLM):
                 f"enable_thinking=True is for tasks that generate, but {document_name(requests[0], 0)} is scored: leave it out."
             )
         pairs = encode_all(requests, self._encode_pair_with_part)
-        self._say_left_alone(context for request, (context, _) in zip(requests, pairs, strict=True) if request.args[0])
+        self._parts.warn_of_missing(context for request, (context, _) in zip(requests, pairs, strict=True) if request.args[0])
         encoded = [(request.args, *pair) for request, pair in zip(requests, pairs, strict=True)]
         with self._naming_documents(requests):
             return self._loglikelihood_tokens(encoded, disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts, in windows that are one prefill each. Raises as `loglikelihood` does."""
-        if requests and self._parts is not None:
+        if requests and self.act.method.uses_span:
             raise InputError(
                 f"act_span is about a part of prompts, but {document_name(requests[0], 0)} is a text that is scored as a "
                 "whole: choose another task, or another method."
@@ -301,7 +198,7 @@ class ACTLM(HFLM):
             self._answering("loglikelihood_rolling", windows, tokens, disable_tqdm) as answering,
         ):
             waiting = answering.waiting(range(len(windows)))
-            batch_size = self._batch_size_for_longest(waiting)
+            batch_size = batch_size_for_longest(self, waiting)
             for start in range(0, len(waiting), batch_size):
                 numbers = waiting[start : start + batch_size]
                 answering.add(dict(zip(numbers, self._score_windows([windows[number] for number in numbers]), strict=True)))
@@ -314,11 +211,11 @@ class ACTLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate after contexts, until a stop sequence. Raises as `loglikelihood` does."""
         encoded = encode_all(requests, self._encode_generation_with_part)
-        self._say_left_alone(context for context, _ in encoded)
+        self._parts.warn_of_missing(context for context, _ in encoded)
         arguments = [request.args for request in requests]
         tokens = [len(context) + new_tokens for context, new_tokens in encoded]
         with self._naming_documents(requests), self._answering("generate_until", arguments, tokens, disable_tqdm) as answering:
-            batch_size = self._batch_size_for_longest(answering.waiting(range(len(requests))))
+            batch_size = batch_size_for_longest(self, answering.waiting(range(len(requests))))
             for numbers in generation_batches(arguments, [context for context, _ in encoded], batch_size):
                 waiting = answering.waiting(numbers)
                 if waiting:
@@ -341,7 +238,7 @@ class ACTLM(HFLM):
 
     def non_finite(self, tokens: Tokens, where: str) -> NonFiniteLogitsError:
         """Make the error for an input whose logits are not numbers, with the layer where that begins."""
-        with self.act(self.model), self._span(None), self.autocast():
+        with self.act(self.model), self._parts.span_tokens(self.model), self.autocast():
             layer = first_layer_not_finite(self.model, tokens)
         return NonFiniteLogitsError(tokens, layer, where)
 
@@ -360,7 +257,7 @@ class ACTLM(HFLM):
         """
         tokens, continuation_tokens = self._encode_pair_with_part(context, continuation)
         kept, continuation_tokens = truncate(tokens, continuation_tokens, self.max_length)
-        self._note_cut(tokens, kept)
+        self._parts.note_cut(tokens, kept)
         return kept, continuation_tokens
 
     def encode_prompt(self, context: str) -> Tokens:
@@ -370,75 +267,37 @@ class ACTLM(HFLM):
     def _encode_pair_with_part(self, context: Any, continuation: Any) -> tuple[Tokens, Tokens]:
         """As `encode_pair`; and note the part of the context that the method is about."""
         tokens, continuation_tokens = encode_pair(self, context, continuation)
-        if self._parts is not None and context:
-            self._check_part(self._parts.note(context, tokens))
-        elif self._parts is not None:  # what some tasks ask beside, without a prompt
+        if context:
+            self._parts.note(context, tokens)
+        else:  # what some tasks ask beside, without a prompt
             self._parts.note_none(tokens)
         return tokens, continuation_tokens
 
     def _encode_generation_with_part(self, context: Any, settings: Any) -> tuple[Tokens, int]:
         """As `encode_generation`; and note the part of the context that the method is about."""
         tokens, new_tokens = encode_generation(self, context, settings, one_prefill=self.marks_keys)
-        if self._parts is not None:
-            self._check_part(self._parts.note(context, tokens))
-            self._note_cut(tokens, tokens[-(self.max_length - new_tokens) :])
+        self._parts.note(context, tokens)
+        self._parts.note_cut(tokens, tokens[-(self.max_length - new_tokens) :])
         return tokens, new_tokens
-
-    def _note_cut(self, tokens: Tokens, kept: Tokens) -> None:
-        """Note the part of a prompt of which only the last tokens are kept."""
-        if self._parts is not None:
-            self._check_part(self._parts.note_cut(tokens, kept), " within the model's window")
-
-    def _span(self, mask: torch.Tensor | None) -> AbstractContextManager[None]:
-        """Say in the block which tokens of prompts are the part that the method is about; see `span_tokens`."""
-        return nullcontext() if self._parts is None else span_tokens(self.model, mask)
-
-    def _check_part(self, is_there: bool, where: str = "") -> None:
-        """Raise RequestError where a prompt lacks the part that the method is about, unless such prompts are left alone."""
-        if not is_there:
-            raise RequestError(
-                f"its prompt has nothing{where} that act_span={self.act.span} names",
-                "choose another act_span, or leave such prompts as they are with act_span_missing=skip",
-            )
-
-    def _say_left_alone(self, prompts: Iterable[Tokens]) -> None:
-        """Warn of prompts without the part that the method is about, which `act_span_missing=skip` leaves as they are."""
-        if self._parts is None:
-            return
-        different = set(prompts)
-        alone = [prompt for prompt in different if self._parts.lacks(prompt)]
-        if alone:
-            text = "%d of %d prompts have nothing that act_span=%s names, and are left as they are."
-            logger.warning(text, len(alone), len(different), self.act.span)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[LoglikelihoodRequest], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:
         truncated = [truncate(context, continuation, self.max_length) for _, context, continuation in requests]
-        if self._parts is not None:
-            for (_, context, _), (kept, _) in zip(requests, truncated, strict=True):
-                self._note_cut(tuple(context), kept)
-        longer = sum(len(kept) < len(context) for (_, context, _), (kept, _) in zip(requests, truncated, strict=True))
+        longer = 0
+        for (_, context, _), (kept, _) in zip(requests, truncated, strict=True):
+            self._parts.note_cut(tuple(context), kept)
+            longer += len(kept) < len(context)
         if longer:
             logger.warning("%d of %d contexts were cut from the left to the model's window.", longer, len(requests))
         contexts = group_by_context(truncated)
         with self._answering("loglikelihood", truncated, tokens_of_requests(contexts), disable_tqdm) as answering:
             waiting = [context for context in contexts if answering.waiting(index for index, _ in context.continuations)]
-            self.batch_sizes: dict[int, int] = {}
-            self._agree_on_batch_size(waiting)
-            position, most = 0, len(waiting)
-            while position < len(waiting):
-                batch_size = min(most, override_bs or self._batch_size_at(position, waiting))
-                try:
-                    batch = self._score_contexts(waiting[position : position + batch_size], batch_size)
-                except RuntimeError as error:
-                    most = halved(error, batch_size)
-                    continue
+            for batch in ContextBatches(self, waiting, self._score_contexts).answers(override_bs):
                 for index, answer in batch.items():
                     self._refuse_non_finite(answer, truncated[index])
                     self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
                 answering.add(batch)
-                position += batch_size
             return answering.all()
 
     @contextmanager
@@ -488,8 +347,7 @@ class ACTLM(HFLM):
         """Make what scores batches with this model, with whatever calibration is switched on around it."""
         pad_token_id = self.tokenizer.pad_token_id or 0
         scorer = Scorer(self.model, pad_token_id, self.device, self.softmax_dtype)
-        spans = None if self._parts is None else self._parts.mask
-        return replace(scorer, packs=self._packs(scorer), spans=spans)
+        return replace(scorer, packs=self._packs(scorer), spans=self._parts.spans)
 
     def _packs(self, scorer: Scorer) -> bool:
         """Whether contexts are packed, which is tried once with each attention backend; again where memory was short."""
@@ -512,49 +370,10 @@ class ACTLM(HFLM):
         enabled = self.mixed_precision_dtype is not None
         return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype, enabled=enabled)
 
-    def _batch_size_at(self, position: int, contexts: Sequence[Context]) -> int:
-        """Choose the batch size for the contexts from a position on; with `auto:N` it is measured anew N times on the way."""
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        part = 0 if self.world_size > 1 else int(position * self.batch_schedule / len(contexts))
-        if part not in self.batch_sizes:
-            if self.batch_sizes.get(part - 1) == self.max_batch_size:
-                self.batch_sizes[part] = self.max_batch_size
-            else:
-                self.batch_sizes[part] = self._largest_batch_size(contexts[position])
-        return self.batch_sizes[part]
-
-    def _largest_batch_size(self, context: Context) -> int:
-        """Measure how many contexts of this size can be scored at once, on the path that really runs.
-
-        Those of a batch may begin alike, or not: it is measured as if they did not.
-        """
-
-        @find_executable_batch_size(starting_batch_size=self.max_batch_size)
-        def probe(batch_size: int) -> int:
-            self._score_contexts([context] * batch_size, batch_size, shares_beginnings=False)
-            return batch_size
-
-        batch_size = probe()
-        logger.info("Largest batch size: %d", batch_size)
-        return batch_size
-
-    def _agree_on_batch_size(self, contexts: Sequence[Context]) -> None:
-        """Measure the batch size once for several processes, which may have different numbers of contexts, or none."""
-        if self.world_size > 1 and self.batch_size == "auto":
-            own = self._largest_batch_size(contexts[0]) if contexts else self.max_batch_size
-            self.batch_sizes[0] = int(self.all_gather(torch.tensor([own], device=self.device)).min())
-
-    def _batch_size_for_longest(self, waiting: Sequence[int]) -> int:
-        """Choose the batch size for requests as long as the model's window; with `auto`, as `hf` measures it."""
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        return self._detect_batch_size() if waiting or self.world_size > 1 else 1
-
     # --- everything else that runs the model
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self.act(self.model), self._span(None):
+        with self.act(self.model), self._parts.span_tokens(self.model):
             return super()._model_call(*args, **kwargs)
 
     def _generate(self, requests: list[Instance], batch_size: int) -> list[str]:
@@ -573,10 +392,7 @@ class ACTLM(HFLM):
             ids, real = context[list(rows)], mask[list(rows)]
             prompts = [tuple(row[row_real.bool()].tolist()) for row, row_real in zip(ids, real, strict=True)]
             processors = LogitsProcessorList([RefuseNonFiniteLogits(prompts)])
-            span = None if self._parts is None else self._parts.mask(prompts)
-            if span is not None:
-                span = torch.nn.functional.pad(span, (ids.shape[1] - span.shape[1], 0))  # which halves of a batch may lack
-            with self._span(span):
+            with self._parts.span_tokens(self.model, prompts, width=ids.shape[1]):
                 return super(ACTLM, self)._model_generate(
                     ids, max_length, stop, attention_mask=real, logits_processor=processors, **kwargs
                 )
@@ -631,45 +447,3 @@ class ACTLM(HFLM):
 
     def _what_ran(self) -> dict[str, Any]:
         return self.known_what_ran or what_ran(self)
-
-
-def _source(name: str, arguments: Mapping[str, Any]) -> str:
-    """Describe where a checkpoint or its tokenizer is loaded from."""
-    where = {key: arguments[key] for key in ("subfolder", "peft", "delta", "gguf_file") if arguments.get(key)}
-    if arguments.get("revision") not in (None, "None", "main"):
-        where["revision"] = arguments["revision"]
-    return ", ".join([name, *(f"{key} {value}" for key, value in where.items())])
-
-
-def _check_adapter_of(name: str, revision: str | None) -> None:
-    """Raise UnsupportedModelError for an adapter that learns prompts, and CheckpointError for one that cannot be read."""
-    from peft import PeftConfig
-
-    with explained_checkpoint_errors("adapter", name):
-        adapter = PeftConfig.from_pretrained(name, revision=revision)
-    check_adapter(adapter)
-
-
-def holds(tokens: Tokens, part: Tokens) -> bool:
-    """Whether some token ids stand side by side in others."""
-    return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
-
-
-def _on_this_machine(additional_config: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Leave out the device that lm-eval's command line gives where none was named, on a machine that has no such device.
-
-    `hf` takes the CPU then, also where there is an accelerator of another kind.
-    """
-    if additional_config is None or torch.cuda.is_available() or additional_config.get("device") != _DEFAULT_DEVICE:
-        return additional_config
-    return {name: value for name, value in additional_config.items() if name != "device"}
-
-
-@contextmanager
-def _exit_on_bad_input() -> Iterator[None]:
-    """Print a line for bad input and exit with code 2: lm-eval's command line would print a traceback."""
-    try:
-        yield
-    except InputError as error:
-        print(f"act-hf: {error}", file=sys.stderr)
-        raise SystemExit(2) from error

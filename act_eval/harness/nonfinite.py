@@ -58,6 +58,11 @@ def first_layer_not_finite(model: nn.Module, tokens: Tokens) -> int | None:
     return min(found, default=None)
 
 
+def holds(tokens: Tokens, part: Tokens) -> bool:
+    """Whether some token ids stand side by side in others."""
+    return any(tokens[start : start + len(part)] == part for start in range(len(tokens) - len(part) + 1))
+
+
 class RefuseNonFiniteLogits(LogitsProcessor):
     """Stops a generation whose logits are not numbers.
 

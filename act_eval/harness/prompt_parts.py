@@ -7,8 +7,10 @@ put into it is noted where tasks make their prompts (`note_parts_of_tasks`).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -16,11 +18,16 @@ from typing import Any
 import torch
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import apply_template
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from act_eval.attention.act import ACT
+from act_eval.attention.spans import span_tokens
 from act_eval.errors import InputError
+from act_eval.harness.requests import RequestError
 from act_eval.harness.scoring import Tokens
+
+logger = logging.getLogger(__name__)
 
 PARTS_OF_TASKS = ("description", "question", "examples")
 
@@ -134,57 +141,97 @@ class PromptParts:
             )
         self._places: dict[Tokens, tuple[int, ...]] = {}
 
-    def note(self, prompt: str, tokens: Tokens) -> bool:
-        """Find the part in a prompt; returns whether there is something to change, or it is left alone.
+    def note(self, prompt: str, tokens: Tokens) -> None:
+        """Find the part in a prompt.
 
         Args:
             prompt: the text.
             tokens: of the prompt, perhaps without the white space at its end, which counts to a continuation.
+
+        Raises:
+            RequestError: the prompt lacks the part, and such prompts are not left alone.
         """
         spans = find_part(self.span, prompt)
-        places = tuple(
+        self._places[tokens] = tuple(
             number
             for number, (start, end) in enumerate(self._characters(prompt, tokens))
             if any(start < span_end and end > span_start for span_start, span_end in spans)
         )
-        self._places[tokens] = places
-        return bool(places) or self.leaves_alone
+        self._check_not_missing(tokens)
 
-    def note_cut(self, tokens: Tokens, kept: Tokens) -> bool:
-        """Note a prompt that was cut from the left to its last tokens; returns what `note` does, and True where nothing was."""
-        if tokens not in self._places:
-            raise self._not_noted(tokens)
+    def note_cut(self, tokens: Tokens, kept: Tokens) -> None:
+        """Note a prompt of which only the last tokens are kept.
+
+        Args:
+            tokens: the whole prompt, which was noted.
+            kept: its last tokens, perhaps all.
+
+        Raises:
+            RequestError: nothing of the part is kept, and such prompts are not left alone.
+            RuntimeError: the whole prompt was not noted.
+        """
+        places = self._places_in(tokens)
         if kept == tokens:
-            return True  # which `note` has checked
+            return  # which `note` has checked
         cut = len(tokens) - len(kept)
-        self._places[kept] = tuple(place - cut for place in self._places[tokens] if place >= cut)
-        return bool(self._places[kept]) or self.leaves_alone
-
-    def lacks(self, tokens: Tokens) -> bool:
-        """Whether a prompt that was noted has no token of the part."""
-        return not self._places[tokens]
+        self._places[kept] = tuple(place - cut for place in places if place >= cut)
+        self._check_not_missing(kept, " within the model's window")
 
     def note_none(self, tokens: Tokens) -> None:
         """Note that something has no such part: an empty context, or a prompt that no task made."""
         self._places.setdefault(tokens, ())
 
-    def mask(self, prompts: Iterable[Tokens]) -> Tensor:
-        """The tokens of the part in prompts that are padded on the left to the longest: bool `[prompts, longest]`.
+    def warn_of_missing(self, prompts: Iterable[Tokens]) -> None:
+        """Say how many prompts, all of them noted, lack the part and are left alone."""
+        different = set(prompts)
+        missing = sum(not self._places[prompt] for prompt in different)
+        if missing:
+            text = "%d of %d prompts have nothing that act_span=%s names, and are left as they are."
+            logger.warning(text, missing, len(different), self.span)
+
+    def mask(self, prompts: Iterable[Tokens], width: int = 0) -> Tensor:
+        """The tokens of the part in prompts that are padded on the left: bool `[prompts, width]`.
+
+        Args:
+            prompts: at least one.
+            width: to which they are padded; to the longest of them where that is more.
 
         Raises:
             RuntimeError: a prompt was not noted.
         """
         rows = list(prompts)
-        width = max(map(len, rows))
+        width = max(width, *map(len, rows))
         mask = torch.zeros(len(rows), width, dtype=torch.bool)
         for row, tokens in enumerate(rows):
-            if tokens not in self._places:
-                raise self._not_noted(tokens)
-            mask[row, [width - len(tokens) + place for place in self._places[tokens]]] = True
+            mask[row, [width - len(tokens) + place for place in self._places_in(tokens)]] = True
         return mask
 
-    def _not_noted(self, tokens: Tokens) -> RuntimeError:
-        return RuntimeError(f"the part {self.span!r} of a prompt of {len(tokens)} tokens was not looked for.")
+    @property
+    def spans(self) -> Callable[[Sequence[Tokens]], Tensor]:
+        """What a `Scorer` asks for the part."""
+        return self.mask
+
+    def span_tokens(self, model: nn.Module, prompts: Sequence[Tokens] = (), width: int = 0) -> AbstractContextManager[None]:
+        """Say in the block which tokens of prompts are the part; see `act_eval.attention.spans.span_tokens`.
+
+        Args:
+            model: as `ACT` takes it.
+            prompts: what runs in the block, padded as for `mask`; none where it is not about the part.
+            width: as for `mask`.
+        """
+        return span_tokens(model, self.mask(prompts, width) if prompts else None)
+
+    def _places_in(self, tokens: Tokens) -> tuple[int, ...]:
+        if tokens not in self._places:
+            raise RuntimeError(f"the part {self.span!r} of a prompt of {len(tokens)} tokens was not looked for.")
+        return self._places[tokens]
+
+    def _check_not_missing(self, tokens: Tokens, where: str = "") -> None:
+        if not self._places[tokens] and not self.leaves_alone:
+            raise RequestError(
+                f"its prompt has nothing{where} that act_span={self.span} names",
+                "choose another act_span, or leave such prompts as they are with act_span_missing=skip",
+            )
 
     def _characters(self, prompt: str, tokens: Tokens) -> Sequence[Span]:
         """Of which characters each token is."""
@@ -199,6 +246,37 @@ class PromptParts:
             f"act_span cannot tell which characters the tokens of the prompt {prompt[:60]!r} are of, since the tokenizer gives "
             "others for it alone: choose another tokenizer, or another method."
         )
+
+
+class NoPromptParts:
+    """Stands for `PromptParts` where a method is about no part of prompts: nothing is noted, missing or said."""
+
+    spans = None
+
+    def note(self, prompt: str, tokens: Tokens) -> None:
+        """See `PromptParts.note`."""
+
+    def note_cut(self, tokens: Tokens, kept: Tokens) -> None:
+        """See `PromptParts.note_cut`."""
+
+    def note_none(self, tokens: Tokens) -> None:
+        """See `PromptParts.note_none`."""
+
+    def warn_of_missing(self, prompts: Iterable[Tokens]) -> None:
+        """See `PromptParts.warn_of_missing`."""
+
+    def span_tokens(self, model: nn.Module, prompts: Sequence[Tokens] = (), width: int = 0) -> AbstractContextManager[None]:
+        """See `PromptParts.span_tokens`."""
+        return nullcontext()
+
+
+def parts_of_prompts(act: ACT, tokenizer: PreTrainedTokenizerBase) -> PromptParts | NoPromptParts:
+    """Make what notes the part of prompts that a method is about. Raises InputError where that needs another tokenizer."""
+    if not act.method.uses_span:
+        return NoPromptParts()
+    note_parts_of_tasks()
+    assert act.span is not None
+    return PromptParts(tokenizer, act.span, leaves_alone=act.span_missing == "skip")
 
 
 def _first(prompt: str, text: str) -> list[Span]:

@@ -99,7 +99,7 @@ def test_requests_that_cannot_run_are_found(tmp_path):
 
 @pytest.mark.parametrize("command", [["compare"], ["sweep", "--vary", "beta=0,0.4"]], ids=lambda command: command[0])
 def test_the_command_says_it(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("act_eval.harness.lm.HFLM._create_model", None)
+    monkeypatch.setattr("act_eval.harness.checked_hf.HFLM._create_model", None)
     line = (
         f"--tasks demo_topic --limit 4 --device cpu --output {tmp_path}/out --model-args act_profile=all,act_alpha=5 --dry-run"
     )

@@ -249,7 +249,8 @@ class TestSettings:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("mps"))
-        monkeypatch.setattr("act_eval.harness.lm.shared_processes", lambda: None)  # which would look for that accelerator
+        # Which would look for that accelerator:
+        monkeypatch.setattr("act_eval.harness.checked_hf.shared_processes", lambda: None)
         lm = ACTLM.create_from_arg_obj({"act_profile": "none"}, {"device": "cuda:0", "batch_size": 1})
         assert lm.device.type == "cpu"
 

@@ -1,6 +1,7 @@
 """Parts of prompts: in whole models, in the text of prompts, and through lm-eval's tasks."""
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -180,7 +181,8 @@ class TestTokens:
     def test_they_cover_the_part_and_no_more_than_a_token_beside(self, lm, prompt):
         tokens = tuple(lm.tok_encode(prompt))
         parts = PromptParts(lm.tokenizer, r"Text: \w+", False)
-        assert parts.note(prompt, tokens) is ("Text" in prompt)
+        with nullcontext() if "Text" in prompt else pytest.raises(RequestError, match="has nothing that act_span=Text"):
+            parts.note(prompt, tokens)
         if "Text" in prompt:
             (row,) = parts.mask([tokens])
             text = lm.tokenizer.decode([token for token, is_part in zip(tokens, row, strict=True) if is_part])
@@ -194,19 +196,20 @@ class TestTokens:
         parts.note(PROMPT, tokens)
         (whole,) = parts.mask([tokens])
         kept = tokens[int(whole.nonzero()[-1]) - 1 :]
-        assert parts.note_cut(tokens, kept)
+        parts.note_cut(tokens, kept)
         both = parts.mask([tokens, kept])
         assert torch.equal(both[0], whole)
         assert torch.equal(both[1, -len(kept) :], whole[-len(kept) :])
         assert not both[1, : -len(kept)].any()
-        assert not parts.note_cut(tokens, tokens[-1:])
+        with pytest.raises(RequestError, match="has nothing within the model's window that act_span=Text"):
+            parts.note_cut(tokens, tokens[-1:])
         with pytest.raises(RuntimeError, match="was not looked for"):
             parts.mask([(1, 2, 3)])
 
     def test_white_space_at_the_end_counts_to_the_continuation(self, lm):
         parts = PromptParts(lm.tokenizer, r"is:\s$", False)
         tokens = tuple(lm.tok_encode(PROMPT))
-        assert parts.note(f"{PROMPT} ", tokens)
+        parts.note(f"{PROMPT} ", tokens)
         assert parts.mask([tokens]).any()
 
     def test_a_slow_tokenizer_is_refused(self, lm):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from act_eval.harness.lm import ACTLM, holds
-from act_eval.harness.nonfinite import NonFiniteLogitsError
+from act_eval.harness.lm import ACTLM
+from act_eval.harness.nonfinite import NonFiniteLogitsError, holds
 from act_eval.progress import stage_progress
 from act_eval.sinks.collect_task import TaskCollection
 from act_eval.sinks.statistics import SinkStatistics
