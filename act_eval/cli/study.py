@@ -163,7 +163,7 @@ def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_r
         results = method_results(compared, output)
         tasks = [str(task) for task in results.table["task"].unique()]
         console.print(methods_table(results).to_terminal(leave_out=["settings", *tasks[::-1]], elsewhere=METHODS_CSV))
-        say([results.sentence(), NOTE])
+        say([*results.sentences(), NOTE])
         say_written(write_texts(method_texts(results), output))
         runs.log(output, compared.runs.has)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from act_eval.report.intervals import SEED, PairedDocuments, average_deltas, interval_of, p_of
+from act_eval.report.label_priors import correct_label_priors
 from act_eval.report.load import ReportError, Results, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL, holm
+from act_eval.report.verdict import Difference
 from act_eval.study.methods import ComparedMethods
 from act_eval.study_record import Score
 from act_eval.tables import TextTable, csv_text, interval, number
@@ -35,6 +37,9 @@ COLUMNS = (
     "high",
     "p",
     "p_holm",
+    "corrected_delta",
+    "corrected_low",
+    "corrected_high",
     "differs",
     "best",
 )
@@ -43,7 +48,8 @@ NOTE = (
     "search cost, which is more where a method has several parts, or parameters to find. "
     "Differences from the baseline are paired by document, with 95% intervals; p is corrected for the number of methods "
     "(Holm). A star marks a difference that is significant (p below 0.05). The best method is marked (best) only where it is "
-    "better than the baseline and than every other method, corrected for all pairs of them."
+    "better than the baseline and than every other method, corrected for all pairs of them. The difference with priors "
+    "corrected is what is left when label priors are corrected in baseline and method, tasks without label priors as they are."
 )
 _BEST = " (best)"
 
@@ -55,19 +61,29 @@ class MethodResults:
     Attributes:
         table: a row for each method and task, and for the average over tasks where there are several (`task` is
             `report.statistics.ALL_TASKS`): score, paired difference from the baseline with its 95% interval, `p`, and in the
-            row that counts, the average or the one task, `p_holm` over the methods and whether it `differs`. A method without
-            heads is the baseline, without interval and p. `best` is True in the row of the method that the data say is best.
+            row that counts, the average or the one task, `p_holm` over the methods and whether it `differs`. `corrected_` says
+            what is left of the difference when label priors are corrected in both; in averages, tasks without label priors
+            count as they are. A method without heads is the baseline, without intervals and p. `best` is True in the row of the
+            method that the data say is best.
         best: its name; None where the data cannot tell.
+        correction: what correcting label priors alone changes in the baseline, in the rows that count; None where no task has
+            label priors, or no method has heads.
     """
 
     table: pd.DataFrame
     best: str | None
+    correction: Difference | None = None
 
     @property
     def counting(self) -> pd.DataFrame:
         """The rows that count: a row for each method."""
         name = ALL_TASKS if self.table["task"].eq(ALL_TASKS).any() else self.table["task"].iloc[0]
         return self.table[self.table["task"] == name]
+
+    def sentences(self) -> list[str]:
+        """What the comparison comes to, and what of it label priors may account for."""
+        about_label_priors = self.about_label_priors()
+        return [self.sentence(), *([] if about_label_priors is None else [about_label_priors])]
 
     def sentence(self) -> str:
         """What the comparison comes to, in a line."""
@@ -85,6 +101,21 @@ class MethodResults:
         are = "is" if len(better) == 1 else "are"
         return f"{', '.join(better)} {are} better than the baseline; which method is best, these documents cannot tell."
 
+    def about_label_priors(self) -> str | None:
+        """What correcting label priors gains alone, and what methods that are better add to that; None without label priors."""
+        if self.correction is None:
+            return None
+        rows = self.counting
+        alone = f"Correcting label priors alone changes the baseline by {self.correction.text}"
+        better = rows[rows["differs"] & (rows["delta"] > 0)].to_dict("records")
+        if not better:
+            return f"{alone}."
+        left = [
+            (row["method"], Difference(row["corrected_delta"], row["corrected_low"], row["corrected_high"])) for row in better
+        ]
+        adds = (f"{name} adds {of.text}{'' if of.is_gain or of.is_loss else ', which may be nothing'}" for name, of in left)
+        return f"{alone}; after that {'; '.join(adds)}."
+
 
 def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
     """Compare methods by the results in a folder.
@@ -100,24 +131,25 @@ def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
     results = load([folder], compared.runs.has)
     baselines = {task: _baseline(results, task, score) for task, score in scores.items()}
     values: dict[str, Mapping[str, PairedDocuments]] = {}
+    after: dict[str, Mapping[str, PairedDocuments]] = {}
     if compared.arguments:
-        of_all = pair(results).values
+        pairing = pair(results)
+        corrected = correct_label_priors(pairing, results.answers, {}).after
         for method, arguments in compared.arguments.items():
-            of_method = of_all[of_all["settings"] == results.settings_of(arguments.model_args)]
-            by_score = dict(iter(of_method.groupby(["task", "metric", "filter"])))
+            settings = results.settings_of(arguments.model_args)
+            values[method] = _documents(pairing.values, settings, scores)
+            after[method] = _documents(corrected, settings, scores)
             for task, score in scores.items():
-                if (task, score.metric, score.filter) not in by_score:
+                if task not in values[method]:
                     raise _not_paired(task, score)
-            values[method] = {
-                task: PairedDocuments.of(by_score[task, score.metric, score.filter]) for task, score in scores.items()
-            }
-    return compare_documents(compared, values, baselines)
+    return compare_documents(compared, values, baselines, after)
 
 
 def compare_documents(
     compared: ComparedMethods,
     values: Mapping[str, Mapping[str, PairedDocuments]],
     baselines: Mapping[str, PairedDocuments],
+    after: Mapping[str, Mapping[str, PairedDocuments]] | None = None,
 ) -> MethodResults:
     """Compare methods by their documents.
 
@@ -125,8 +157,9 @@ def compare_documents(
         compared: what was run.
         values: by method and task, baseline and method document by document; of the methods that have heads.
         baselines: by task, the baseline in place of the method, too.
+        after: as `values`, both with label priors corrected, of the tasks that have any.
     """
-    tasks = list(compared.record.scores)
+    tasks, after = list(compared.record.scores), after or {}
     rows: list[dict[str, Any]] = []
     for method, found in compared.searched.items():
         of_method: dict[str, Any] = {"method": method, **asdict(found)}
@@ -136,6 +169,9 @@ def compare_documents(
             numbers = difference([values.get(method, baselines)[task] for task in averaged])
             if method not in values:
                 numbers = {column: numbers[column] for column in ("n", "baseline", "score", "delta")}
+            elif any(task in after.get(method, {}) for task in averaged):
+                left = difference([after[method].get(task, values[method][task]) for task in averaged])
+                numbers |= {f"corrected_{column}": left[column] for column in ("delta", "low", "high")}
             rows.append({**of_method, "task": name, "metric": metric, **numbers})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["differs"] = table["best"] = False
@@ -146,7 +182,21 @@ def compare_documents(
         table.loc[tested, "differs"] = table.loc[tested, "p_holm"] < SIGNIFICANCE_LEVEL
     best = best_method(table[counts], {method: [of_method[task] for task in tasks] for method, of_method in values.items()})
     table["best"] = counts & (table["method"] == best)
-    return MethodResults(table, best)
+    return MethodResults(table, best, _correction(values, after, tasks))
+
+
+def _correction(
+    values: Mapping[str, Mapping[str, PairedDocuments]],
+    after: Mapping[str, Mapping[str, PairedDocuments]],
+    tasks: Sequence[str],
+) -> Difference | None:
+    """What correcting label priors alone changes in the baseline, on average over tasks; see `compare_documents`."""
+    method = next((method for method, of_tasks in after.items() if of_tasks), None)
+    if method is None:
+        return None
+    of_tasks = [(values[method][task], after[method].get(task, values[method][task])) for task in sorted(tasks)]
+    changed = difference([replace(before, calibrated=corrected.baseline) for before, corrected in of_tasks])
+    return Difference(changed["delta"], changed["low"], changed["high"])
 
 
 def best_method(rows: pd.DataFrame, values: Mapping[str, Sequence[PairedDocuments]]) -> str | None:
@@ -163,7 +213,12 @@ def best_method(rows: pd.DataFrame, values: Mapping[str, Sequence[PairedDocument
     pairs = list(combinations(values, 2))
     if not pairs:
         return best
-    p = [difference([_instead(*sides) for sides in zip(values[one], values[other], strict=True)])["p"] for one, other in pairs]
+    p = [
+        difference(
+            [replace(of_one, baseline=of_other.calibrated) for of_one, of_other in zip(values[one], values[other], strict=True)]
+        )["p"]
+        for one, other in pairs
+    ]
     corrected = dict(zip(pairs, holm(np.array(p)), strict=True))
     rivals = [p_of_pair for pair_of_methods, p_of_pair in corrected.items() if best in pair_of_methods]
     return best if max(rivals) < SIGNIFICANCE_LEVEL else None
@@ -210,6 +265,7 @@ def methods_table(results: MethodResults) -> TextTable:
             "delta": f"{number(row['delta'], '+.3f')}{star}",
             "95% interval": "= baseline" if pd.isna(row["low"]) else interval(row["low"], row["high"]),
             "p": number(row["p_holm"], ".2g"),
+            "priors corrected": number(row["corrected_delta"], "+.3f"),
         }
         if len(tasks) > 1:
             of_method = results.table[results.table["method"] == row["method"]].set_index("task")
@@ -226,14 +282,16 @@ def method_texts(results: MethodResults) -> dict[str, str | None]:
     table = methods_table(results)
     return {
         METHODS_CSV: csv_text(results.table),
-        "methods.md": f"{table.to_markdown()}\n{results.sentence()}\n\n{NOTE}\n",
+        "methods.md": "\n\n".join([table.to_markdown().rstrip("\n"), *results.sentences(), NOTE]) + "\n",
         "methods.tex": table.to_latex(NOTE),
     }
 
 
-def _instead(one: PairedDocuments, other: PairedDocuments) -> PairedDocuments:
-    """The documents of one method, with another one in place of the baseline."""
-    return PairedDocuments(other.calibrated, one.calibrated, one.weights, one.aggregation, one.largest_change)
+def _documents(values: pd.DataFrame, settings: str, scores: Mapping[str, Score]) -> dict[str, PairedDocuments]:
+    """The documents of some settings by task, in the scores that count, of tasks that are among the values."""
+    by_score = dict(iter(values[values["settings"] == settings].groupby(["task", "metric", "filter"])))
+    named = {task: (task, score.metric, score.filter) for task, score in scores.items()}
+    return {task: PairedDocuments.of(by_score[name]) for task, name in named.items() if name in by_score}
 
 
 def _baseline(results: Results, task: str, score: Score) -> PairedDocuments:

@@ -41,13 +41,14 @@ def documents(gained, lost, n=400, start=0):
     return PairedDocuments(baseline.astype(float), calibrated.astype(float), np.ones(n))
 
 
-def compared(values, tasks=("one", "two"), without=()):
+def compared(values, tasks=("one", "two"), without=(), after=None):
     record = StudyRecord({}, {task: Score("acc", "none") for task in tasks}, tuple(tasks))
     searched = {name: SearchedMethod(8, 13.0, name) for name in values}
     searched |= {name: SearchedMethod(0, 13.0, "no head was chosen") for name in without}
     of_methods = ComparedMethods(record, searched, {}, FinishedRuns([]))
     baselines = dict.fromkeys(tasks, documents(0, 0))
-    return compare_documents(of_methods, {name: dict.fromkeys(tasks, found) for name, found in values.items()}, baselines)
+    of_values = {name: dict.fromkeys(tasks, found) for name, found in values.items()}
+    return compare_documents(of_methods, of_values, baselines, after)
 
 
 class TestDifference:
@@ -104,6 +105,50 @@ def test_holm_is_over_methods():
     rows = results.counting.sort_values("p")
     expected = np.minimum(1, np.maximum.accumulate(rows["p"].to_numpy(float) * [3, 2, 1]))
     np.testing.assert_allclose(rows["p_holm"].to_numpy(float), expected)
+
+
+class TestLabelPriors:
+    """What a method gains, beside what correcting label priors gains without it."""
+
+    RAW = documents(80, 0)
+    CORRECTED = PairedDocuments(RAW.calibrated, np.where(np.arange(400) < 4, 1 - RAW.calibrated, RAW.calibrated), RAW.weights)
+
+    def compared(self, **others):
+        return compared({"act": self.RAW}, without=("remove",), after={"act": {"one": self.CORRECTED}}, **others)
+
+    def test_what_is_left_is_over_all_tasks(self):
+        table = self.compared().table.set_index(["method", "task"])
+        left = (self.CORRECTED.calibrated - self.CORRECTED.baseline).mean()
+        assert table.loc[("act", "one"), "corrected_delta"] == pytest.approx(left)
+        assert pd.isna(table.loc[("act", "two"), "corrected_delta"])
+        assert table.loc[("act", "all tasks"), "corrected_delta"] == pytest.approx((left + 0.2) / 2)
+        assert pd.isna(table.loc[("remove", "all tasks"), "corrected_delta"])
+        row = table.loc[("act", "all tasks")]
+        assert row["corrected_low"] < row["corrected_delta"] < row["corrected_high"]
+
+    def test_the_correction_is_of_the_baseline_alone(self):
+        assert self.compared().correction.delta == pytest.approx(0.2 / 2)
+        assert self.compared(tasks=("one",)).correction.delta == pytest.approx(0.2)
+
+    def test_it_is_said_beside_what_is_better(self):
+        assert compared({"act": self.RAW}).about_label_priors() is None
+        said = self.compared(tasks=("one",)).about_label_priors()
+        assert said.startswith("Correcting label priors alone changes the baseline by +20.0 points (95% interval +1")
+        assert "; after that act adds -1.0 points (95% interval -" in said
+        assert said.endswith("), which may be nothing.")
+        assert "; after that act adds +9.5 points" in self.compared().about_label_priors()
+        assert self.compared().sentences() == [self.compared().sentence(), self.compared().about_label_priors()]
+
+    def test_nothing_is_added_where_no_method_is_better(self):
+        results = compared({"act": documents(3, 2)}, after={"act": {"one": documents(2, 2)}})
+        assert "after that" not in results.about_label_priors()
+
+    def test_it_stands_in_table_and_files(self):
+        results = self.compared()
+        texts = methods_table(results).texts.set_index("method")["priors corrected"].tolist()
+        assert texts == ["+0.095", ""]
+        assert results.about_label_priors() in method_texts(results)["methods.md"]
+        assert "corrected_delta" in method_texts(results)["methods.csv"]
 
 
 def test_a_method_without_heads_is_the_baseline():
