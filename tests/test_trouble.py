@@ -13,6 +13,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError
 from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.search import run
 from act_eval.search.plan import plan_search
 from act_eval.search.settings import SearchSettings
@@ -136,7 +137,7 @@ class TestSearch:
     @pytest.fixture
     def searched_lm(self, monkeypatch):
         lm = ACTLM(act_profile="none", dtype="float32", device="cpu")
-        monkeypatch.setattr(run, "ACTLM", lambda **_: lm)
+        monkeypatch.setattr(LMWithoutWeights, "with_weights", lambda _: lm)
         return lm
 
     def test_out_of_memory(self, searched_lm, tmp_path, caplog):
@@ -213,7 +214,7 @@ class TestSinks:
     @pytest.fixture
     def lm(self, monkeypatch):
         lm = ACTLM(act_profile="all", act_alpha=5, dtype="float32", device="cpu")
-        monkeypatch.setattr(sinks, "ACTLM", lambda **_: lm)
+        monkeypatch.setattr(LMWithoutWeights, "with_weights", lambda _: lm)
         return lm
 
     @pytest.mark.tier("slow")
