@@ -16,10 +16,12 @@ from act_eval.files import write_texts
 from act_eval.plotting import PAGE_WIDTH, add_colour_bar, draw_head_map, height_of_head_map, plot
 
 HEADS_FILE = "heads.csv"
+ESTIMATE_TOGETHER = "estimate_together"
+"""The column that a search by estimates alone has: what a head is worth while the best others are calibrated, in nats."""
+
 _UNSCORED: dict[str, Any] = {"hatch": "////", "edgecolor": "#bbbbbb"}
 _AROUND_THE_MAPS = 1.1  # titles, labels and legend, in inches
 _COLUMNS = ("layer", "head", "accuracy_change", "margin_change")
-_ESTIMATED = "estimate_together"  # a column of searches by estimates alone
 
 
 def read_head_scores(folder: Path) -> pd.DataFrame:
@@ -77,7 +79,9 @@ def plot_head_scores(table: pd.DataFrame, num_layers: int, num_heads: int) -> Fi
         table: see `read_head_scores`.
         num_layers, num_heads: of the model.
     """
-    of_margin = ("estimate", 1, "margin, nats, estimated") if _ESTIMATED in table else ("margin_change", 1, "margin, nats")
+    of_margin = (
+        ("estimate", 1, "margin, nats, estimated") if ESTIMATE_TOGETHER in table else ("margin_change", 1, "margin, nats")
+    )
     panels = (("accuracy_change", 100, "accuracy, percentage points"), of_margin)
     height = height_of_head_map(num_layers)
     figure = Figure(figsize=(PAGE_WIDTH, height + _AROUND_THE_MAPS), layout=ConstrainedLayoutEngine(wspace=0.05))

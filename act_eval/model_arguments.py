@@ -38,6 +38,7 @@ SECRETS = frozenset(
         "header",
         "headers",
         "proxies",
+        "watsonx_credentials",
     )
 )
 """Arguments of lm-eval's models, or of what loads them, that may hold a password or an access token."""

@@ -42,8 +42,8 @@ class PlannedRun:
         return str((self.asked.get("model_args") or {}).get("pretrained", ""))
 
     @property
-    def _place(self) -> tuple[str, str, str, int]:
-        """What tells a run apart from others of the same folder: one that comes later takes its place."""
+    def _name(self) -> tuple[str, str, str, int]:
+        """What tells a run apart from others of the same command in a folder: one that comes later takes its place."""
         return self.model, self.variant, self.task, self.seed
 
 
@@ -71,8 +71,8 @@ def add_planned_runs(runs: Iterable[PlannedRun], folder: Path, finished: Iterabl
     """Keep what is planned in a folder, beside what other commands, or the same one for other models, planned there.
 
     Of what the same command planned there before for the same models, what is finished is kept, and the rest is dropped: it is
-    not asked for any more. A run takes the place of one of the same model, variant, task and seed that was asked for in another
-    way.
+    not asked for any more. A run takes the place of one of the same command, model, variant, task and seed that was asked for
+    in another way.
 
     Args:
         runs: all that a command is to have in the end.
@@ -82,11 +82,17 @@ def add_planned_runs(runs: Iterable[PlannedRun], folder: Path, finished: Iterabl
     file, runs = folder / PLANNED_RUNS_FILE, list(runs)
     earlier = read_planned_runs(file) if file.is_file() else []
     by_model = {run.model: run.command for run in runs}
-    replaced = [run for run in earlier if run.model in by_model and run.command in ("", by_model[run.model])]
-    dropped = missing_runs(replaced, finished)
-    together = {run._place: run for run in (*(run for run in earlier if run not in dropped), *runs)}
-    content = [asdict(together[place]) for place in sorted(together)]
+    own = [run for run in earlier if run.model in by_model and run.command in ("", by_model[run.model])]
+    now = {run._name for run in runs}
+    dropped = [*missing_runs(own, finished), *(run for run in own if run._name in now)]
+    together = [*(run for run in earlier if run not in dropped), *runs]
+    content = [asdict(run) for run in sorted(together, key=lambda run: (run._name, run.command))]
     write_texts({PLANNED_RUNS_FILE: json.dumps(content, indent=1, ensure_ascii=False) + "\n"}, folder)
+
+
+def each_once(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Planned runs, each of them once that several commands planned."""
+    return list({(run.variant, _as_text(run.asked)): run for run in planned}.values())
 
 
 def missing_runs(planned: Iterable[PlannedRun], finished: Iterable[Mapping[str, Any]]) -> list[PlannedRun]:

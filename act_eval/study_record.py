@@ -16,6 +16,7 @@ from act_eval.files import write_texts
 
 STUDY_FILE = "study.json"
 METHODS_FILE = "methods.json"  # in place of it, where methods are compared
+STUDY_COMMAND = "study"  # which plans a study's runs
 
 BASELINE = "baseline"
 FOUND = "heads found"

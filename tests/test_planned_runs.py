@@ -11,6 +11,7 @@ from act_eval.planned_runs import (
     PlannedRun,
     add_planned_runs,
     asked_of,
+    each_once,
     missing_runs,
     read_planned_runs,
 )
@@ -45,6 +46,17 @@ def test_plans_of_other_commands_and_models_stay(tmp_path):
         add_planned_runs([run], tmp_path)
     add_planned_runs([planned("baseline")], tmp_path)
     assert kept(tmp_path) == in_order(*others, planned("baseline"))
+
+
+def test_runs_of_the_same_name_that_several_commands_asked_for(tmp_path):
+    of_study, of_compare = planned("baseline", command="study", limit=40), planned("baseline", limit=4)
+    add_planned_runs([of_study], tmp_path)
+    add_planned_runs([of_compare], tmp_path)
+    assert kept(tmp_path) == [of_compare, of_study]
+    same = planned("baseline", command="sweep", limit=4)
+    add_planned_runs([same], tmp_path)
+    assert len(kept(tmp_path)) == 3
+    assert [run.asked for run in each_once(kept(tmp_path))] == [of_compare.asked, of_study.asked]
 
 
 def test_plans_of_versions_that_do_not_say_which_command_made_them(tmp_path):

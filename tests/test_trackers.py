@@ -163,11 +163,12 @@ class TestRefused:
         assert "\n" not in str(result.exception)
         return str(result.exception)
 
+    @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["run", "dry run"])
     @pytest.mark.parametrize("package", ["wandb", "trackio"])
-    def test_a_package_that_is_missing(self, tmp_path, monkeypatch, package):
+    def test_a_package_that_is_missing(self, tmp_path, monkeypatch, package, dry_run):
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.setattr("act_eval.trackers.find_spec", lambda name: None)
-        words = self.refusal(tmp_path, f"--{package}-args", "project=x")
+        words = self.refusal(tmp_path, f"--{package}-args", "project=x", *dry_run)
         assert words == f"--{package}-args needs {package}, which is not installed: pip install 'act-eval[{package}]'."
 
     def test_a_folder_of_that_name_is_no_package(self, tmp_path, monkeypatch):
@@ -185,8 +186,13 @@ class TestRefused:
             "--wandb-args cannot be used to log (api_key not configured. Run wandb login): change it, or log without."
         )
 
-    def test_a_configuration_for_no_tracker(self, tmp_path):
-        words = self.refusal(tmp_path, "--wandb-config-args", "a=1")
+    @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["run", "dry run"])
+    @pytest.mark.parametrize("options", [[], ["--methods", "act,boost"]], ids=["one method", "several"])
+    def test_a_configuration_for_no_tracker(self, tmp_path, options, dry_run):
+        words = self.refusal(tmp_path, "--wandb-config-args", "a=1", *dry_run)
+        of_study = run("study", tmp_path, "--wandb-config-args", "a=1", *options, *dry_run, model_args="act_alpha=5").exception
+        assert isinstance(of_study, InputError)
+        assert words == str(of_study)
         assert words.startswith("--wandb-config-args goes with wandb_args")
 
     def test_what_is_no_list_of_arguments(self, tmp_path):

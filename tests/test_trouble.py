@@ -13,7 +13,9 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.memory import halved, run_in_parts
 from act_eval.harness.nonfinite import NonFiniteLogitsError
 from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.search import run
+from act_eval.search.passes import InfiniteMarginError
 from act_eval.search.plan import plan_search
 from act_eval.search.settings import SearchSettings
 from act_eval.sinks import run as sinks
@@ -136,7 +138,7 @@ class TestSearch:
     @pytest.fixture
     def searched_lm(self, monkeypatch):
         lm = ACTLM(act_profile="none", dtype="float32", device="cpu")
-        monkeypatch.setattr(run, "ACTLM", lambda **_: lm)
+        monkeypatch.setattr(LMWithoutWeights, "with_weights", lambda _: lm)
         return lm
 
     def test_out_of_memory(self, searched_lm, tmp_path, caplog):
@@ -191,6 +193,35 @@ class TestSearch:
         assert "cannot be resumed" not in caplog.text
         assert np.isfinite(found.heads["estimate_together" if mode == "estimated" else "margin_change"]).all()
 
+    @pytest.mark.parametrize("which", ["right", "others"])
+    @pytest.mark.parametrize(
+        ("objective", "mode"),
+        [
+            ("margin", "exact"),
+            ("margin", "estimated"),
+            ("margin", "screened"),
+            ("corrected-margin", "exact"),
+            ("accuracy", "exact"),
+        ],
+    )
+    def test_margins_that_are_not_finite(self, searched_lm, tmp_path, objective, mode, which):
+        """They would decide alone which heads are chosen."""
+        settings = replace(self.SETTINGS, objective=objective, mode=mode)
+        document = plan_search(settings).to_search[0]
+        of_choices = [continuation[0] for _, continuation in document.requests]
+        forbidden = [token for number, token in enumerate(of_choices) if (number in document.gold) == (which == "right")]
+
+        def forbid(module, args, output):
+            output[..., forbidden] = -torch.inf
+            return output
+
+        hook = searched_lm.model.lm_head.register_forward_hook(forbid)
+        try:
+            with pytest.raises(InfiniteMarginError, match=r"document of demo_choice that .* objective=entropy"):
+                run.run_search(settings, tmp_path)
+        finally:
+            hook.remove()
+
     @pytest.mark.parametrize(("objective", "mode"), [("entropy", "exact"), ("entropy", "estimated"), ("margin", "exact")])
     def test_a_document_none_of_whose_choices_has_any_probability(self, searched_lm, tmp_path, objective, mode):
         def forbid_all_but_padding(module, args, output):
@@ -213,7 +244,7 @@ class TestSinks:
     @pytest.fixture
     def lm(self, monkeypatch):
         lm = ACTLM(act_profile="all", act_alpha=5, dtype="float32", device="cpu")
-        monkeypatch.setattr(sinks, "ACTLM", lambda **_: lm)
+        monkeypatch.setattr(LMWithoutWeights, "with_weights", lambda _: lm)
         return lm
 
     @pytest.mark.tier("slow")

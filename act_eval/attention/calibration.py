@@ -66,9 +66,9 @@ class CalibrationSettings:
             `calibrate_decode_rows`), ACT only.
         sink_share: share of a sequence's sinks that are calibrated in a head, in [0, 1]: those that receive most, the spared
             one not counted, their number rounded.
-        span: the part of the prompt that a method such as `bias-span` is about: a regular expression that is looked for in the
-            prompt (its first group, if it has one), or `description`, `question` or `examples` of a task. It is for `act-hf`;
-            in Python, `span_tokens` says which tokens these are.
+        span: names the part of the prompt that a method such as `bias-span` is about: a regular expression that is looked for
+            in the prompt (its first group, if it has one), or `description`, `question` or `examples` of a task. It is for
+            `act-hf`; in Python, `span_tokens` says which tokens these are.
         span_missing: what to do with a prompt without that part: "error", or "skip", which leaves it alone.
         min_queries: a key is a sink only if so many queries see it, at least 1, as in the paper. The mean of a key near the end
             of a prompt is over few queries.
@@ -205,7 +205,7 @@ def _check_parameters(method: Method) -> None:
 
 
 def settings_about(kind: str) -> list[str]:
-    """The settings of a kind: "about_sinks" are those that say which keys are sinks, "about_span" which part of the prompt."""
+    """The settings of a kind: "about_sinks" say which keys are sinks, "about_span" which part of the prompt the span is."""
     return [setting.name for setting in fields(CalibrationSettings) if setting.metadata.get(kind)]
 
 

@@ -30,8 +30,8 @@ class AttentionCall:
         softcap: soft cap of the scores, or None.
         learned_sinks: `[heads]`, the logit that each head has learned and that joins every row's softmax (gpt-oss), or None.
         limits: how much is computed at once.
-        span: bool `[rows, at most n]`, the tokens of a part of the prompt among the queries of a prefill; None where nobody
-            said which they are. Of fewer rows than the batch has, each stands for as many in a row.
+        span: bool `[rows, at most n]`, the tokens of the part of the prompt that the method is about, among the queries of a
+            prefill; None where nobody said which they are. Of fewer rows than the batch has, each stands for as many in a row.
     """
 
     query: Tensor

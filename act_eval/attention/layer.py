@@ -87,7 +87,7 @@ class LayerCalibration:
         cache, cached_length: the cache that the module was called with and how many tokens it held; set before each call.
         called: whether the attention function was reached in this call of the module.
         context_length: of packed rows, how many tokens of each are its context; set by `packing.packed_tokens`.
-        span: the tokens of a part of the prompt, see `AttentionCall`; set by `spans.span_tokens`.
+        span: the tokens of the part of the prompt that the method is about, see `AttentionCall`; set by `spans.span_tokens`.
     """
 
     always_runs_base: ClassVar[bool] = False

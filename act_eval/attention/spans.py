@@ -1,4 +1,4 @@
-"""Which tokens of a prompt are the part of it that a method is about."""
+"""Which tokens of a prompt are its span: the part that a method such as `bias-span` is about."""
 
 from __future__ import annotations
 

@@ -40,12 +40,13 @@ def compare(
     from act_eval.compare import ComparisonSettings, foresee_runs, plan_comparison, run_comparison
 
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
+    trackers = tracker_settings(wandb_args, wandb_config_args, trackio_args)
     if dry_run:
         return say_foreseen(foresee_runs(plan_comparison(settings), output))
     from act_eval.trackers import tracking
 
-    with tracking(tracker_settings(wandb_args, wandb_config_args, trackio_args)) as trackers:
+    with tracking(trackers) as runs:
         finished = run_comparison(settings, output, console)
         if finished is not None:
             report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
-            trackers.log(output, finished.has)
+            runs.log(output, finished.has)

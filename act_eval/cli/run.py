@@ -8,14 +8,15 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from act_eval.errors import InputError, explained
-from act_eval.model_arguments import HUB_TOKENS
+from act_eval.model_arguments import HUB_TOKENS, SECRETS
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,6 +27,7 @@ _CHECK_ARGUMENTS = ("lm_eval.evaluator", "lm_eval.api.task")
 
 _LONGEST_REASON = 400
 _TOKEN_VARIABLE = "HF_TOKEN"  # where huggingface_hub looks
+_NO_ARGUMENTS = " "  # what is empty counts as not given, so that a config file would be asked again
 _UNKNOWN_TASK = re.compile(r"Tasks not found: (?P<name>[^,\s]+)")  # lm-eval's words
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -50,8 +52,13 @@ def run(context: typer.Context) -> None:
     with _explained_parsing_errors():
         arguments = harness.parse_args()
     _add_defaults(arguments)
-    _keep_secrets(arguments)
-    with _explained_argument_errors(), explained_dataset_errors(), commit_looked_up_quietly():
+    secrets = _without_secrets(arguments)
+    with (
+        _explained_argument_errors(),
+        explained_dataset_errors(),
+        commit_looked_up_quietly(),
+        _given_to_the_model_alone(secrets) if secrets else nullcontext(),
+    ):
         harness.execute(arguments)
 
 
@@ -105,22 +112,53 @@ def _add_defaults(arguments: Namespace) -> None:
         arguments.model = "act-hf"
 
 
-def _keep_secrets(arguments: Namespace) -> None:
-    """Put an access token of the hub into the environment, since lm_eval writes and prints all model arguments.
+def _without_secrets(arguments: Namespace) -> dict[str, Any]:
+    """Take secrets out of the model arguments, since lm_eval writes and prints all of these.
+
+    A token of the hub goes into the environment, where datasets need it too.
 
     Args:
         arguments: of lm_eval's command line, changed in place.
+
+    Returns:
+        The other secrets, such as `header` and `api_key`, by name.
     """
     from lm_eval.utils import simple_parse_args_string
 
     if not hasattr(arguments, "model_args"):
-        return
+        return {}
     given = arguments.model_args or _config_file(arguments).get("model_args") or {}
-    given = simple_parse_args_string(given) if isinstance(given, str) else given
+    given = dict(simple_parse_args_string(given) if isinstance(given, str) else given)
     token = next((given[name] for name in HUB_TOKENS if isinstance(given.get(name), str)), None)
+    secrets = {name: given.pop(name) for name in SECRETS & given.keys()}
     if token is not None:
         os.environ[_TOKEN_VARIABLE] = token
-        arguments.model_args = {name: value for name, value in given.items() if name not in HUB_TOKENS}
+        secrets = {name: value for name, value in secrets.items() if name not in HUB_TOKENS}
+    if token is not None or secrets:
+        arguments.model_args = given or _NO_ARGUMENTS
+    return secrets
+
+
+@contextmanager
+def _given_to_the_model_alone(secrets: Mapping[str, Any]) -> Iterator[None]:
+    """Add secrets to the arguments of the model that lm_eval makes in the block; it knows nothing of them elsewhere."""
+    from lm_eval.api import registry
+
+    get_model = registry.get_model
+
+    def get_model_with_secrets(name: str) -> Any:
+        model = get_model(name)
+
+        def create(arguments: Mapping[str, Any], additional: Mapping[str, Any] | None = None) -> Any:
+            return model.create_from_arg_obj({**arguments, **secrets}, additional)
+
+        return SimpleNamespace(create_from_arg_obj=create)
+
+    registry.get_model = get_model_with_secrets
+    try:
+        yield
+    finally:
+        registry.get_model = get_model
 
 
 def _config_file(arguments: Namespace) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def study(
     )
     if random_draws is not None:
         study = partial(study, random_draws=random_draws)
+    trackers = tracker_settings(wandb_args, wandb_config_args, trackio_args)
     if methods:
         for name, value in (("expect", expect), ("pilot", pilot), ("random_draws", random_draws)):
             if value is not None:
@@ -130,7 +131,6 @@ def study(
         from act_eval.study.methods import MethodComparison
 
         comparison = MethodComparison.of_methods(study, model, names(methods))
-        trackers = tracker_settings(wandb_args, wandb_config_args, trackio_args)
         return compare_methods_and_report(comparison, output, dry_run, trackers)
     settings = study(model)
     if dry_run:
@@ -138,7 +138,7 @@ def study(
     for name, value in (("expect", expect), ("pilot", pilot)):
         if value is not None:
             raise SettingError(name, "goes with --dry-run, which says what documents would show: give both.")
-    study_and_report(settings, output, tracker_settings(wandb_args, wandb_config_args, trackio_args))
+    study_and_report(settings, output, trackers)
 
 
 def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_run: bool, trackers: TrackerSettings) -> None:

@@ -41,7 +41,7 @@ def sweep(
     axes = [Axis.parse(text) for text in vary]
     settings = ComparisonSettings(model, prompts, whole_numbers("seeds", seeds))
     if dry_run:
-        return say_foreseen(foresee_runs(plan_sweep(settings, axes), output))
+        return say_foreseen(foresee_runs(plan_sweep(settings, axes, metric), output))
     results = run_sweep(settings, axes, output, console, metric)
     if results is not None:
         shown = main_metric(results, metric)

@@ -127,8 +127,8 @@ class Scorer:
             the cache of their contexts.
         shares_beginnings: whether tokens that all packed contexts begin with run once. Only where nothing that follows changes
             them: where no attention sinks are calibrated, which are found from all queries.
-        spans: gives the tokens of a part of contexts that the method is about, bool `[contexts, longest]`, as they are padded
-            on the left; None where it is about none.
+        spans: gives the tokens of the part of contexts that `act_span` names, bool `[contexts, longest]`, as they are padded on
+            the left; None where the method is about none.
     """
 
     model: nn.Module

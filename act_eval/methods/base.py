@@ -33,7 +33,8 @@ class Method(ABC):
         name: what `act_method` and results call it.
         uses_sinks: whether it depends on which keys are attention sinks.
         uses_first_token: whether it depends on which key is the first token.
-        uses_span: whether it depends on which tokens are a part of the prompt that was named; a method with sinks does not.
+        uses_span: whether it is about a part of the prompt, which `act_span` names, or `span_tokens` in Python; a method with
+            sinks is not.
         grid: values of parameters that a search tries where they are not given, by name; none for most methods.
     """
 

@@ -13,7 +13,7 @@ from act_eval.methods.base import SelectiveMethod, check_range, times_share
 
 @dataclass(frozen=True)
 class BiasSpan(SelectiveMethod):
-    """Add a constant to the scores of the tokens of a part of the prompt, before the softmax.
+    """Add a constant to the scores of the tokens of a part of the prompt, before the softmax. `act_span` names the part.
 
     On the map: `A'[s] = g * A[s] / D` for tokens of the part, and `A'[t] = A[t] / D` for all other keys, with `g = exp(bias)`
     and `D = 1 + (g - 1) * m`; `m` is the row's mass on the part. Looks for no sinks.

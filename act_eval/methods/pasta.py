@@ -15,8 +15,8 @@ class Pasta(SelectiveMethod):
     """Multiply the attention of all keys outside a part of the prompt by a small number, and normalise the row again.
 
     `A'[s] = A[s] / C` for tokens of the part, and `A'[t] = outside * A[t] / C` for all other keys, with
-    `C = m + outside * (1 - m)`; `m` is the row's mass on the part. A row that gives it nothing stays as it is. Looks for no
-    sinks.
+    `C = m + outside * (1 - m)`; `m` is the row's mass on the part. A row that gives it nothing stays as it is. `act_span` names
+    the part. Looks for no sinks.
 
     Based on "Tell Your Model Where to Attend: Post-hoc Attention Steering for LLMs" (PASTA, https://arxiv.org/abs/2311.02262),
     where `outside` is alpha, and the heads are those that do best alone on other tasks: `act-eval search` finds such heads.

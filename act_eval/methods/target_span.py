@@ -17,7 +17,7 @@ class TargetSpan(SelectiveMethod):
 
     Where the row's mass `m` on the part is below psi, `A'[s] = A[s] * psi / m` for its tokens, and
     `A'[t] = A[t] * (1 - psi) / (1 - m)` for all other keys. Other rows stay as they are, and so do rows that see nothing of the
-    part. Looks for no sinks.
+    part. `act_span` names the part. Looks for no sinks.
 
     Based on "Spotlight Your Instructions: Instruction-following with Dynamic Attention Steering"
     (https://arxiv.org/abs/2505.12025). Its bias of log(psi / m) leaves a share below psi, `psi / (1 + psi - m)`; here it is

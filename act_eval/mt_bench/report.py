@@ -17,12 +17,16 @@ from act_eval.tables import BOOKTABS_NOTE, TextTable, csv_text, interval, p_valu
 
 SINGLE_NOTE = (
     "Grades from 1 to 10. Differences are paired by question; intervals are 95%, a Bayesian bootstrap over questions with room "
-    "for unseen changes. In rows of both turns each question counts once, with its mean over the turns."
+    "for unseen changes, and p agrees with them. In rows of both turns each question counts once, with its mean over the turns."
 )
 PAIR_NOTE = (
     "ACT wins or loses where the judge says so in both orders; all else is a tie. Net is the share of wins minus that of "
     "losses, with its 95% interval over questions: of the posterior of wins and losses, or, where the turns of a question "
-    "differ, a Bayesian bootstrap; p is the exact sign test, not corrected for the number of rows."
+    "differ, a Bayesian bootstrap; p is that of the exact sign test, or agrees with the bootstrap."
+)
+HOLM_NOTE = (
+    "Holm p is p corrected for the number of categories, in each turn by itself and in both. On a terminal, a row is green or "
+    "red where that is below 0.05, and one of all categories where its interval excludes zero."
 )
 
 _NAMES = ("category",)
@@ -38,7 +42,7 @@ def score_tables(scores: Scores) -> Iterator[tuple[pd.DataFrame, TextTable]]:
 
 
 def print_scores(scores: Scores, console: Console) -> None:
-    """Show every category over both turns, and all categories per turn; green is better and red worse."""
+    """Show every category over both turns, and all categories per turn; green is better and red worse, see `HOLM_NOTE`."""
     for rows, table in score_tables(scores):
         shown = (rows["turn"] == BOTH) | (rows["category"] == ALL)
         significant = differs(rows)
@@ -46,7 +50,7 @@ def print_scores(scores: Scores, console: Console) -> None:
             None if not significant[index] else "green" if row["delta"] > 0 else "red" for index, row in rows[shown].iterrows()
         ]
         texts, elsewhere = table.texts[shown], "single.csv" if "ACT" in table.texts else "pair.csv"
-        console.print(replace(table, texts=texts).to_terminal(leave_out=["n"], elsewhere=elsewhere, styles=styles))
+        console.print(replace(table, texts=texts).to_terminal(leave_out=["n", "p"], elsewhere=elsewhere, styles=styles))
     for note in scores.notes:
         console.print(note, soft_wrap=True, highlight=False)
 
@@ -83,24 +87,22 @@ def write_scores(scores: Scores, output: Path) -> list[Path]:
 
 def _single_texts(rows: pd.DataFrame) -> pd.DataFrame:
     grades = {"baseline": rows["baseline"].map("{:.2f}".format), "ACT": rows["act"].map("{:.2f}".format)}
-    return pd.DataFrame(
-        {**_names(rows), **grades, "delta": rows["delta"].map("{:+.2f}".format), "95% interval": _intervals(rows)}
-    )
+    return pd.DataFrame({**_names(rows), **grades, "delta": rows["delta"].map("{:+.2f}".format), **_tests(rows)})
 
 
 def _pair_texts(rows: pd.DataFrame) -> pd.DataFrame:
     counts = {header: rows[name].astype(str) for header, name in (("wins", "win"), ("ties", "tie"), ("losses", "loss"))}
-    net = {"net": rows["delta"].map("{:+.2f}".format), "95% interval": _intervals(rows), "p": rows["p"].map(p_value)}
-    return pd.DataFrame({**_names(rows), **counts, **net})
+    return pd.DataFrame({**_names(rows), **counts, "net": rows["delta"].map("{:+.2f}".format), **_tests(rows)})
 
 
 def _names(rows: pd.DataFrame) -> dict[str, pd.Series]:
     return {"category": rows["category"], "turn": rows["turn"], "n": rows["n"].astype(str)}
 
 
-def _intervals(rows: pd.DataFrame) -> pd.Series:
-    return rows.apply(lambda row: interval(row["low"], row["high"], digits=2), axis=1)
+def _tests(rows: pd.DataFrame) -> dict[str, pd.Series]:
+    intervals = rows.apply(lambda row: interval(row["low"], row["high"], digits=2), axis=1)
+    return {"95% interval": intervals, "p": rows["p"].map(p_value), "Holm p": rows["p_holm"].map(p_value)}
 
 
 def _notes(scores: Scores) -> list[str]:
-    return [note for note, rows in ((SINGLE_NOTE, scores.single), (PAIR_NOTE, scores.pair)) if len(rows)]
+    return [*(note for note, rows in ((SINGLE_NOTE, scores.single), (PAIR_NOTE, scores.pair)) if len(rows)), HOLM_NOTE]

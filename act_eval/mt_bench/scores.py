@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from act_eval.errors import InputError
 from act_eval.mt_bench.folder import Answer, ComparisonFolder
 from act_eval.mt_bench.grading import Kind, make_request
 from act_eval.mt_bench.questions import TURNS, Question
-from act_eval.report.statistics import paired_statistics, public_table
+from act_eval.report.statistics import holm, paired_statistics, public_table
 
 ALL, BOTH = "all", "both"
-SINGLE_COLUMNS = ("model", "settings", "category", "turn", "n", "baseline", "act", "delta", "low", "high", "interval")
-PAIR_COLUMNS = ("model", "settings", "category", "turn", "n", "win", "tie", "loss", "delta", "low", "high", "interval", "p")
+_ROW = ("model", "settings", "category", "turn", "n")
+_DIFFERENCE = ("delta", "low", "high", "interval", "p", "p_holm")
+SINGLE_COLUMNS = (*_ROW, "baseline", "act", *_DIFFERENCE)
+PAIR_COLUMNS = (*_ROW, "win", "tie", "loss", *_DIFFERENCE)
 
 _LARGEST_CHANGE = 9.0  # of a grade
 _SIDES = ["baseline", "calibrated"]
@@ -32,9 +33,11 @@ class Scores:
     Attributes:
         judge: its name.
         single: a row per ACT setting, category (and `all`) and turn (1, 2, and `both`): mean grades from 1 to 10, their paired
-            difference `delta` and its 95% interval (`SINGLE_COLUMNS`).
+            difference `delta` with its 95% interval, and a two-sided `p`, which agrees with the interval (`SINGLE_COLUMNS`).
+            `p_holm` is corrected over the categories of the same ACT setting and turn, and missing for `all`.
         pair: the same rows (`PAIR_COLUMNS`). `win`, `tie` and `loss` count replies of ACT; `delta` is the share of wins minus
-            that of losses; `p` is the exact sign test, missing for both turns, which depend on each other.
+            that of losses; `p` is that of the exact sign test, or, where the turns of a question differ, agrees with the
+            interval.
         notes: what is missing, a sentence each.
     """
 
@@ -79,7 +82,7 @@ def single_scores(grades: pd.DataFrame) -> pd.DataFrame:
         questions = replies.groupby("question_id")[_SIDES].mean()
         baseline, calibrated = (questions[side].to_numpy() for side in _SIDES)
         rows.append({**names, **paired_statistics(baseline, calibrated, _LARGEST_CHANGE)})
-    return public_table(rows, SINGLE_COLUMNS)
+    return _table(rows, SINGLE_COLUMNS)
 
 
 def pair_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -95,9 +98,8 @@ def pair_scores(verdicts: pd.DataFrame) -> pd.DataFrame:
         outcomes = replies.assign(won=replies["calibrated"] == 1, lost=replies["calibrated"] == -1)
         questions = outcomes.groupby("question_id")[["lost", "won"]].mean()
         statistics = paired_statistics(questions["lost"].to_numpy(), questions["won"].to_numpy())
-        p = np.nan if names["turn"] == BOTH else statistics["p"]
-        rows.append({**names, **statistics, **counts, "p": p})
-    return public_table(rows, PAIR_COLUMNS)
+        rows.append({**names, **statistics, **counts})
+    return _table(rows, PAIR_COLUMNS)
 
 
 def verdict(baseline_as_a: float | str | None, act_as_a: float | str | None) -> float:
@@ -113,6 +115,15 @@ def verdict(baseline_as_a: float | str | None, act_as_a: float | str | None) -> 
     if baseline_as_a is None or act_as_a is None:
         return float("nan")
     return {("B", "A"): 1.0, ("A", "B"): -1.0}.get((str(baseline_as_a), str(act_as_a)), 0.0)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table of rows with its columns, `p_holm` among them."""
+    table = public_table(rows, columns).astype({"p_holm": float})
+    of_categories = table[table["category"] != ALL]
+    for _, family in of_categories.groupby(["model", "settings", "turn"]):
+        table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(float))
+    return table
 
 
 def _values(folder: ComparisonFolder, judge: str, kind: Kind) -> pd.DataFrame:

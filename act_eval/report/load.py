@@ -19,7 +19,7 @@ from rich.console import Console
 from act_eval.errors import InputError
 from act_eval.files import files_below
 from act_eval.model_arguments import results_without_secrets, without_placement
-from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, missing_runs, read_planned_runs
+from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, each_once, missing_runs, read_planned_runs
 from act_eval.progress import stage_progress
 from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
@@ -28,7 +28,7 @@ from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
 from act_eval.report.settings_text import describe_settings, is_baseline, names_of_variants
 from act_eval.report.unfinished import Unfinished
 from act_eval.short_names import cut_names
-from act_eval.study_record import STUDY_FILE, StudyRecord, read_study
+from act_eval.study_record import STUDY_COMMAND, STUDY_FILE, StudyRecord, read_study
 from act_eval.task_groups import GROUPS_FILE, TaskGroup, read_groups
 
 RUN_COLUMNS = {
@@ -126,7 +126,7 @@ class Results:
         lower_is_better: task and metric, where lm-eval says so.
         conditions: of each run, in the order of `runs`, what must agree between baseline and ACT.
         asked: what comparisons were asked for that wrote results files, wanted or not.
-        planned: the runs that comparisons are to have, finished or not.
+        planned: the runs that comparisons are to have, finished or not, each once.
         studies: that runs belong to.
         answers: what runs answered, by their index in `runs`, for those that have samples.
     """
@@ -191,7 +191,7 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
         of_studies = (file.with_name(STUDY_FILE) for file in of_plans)
         records |= {file.resolve(): read_study(file) for file in of_studies if file.is_file()}
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
-    planned = list(itertools.chain(*plans.values()))
+    planned = each_once(itertools.chain(*plans.values()))
     asked: list[Mapping[str, Any]] = []
 
     def is_wanted_and_noted(content: Mapping[str, Any]) -> bool:
@@ -266,15 +266,20 @@ def _with_named_variants(results: Results, studies: Sequence[LoadedStudy]) -> Re
 
 
 def _study(file: Path, record: StudyRecord, planned: Sequence[PlannedRun], read: Mapping[Path, Results]) -> LoadedStudy | None:
-    """A study, from the file of its record and the results files that were read; None where no run of it is there."""
-    of_study = [part for path, part in read.items() if file.parent in path.parents and part.asked and len(part.runs)]
-    runs = [(run.variant, part.runs.iloc[0]) for part in of_study for run in planned if run.asked == part.asked[0]]
+    """A study, from the file of its record and the results files that were read; None where no run of it is there.
+
+    What other commands planned in its folder, and what they ran there, is not the study's.
+    """
+    planned = [run for run in planned if run.command in (STUDY_COMMAND, "")]  # version 0.2 did not say which
+    below = [part for path, part in read.items() if file.parent in path.parents and part.asked and len(part.runs)]
+    runs = [(run.variant, part) for part in below for run in planned if run.asked == part.asked[0]]
     if not runs:
         return None
-    settings = {variant: str(run["settings"]) for variant, run in runs}
-    missing = missing_runs(planned, (part.asked[0] for part in of_study))
-    evaluated = frozenset(itertools.chain(*(evaluations(part.runs) for part in of_study)))
-    return LoadedStudy(record, str(runs[0][1]["model"]), settings, settings, evaluated, is_finished=not missing)
+    settings = {variant: str(part.runs.iloc[0]["settings"]) for variant, part in runs}
+    missing = missing_runs(planned, (part.asked[0] for _, part in runs))
+    evaluated = frozenset(itertools.chain(*(evaluations(part.runs) for _, part in runs)))
+    model = str(runs[0][1].runs.iloc[0]["model"])
+    return LoadedStudy(record, model, settings, settings, evaluated, is_finished=not missing)
 
 
 def evaluations(rows: pd.DataFrame) -> list[tuple[Any, ...]]:

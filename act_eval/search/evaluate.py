@@ -18,7 +18,7 @@ from act_eval.search.documents import CalibrationDocument
 from act_eval.search.estimate import Estimates, estimate_heads
 from act_eval.search.exact import HeadScores, SingleHeadScorer
 from act_eval.search.heads import Head
-from act_eval.search.passes import refuse_non_finite, score_batch
+from act_eval.search.passes import refuse_infinite_margins, refuse_non_finite, score_batch
 from act_eval.search.pieces import Pieces
 from act_eval.search.scores import Scores
 
@@ -87,6 +87,10 @@ class HeadEvaluator:
             log_probs, greedy = score_batch(self._scorer, batch).arrays
         refuse_non_finite(self._lm, batch, log_probs)
         return batch.scores(log_probs, greedy), batch.padded_tokens * self.num_layers
+
+    def refuse_infinite_margins(self, documents: Sequence[CalibrationDocument], scores: Scores) -> None:
+        """Raise InfiniteMarginError where the margin of a document is not finite in scores, `[..., documents]`."""
+        refuse_infinite_margins(self._lm, documents, scores.margin)
 
     def estimate(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from act_eval.attention.act import ACT
+from act_eval.head_scores import ESTIMATE_TOGETHER
 from act_eval.methods.base import Method
 from act_eval.profiles import HeadGroup, HeadProfile
 from act_eval.search.documents import CalibrationDocument
@@ -69,11 +70,11 @@ def divide(tables: Sequence[pd.DataFrame], objective: Objective) -> tuple[pd.Dat
     Returns:
         A table with the rows of the best parts and a column `group`, the number of the part; and the same number by head.
     """
-    by = ["estimate_together"] if "estimate_together" in tables[0] else value_columns(objective)
+    by = [ESTIMATE_TOGETHER] if ESTIMATE_TOGETHER in tables[0] else value_columns(objective)
     values = np.stack([table[by].to_numpy(float) for table in tables])  # parts, heads, columns
     # Heads that were not scored on all documents are not comparable, and come last.
     values[:, :, 0][np.isnan(values[:, :, 0])] = -np.inf
-    if "estimate_together" not in tables[0]:
+    if ESTIMATE_TOGETHER not in tables[0]:
         documents = np.stack([table["documents"].to_numpy() for table in tables])
         values[:, :, 0][documents < documents.max()] = -np.inf
     best = [max(range(len(tables)), key=lambda part: (*values[part, head].tolist(), -part)) for head in range(values.shape[1])]

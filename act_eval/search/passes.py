@@ -6,7 +6,7 @@ backward pass counts twice. A *full pass* is a pass over all documents through a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,13 +15,29 @@ import torch
 from torch import Tensor
 
 from act_eval.attention.calibration import Decode
+from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
-from act_eval.harness.scoring import Prefill, Scorer
+from act_eval.harness.scoring import Prefill, Scorer, Tokens
 from act_eval.search.batches import DocumentBatch
+from act_eval.search.documents import CalibrationDocument
 from act_eval.search.probe import ProbeLayer
 
 PASSES_OF_ESTIMATES = 3
 """Of a pass forwards and one backwards, which counts twice."""
+
+
+class InfiniteMarginError(InputError):
+    """A model gives the right choices of a document, or all others, no probability at all.
+
+    Args:
+        where: which document that is.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"the model gives the right choices of {where}, or all others, no probability at all, so that its margin is "
+            "infinite: choose another dtype, such as dtype=float32, or objective=entropy, which takes no margins."
+        )
 
 
 @dataclass(frozen=True)
@@ -116,8 +132,22 @@ def refuse_non_finite(lm: ACTLM, batch: DocumentBatch, log_probs: np.ndarray) ->
         request = int(bad.argmax())
         number = batch.context_of_request[request]
         context, task = batch.contexts[number], batch.documents[batch.document_of_context[number]].task
-        where = f"a document of {task} that begins with {lm.tokenizer.decode(context)[:60]!r}"
-        raise lm.non_finite(context + batch.continuations[request], where)
+        raise lm.non_finite(context + batch.continuations[request], _named(lm, task, context))
+
+
+def refuse_infinite_margins(lm: ACTLM, documents: Sequence[CalibrationDocument], margin: np.ndarray) -> None:
+    """Raise InfiniteMarginError for the first document with a margin, of float64 `[..., documents]`, that is not finite.
+
+    Means over documents, the order of heads and p values would be those of this document alone, or of nothing.
+    """
+    infinite = ~np.isfinite(margin).reshape(-1, len(documents)).all(0)
+    if infinite.any():
+        document = documents[int(infinite.argmax())]
+        raise InfiniteMarginError(_named(lm, document.task, document.requests[0][0]))
+
+
+def _named(lm: ACTLM, task: str, context: Tokens) -> str:
+    return f"a document of {task} that begins with {lm.tokenizer.decode(context)[:60]!r}"
 
 
 def index_tensor(values: Iterable[int], device: torch.device) -> Tensor:

@@ -9,8 +9,8 @@ from act_eval.harness.memory import Halved
 from act_eval.search.piece_file import Arrays
 
 
-def _keep_nothing(name: str, arrays: Arrays) -> None:
-    pass
+def keep_nothing(name: str, arrays: Arrays) -> None:
+    """Put a piece nowhere: what `Pieces.keep` is by default, and where another process writes."""
 
 
 def _show_nothing(share: float, computed: bool) -> None:
@@ -32,7 +32,7 @@ class Pieces:
     """
 
     done: Mapping[str, Arrays] = field(default_factory=dict)
-    keep: Callable[[str, Arrays], None] = _keep_nothing
+    keep: Callable[[str, Arrays], None] = keep_nothing
     show: Callable[[float, bool], None] = _show_nothing
     documents: int = 1
     part: range = range(1)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from act_eval.head_scores import ESTIMATE_TOGETHER
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.heads import Head, SearchSpace, profile_from_heads
 from act_eval.search.planned_costs import ESTIMATE_STAGES
@@ -44,16 +45,16 @@ def rank_heads(
         cost += again.cost
         alone, value = value, again.mean_changes.copy()
         value[calibrated] = (alone[calibrated] + value[calibrated]) / 2
-    estimates, together, with_sinks = (
+    estimates, worth_together, affected_shares = (
         dict(zip(heads, values.tolist(), strict=True)) for values in (first.mean_changes, value, first.affected_shares)
     )
-    return MeasuredHeads({}, Costs(first.full_pass, cost), estimates, with_sinks, together)
+    return MeasuredHeads({}, Costs(first.full_pass, cost), estimates, affected_shares, worth_together)
 
 
 def ranked_by_estimates(table: pd.DataFrame) -> list[Head]:
     """List the heads of a table that are worth something by estimates, the best first; see `results.head_table`."""
     heads = list(zip(table["layer"].tolist(), table["head"].tolist(), strict=True))
-    return [heads[number] for number in _descending(table["estimate_together"].to_numpy())]
+    return [heads[number] for number in _descending(table[ESTIMATE_TOGETHER].to_numpy())]
 
 
 def _descending(value: np.ndarray) -> list[int]:

@@ -13,6 +13,7 @@ from act_eval.attention.act import ACT
 from act_eval.demo import DEMO_MODEL_NAME
 from act_eval.harness.settings import PromptSettings
 from act_eval.harness.what_ran import in_json
+from act_eval.head_scores import ESTIMATE_TOGETHER
 from act_eval.model_arguments import without_placement
 from act_eval.profiles import HeadProfile
 from act_eval.search.heads import Head
@@ -57,16 +58,16 @@ class MeasuredHeads:
         scores: exact scores of those that were scored, on the documents that they were scored on.
         costs: so far.
         estimates: for each head, the mean of its estimated margin changes in nats; None where nothing was estimated.
-        with_sinks: for each head, the share of documents in which it has something to calibrate; None as well.
-        together: for each head, what it is worth beside the best by estimates, in nats, see `ranking`; None where heads were
-            not ranked so.
+        affected_shares: for each head, the share of documents in which calibrating it changes anything; None as well.
+        worth_together: for each head, what it is worth while the best by estimates are calibrated, in nats, see `ranking`;
+            None where heads were not ranked so.
     """
 
     scores: Mapping[Head, PairedScores]
     costs: Costs
     estimates: Mapping[Head, float] | None = None
-    with_sinks: Mapping[Head, float] | None = None
-    together: Mapping[Head, float] | None = None
+    affected_shares: Mapping[Head, float] | None = None
+    worth_together: Mapping[Head, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class SearchResult:
         parts = ", ".join(f"{name} {cost:.1f}" for name, cost in self.full_passes.items() if name != "total" and cost)
         cost = f"{self.full_passes['total']:.1f} full-pass equivalents ({parts})"
         done = f"{len(scored)} of {len(self.heads)} heads were scored"
-        if "estimate_together" in self.heads:
+        if ESTIMATE_TOGETHER in self.heads:
             done = f"{len(self.heads)} heads were estimated"
         lines = [f"{done}, at a cost of {cost}; one full pass for each head would cost {len(self.heads)}."]
         most = self.head_sets["documents"].max() if len(self.head_sets) else 0
@@ -178,9 +179,9 @@ def head_table(heads: Sequence[Head], measured: MeasuredHeads, tasks: np.ndarray
     """Make the table of heads, a row for each, by layer and head.
 
     Columns: `layer`, `head`, `documents` that it was scored on; unless in exact mode, `estimate` (of the margin change, nats)
-    and `with_sinks` (share of documents); in estimated mode `estimate_together` (what it is worth beside the best); and the
-    columns of `PairedScores.changes`. Changes are NaN where a head was not scored, and 0 where it has nothing to calibrate in
-    any document.
+    and `with_sinks` (`MeasuredHeads.affected_shares`); in estimated mode `estimate_together` (`MeasuredHeads.worth_together`);
+    and the columns of `PairedScores.changes`. Changes are NaN where a head was not scored, and 0 where it has nothing to
+    calibrate in any document.
 
     Args:
         heads: all that are searched.
@@ -192,13 +193,13 @@ def head_table(heads: Sequence[Head], measured: MeasuredHeads, tasks: np.ndarray
     rows = []
     for head in heads:
         row: dict[str, Any] = {"layer": head[0], "head": head[1], "documents": 0}
-        if measured.estimates is not None and measured.with_sinks is not None:
-            row |= {"estimate": measured.estimates[head], "with_sinks": measured.with_sinks[head]}
-        if measured.together is not None:
-            row["estimate_together"] = measured.together[head]
+        if measured.estimates is not None and measured.affected_shares is not None:
+            row |= {"estimate": measured.estimates[head], "with_sinks": measured.affected_shares[head]}
+        if measured.worth_together is not None:
+            row[ESTIMATE_TOGETHER] = measured.worth_together[head]
         if head in measured.scores:
             row |= measured.scores[head].changes
-        elif measured.with_sinks is not None and not measured.with_sinks[head]:
+        elif measured.affected_shares is not None and not measured.affected_shares[head]:
             row |= unchanged
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -230,7 +231,7 @@ def make_profile(
         found: the chosen heads as a profile, in groups where the method has parts.
     """
     settings, space = identity.settings, identity.space
-    measured = ["estimate_together"] if identity.mode == "estimated" else ["accuracy_change", "margin_change"]
+    measured = [ESTIMATE_TOGETHER] if identity.mode == "estimated" else ["accuracy_change", "margin_change"]
     alone = heads.set_index(["layer", "head"])[measured].round(6)
     provenance: dict[str, Any] = {
         "source": "act-eval search",

@@ -56,10 +56,10 @@ def screen_heads(stages: Stages, space: SearchSpace, documents: Sequence[Calibra
         for number in (rounds[0].heads if rounds else ())
     }
     costs = Costs(estimated.full_pass, estimated.cost, sum(found.scores.cost for found in rounds))
-    estimates, with_sinks = (
+    estimates, affected_shares = (
         dict(zip(heads, values, strict=True)) for values in (estimated.mean_changes, estimated.affected_shares)
     )
-    return MeasuredHeads(scores, costs, estimates, with_sinks)
+    return MeasuredHeads(scores, costs, estimates, affected_shares)
 
 
 def _run_rounds(

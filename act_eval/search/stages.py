@@ -85,6 +85,7 @@ class Stages:
             of_batch = [slopes[document] for document in batch] if slopes else None
             with self.evaluator.telling_of_layers(lambda share: pieces.reach(share / PASSES_OF_ESTIMATES, computed=True)):
                 estimates = self.evaluator.estimate(batch, calibrated, of_batch)
+            self._check_margins(batch, estimates.scores)
             return {
                 "margin_change": estimates.margin_change,
                 "affected": estimates.affected,
@@ -127,7 +128,7 @@ class Stages:
         def compute(batch: Sequence[CalibrationDocument], pieces: Pieces) -> Arrays:
             self._check_resuming(batch)
             scores = self.evaluator.score_heads(batch, heads, pieces)
-            kept = self._kept(scores.baseline), self._kept(scores.calibrated)
+            kept = self._kept(batch, scores.baseline), self._kept(batch, scores.calibrated)
             return {
                 **{name: np.concatenate([kept[0][name][None], kept[1][name]]) for name in kept[0]},
                 "cost": np.array(scores.cost),
@@ -185,13 +186,19 @@ class Stages:
         def compute(batch: Sequence[CalibrationDocument], pieces: Pieces) -> Arrays:
             with self.evaluator.telling_of_layers(lambda share: pieces.reach(share, computed=True)):
                 scores, cost = self.evaluator.score_profile(batch, profile)
-            return {**self._kept(scores), "cost": np.array(cost)}
+            return {**self._kept(batch, scores), "cost": np.array(cost)}
 
         result = self.units.run(Stage(name, part, text, self.evaluator.num_layers), documents, compute)
         return result.order, _scores(result.arrays), float(result.arrays["cost"])
 
-    def _kept(self, scores: Scores) -> Arrays:
+    def _check_margins(self, documents: Sequence[CalibrationDocument], scores: Scores) -> None:
+        """Raise InfiniteMarginError where the search goes by margins, and one of these scores has one that is not finite."""
+        if self.priors.uses_labels:
+            self.evaluator.refuse_infinite_margins(documents, scores)
+
+    def _kept(self, documents: Sequence[CalibrationDocument], scores: Scores) -> Arrays:
         """What units keep of scores, by name: log-probabilities where they are needed, with as many choices in all units."""
+        self._check_margins(documents, scores)
         arrays = {"correct": scores.correct, "margin": scores.margin}
         if self.priors.corrects and scores.log_probs is not None:
             lacking = self.priors.most_choices - scores.log_probs.shape[-2]

@@ -18,7 +18,7 @@ from act_eval.progress import ProgressDisplay, StageProgress
 from act_eval.search.batches import DocumentBatch, batches_by_length
 from act_eval.search.documents import CalibrationDocument
 from act_eval.search.piece_file import Arrays
-from act_eval.search.pieces import Pieces
+from act_eval.search.pieces import Pieces, keep_nothing
 from act_eval.search.store import UnitStore
 from act_eval.search.time_left import Part, TimeLeft
 
@@ -147,7 +147,7 @@ class UnitRunner:
         if not self._is_shared:
             kept = same_for_all(kept)
         whole = range(len(documents))
-        pieces = Pieces(kept, file.append if self._writes else _keep_nothing, shown.reach, len(documents), whole)
+        pieces = Pieces(kept, file.append if self._writes else keep_nothing, shown.reach, len(documents), whole)
 
         def compute_part(part: Sequence[int]) -> Arrays:
             of_part = pieces.of_part(range(part[0], part[-1] + 1))
@@ -187,10 +187,6 @@ class _UnitProgress:
             self._reached += added
             self._time_left.count(added, computed)
             (self._progress.advance if computed else self._progress.skip)(added)
-
-
-def _keep_nothing(name: str, arrays: Arrays) -> None:
-    pass
 
 
 def _merged(parts: Sequence[Arrays]) -> Arrays:

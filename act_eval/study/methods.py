@@ -29,7 +29,7 @@ from act_eval.search.run import run_search
 from act_eval.search.store import PROFILE_FILE
 from act_eval.study.plan import SEARCH_FOLDER, plan_study
 from act_eval.study.settings import StudySettings
-from act_eval.study_record import BASELINE, METHODS_FILE, STUDY_FILE, StudyRecord
+from act_eval.study_record import BASELINE, METHODS_FILE, STUDY_COMMAND, STUDY_FILE, StudyRecord
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str]
 def _plan(settings: MethodComparison, arguments: Mapping[str, ACTArguments]) -> RunPlan:
     first = settings.first
     baseline = baseline_of(ACTArguments.from_model_args({**first.model.model_args, "act_profile": "none"}))
-    return replace(plan_runs(first.comparison(), {**arguments, BASELINE: baseline}), command="study")
+    return replace(plan_runs(first.comparison(), {**arguments, BASELINE: baseline}), command=STUDY_COMMAND)
 
 
 def _searched(result: SearchResult, arguments: ACTArguments | None) -> SearchedMethod:

@@ -27,7 +27,7 @@ from act_eval.search.store import PROFILE_FILE
 from act_eval.study.controls import random_profiles
 from act_eval.study.scores import primary_score
 from act_eval.study.settings import StudySettings
-from act_eval.study_record import ALL, BASELINE, FOUND, SWITCHED_OFF, StudyRecord, random_variant
+from act_eval.study_record import ALL, BASELINE, FOUND, STUDY_COMMAND, SWITCHED_OFF, StudyRecord, random_variant
 
 SEARCH_FOLDER = "search"
 CONTROLS_FOLDER = "controls"
@@ -148,7 +148,7 @@ def plan_variants(settings: StudySettings, variants: Variants, record: StudyReco
             runs += [run] if run.variant in variants.of_tasks else []
         elif run.variant in variants.of_also:
             runs.append(replace(run, prompts=prompts_of_run(settings, record, run.prompts)))
-    return replace(plan, runs=tuple(runs), command="study")
+    return replace(plan, runs=tuple(runs), command=STUDY_COMMAND)
 
 
 def _calibrated(profile: str | Path, model: ModelSettings, content: HeadProfile | None = None) -> ACTArguments:

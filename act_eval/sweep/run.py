@@ -38,20 +38,20 @@ def run_sweep(
             the model is loaded.
     """
     grid = points(settings.model.model_args, axes)
-    plan = _plan(settings, grid)
-    metrics = sorted({name for task in plan.loaded.tasks.values() for name in task.higher_is_better()})
-    if metric is not None and metric not in metrics:
-        raise unknown_metric(metric, metrics)
-    finished = run_missing(plan, output, console)
+    finished = run_missing(_plan(settings, grid, metric), output, console)
     return None if finished is None else read_results(axes, grid, finished, output)
 
 
-def plan_sweep(settings: ComparisonSettings, axes: Sequence[Axis]) -> RunPlan:
+def plan_sweep(settings: ComparisonSettings, axes: Sequence[Axis], metric: str | None = None) -> RunPlan:
     """Say what `run_sweep` runs. Raises what it raises before the model is loaded."""
-    return _plan(settings, points(settings.model.model_args, axes))
+    return _plan(settings, points(settings.model.model_args, axes), metric)
 
 
-def _plan(settings: ComparisonSettings, grid: Sequence[Point]) -> RunPlan:
+def _plan(settings: ComparisonSettings, grid: Sequence[Point], metric: str | None) -> RunPlan:
     variants = {point.label: point.arguments for point in grid if not point.arguments.changes_nothing}
     variants["baseline"] = baseline_of(grid[0].arguments)
-    return replace(plan_runs(settings, variants), command="sweep")
+    plan = plan_runs(settings, variants)
+    metrics = sorted({name for task in plan.loaded.tasks.values() for name in task.higher_is_better()})
+    if metric is not None and metric not in metrics:
+        raise unknown_metric(metric, metrics)
+    return replace(plan, command="sweep")

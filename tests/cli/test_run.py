@@ -1,5 +1,6 @@
 """`act-eval run` is lm_eval: whatever is asked for, and however, reaches lm-eval as through its own program."""
 
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 import yaml
 from huggingface_hub import get_token
 from lm_eval.__main__ import cli_evaluate
+from lm_eval.api import registry
+from lm_eval.models.dummy import DummyLM
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
@@ -137,6 +140,54 @@ def test_an_access_token_reaches_the_hub_alone(asked, tmp_path, monkeypatch, whe
     assert own["model_args"] == {"pretrained": "some/model"}
     assert "hf_secret" not in str(own)
     assert get_token() == "hf_secret"
+
+
+@pytest.fixture
+def keyed(monkeypatch):
+    """What a model of lm-eval that takes keys was made with; it is known as `keyed`, and only the project's tasks are there."""
+    made = []
+
+    class Keyed(DummyLM):
+        def __init__(self, **arguments):
+            super().__init__()
+            made.append(arguments)
+
+    class Manager(lm_eval.tasks.TaskManager):
+        def __init__(self, **options):
+            super().__init__(**{**options, "include_path": [PROJECT], "include_defaults": False})
+
+    get_model = registry.get_model
+    monkeypatch.setattr(registry, "get_model", lambda name: Keyed if name == "keyed" else get_model(name))
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", Manager)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("where", "others"),
+    [("arguments", {"model": "some-model"}), ("file", {"model": "some-model"}), ("arguments", {}), ("file", {})],
+)
+def test_keys_of_api_models_reach_the_model_alone(keyed, tmp_path, capfd, caplog, where, others):
+    """They are in no file, and in nothing that is printed or logged."""
+    secrets = {"api_key": "sk-secret", "header": {"Authorization": "Bearer sk-secret"}}
+    model_args = {**others, **secrets}
+    given = {
+        "arguments": ["--model_args", json.dumps(model_args)],
+        "file": ["--config", config_file(tmp_path, model_args=model_args)],
+    }[where]
+    output = tmp_path / "results"
+    arguments = ["--model", "keyed", "--tasks", "demo_topic", "--limit", "2", *given, "--show_config"]
+    with caplog.at_level("DEBUG"):
+        result = CliRunner().invoke(
+            cli.app, ["run", *arguments, "--output_path", str(output), "--log_samples"], catch_exceptions=False
+        )
+    (made,) = keyed
+    assert {name: value for name, value in made.items() if name in model_args} == model_args
+    files = [file for file in output.rglob("*") if file.is_file()]
+    (results,) = [json.loads(file.read_text()) for file in files if file.name.startswith("results_")]
+    assert results["config"]["model_args"] == others
+    written = [*(file.read_text() for file in files), result.output, *capfd.readouterr(), caplog.text]
+    assert not [text for text in written if "sk-secret" in text]
+    assert registry.get_model("dummy") is DummyLM
 
 
 @pytest.mark.parametrize(

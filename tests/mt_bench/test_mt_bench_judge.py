@@ -18,6 +18,7 @@ import pytest
 from helpers.judge_server import JudgeServer, a_judgement
 from helpers.terminal import shown_on, terminal
 from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
 from act_eval.cli import app as cli
@@ -31,7 +32,7 @@ from act_eval.mt_bench.questions import load_questions
 from act_eval.mt_bench.report import write_scores
 from act_eval.mt_bench.scores import PAIR_COLUMNS, SINGLE_COLUMNS, make_scores, pair_scores, single_scores, verdict
 from act_eval.mt_bench.settings import JudgeSettings
-from act_eval.report.statistics import paired_statistics
+from act_eval.report.statistics import differs, paired_statistics
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -540,11 +541,36 @@ def test_pair_scores_by_hand():
     assert first["delta"] == pytest.approx(4 / 8)
     assert first["p"] == pytest.approx(binomtest(5, 6).pvalue)
     assert both[["n", "win", "tie", "loss"]].tolist() == [8, 10, 4, 2]
-    assert np.isnan(both["p"])
+    assert both["p"] == first["p"], "turns that agree tell no more than one"
     assert both["low"] < both["delta"] < both["high"]
     wins, losses = np.array(outcomes) == 1, np.array(outcomes) == -1
     same = paired_statistics(losses.astype(float), wins.astype(float))
     assert first[["low", "high", "interval"]].tolist() == [same["low"], same["high"], "posterior"]
+
+
+@pytest.mark.parametrize("compute", [single_scores, pair_scores])
+def test_categories_are_corrected_for_their_number(compute):
+    """Six questions of each of two categories get better, and one of another: enough for one category, not for three."""
+    won = {"math": 6, "writing": 6, "roleplay": 1}
+    rows = [
+        (category, 10 * number + question, turn, 0, float(question < won[category]))
+        for number, category in enumerate(won)
+        for question in range(6)
+        for turn in (1, 2)
+    ]
+    table = compute(replies(rows))
+    for _, of_turn in table.groupby("turn"):
+        of_categories = of_turn[of_turn["category"] != "all"]
+        _, corrected, *_ = multipletests(of_categories["p"], method="holm")
+        assert of_categories["p_holm"].tolist() == pytest.approx(corrected.tolist())
+        assert of_turn.loc[of_turn["category"] == "all", "p_holm"].isna().all()
+    is_marked = differs(table)
+    assert is_marked[table["category"] == "all"].all()
+    if compute is pair_scores:
+        of_both = row(table, "math", "both")
+        assert of_both["low"] > 0
+        assert [of_both["p"], of_both["p_holm"]] == pytest.approx([2 / 2**6, 3 * 2 / 2**6]), "0.03 and 0.09"
+        assert not is_marked[table["category"] != "all"].any()
 
 
 def test_scores_are_those_that_the_judge_gave(folder):

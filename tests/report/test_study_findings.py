@@ -12,7 +12,7 @@ from act_eval.planned_runs import PlannedRun, add_planned_runs
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.statistics import paired_statistics
 from act_eval.report.study import allowing_for_sets
-from act_eval.study_record import ALL, FOUND, SWITCHED_OFF, Score, StudyRecord, random_variant, write_study
+from act_eval.study_record import ALL, FOUND, STUDY_COMMAND, SWITCHED_OFF, Score, StudyRecord, random_variant, write_study
 from act_eval.study_record import BASELINE as PLAIN
 
 pytestmark = pytest.mark.tier("unit")
@@ -47,7 +47,8 @@ def options_of(variant, task, shots=0):
 
 def write_record(folder, runs, shots=0, heads=4):
     """The plan and the record of a study whose runs are these variants of tasks."""
-    add_planned_runs([PlannedRun(variant, task, 1234, asked(variant, task, shots)) for variant, task in runs], folder)
+    planned = [PlannedRun(variant, task, 1234, asked(variant, task, shots), STUDY_COMMAND) for variant, task in runs]
+    add_planned_runs(planned, folder)
     tasks = sorted({task for _, task in runs})
     search = {"heads": heads, "heads_searched": 32, "gain": None}
     write_study(StudyRecord({}, {task: Score("acc", "none") for task in tasks}, ("a",), search=search), folder)
@@ -89,6 +90,31 @@ def test_further_runs_of_the_same_settings_are_not_the_studys(tmp_path):
         write_run(tmp_path / "more", BASELINE if variant == PLAIN else WORSE, **options)
     (beside,) = tables(tmp_path / "study", tmp_path / "more")
     pd.testing.assert_frame_equal(beside, alone)
+
+
+@pytest.mark.parametrize("finished", [(), ("baseline",), ("baseline", "ACT")])
+def test_a_comparison_in_the_folder_of_a_study_is_not_the_studys(tmp_path, finished):
+    """It asks for other documents, and was stopped, or not."""
+    random = {random_variant(1): ACT, random_variant(2): BASELINE}
+    write_a_study(tmp_path, of_both_tasks(**{FOUND: ACT, PLAIN: BASELINE, ALL: BETTER, SWITCHED_OFF: WORSE, **random}))
+    (alone,) = make_report([tmp_path]).studies
+    assert alone.verdict is not None
+
+    def asked_by_compare(variant):
+        return {**asked(PLAIN if variant == "baseline" else ALL, "a"), "limit": 10}
+
+    variants = ("ACT", "baseline")
+    runs = [PlannedRun(variant, "a", 1234, asked_by_compare(variant), "compare") for variant in variants]
+    add_planned_runs(runs, tmp_path)
+    for variant in finished:
+        options = options_of(PLAIN if variant == "baseline" else ALL, "a")
+        options |= {"limit": 10, "recorded": {"act_eval_run": {"asked": asked_by_compare(variant)}}}
+        write_run(tmp_path, (BASELINE if variant == "baseline" else WORSE)[:10], **options)
+    report = make_report([tmp_path])
+    (beside,) = report.studies
+    assert beside.verdict == alone.verdict
+    pd.testing.assert_frame_equal(beside.table, alone.table)
+    assert (report.unfinished is None) == (len(finished) == 2)
 
 
 @pytest.mark.parametrize(

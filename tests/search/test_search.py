@@ -29,6 +29,7 @@ from act_eval.errors import InputError
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import TaskError, load_tasks
+from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.profiles import HeadProfile
 from act_eval.search import run, units
 from act_eval.search.documents import CalibrationDocument, calibration_split, load_documents
@@ -692,7 +693,7 @@ def test_each_process_takes_its_share(demo_lm, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "shared_processes", lambda: processes)
     monkeypatch.setattr(demo_lm, "_rank", 1)
     monkeypatch.setattr(demo_lm, "_world_size", 3)
-    monkeypatch.setattr(run, "ACTLM", lambda **_: demo_lm)
+    monkeypatch.setattr(LMWithoutWeights, "with_weights", lambda _: demo_lm)
     shares = []
 
     def gather(parts):

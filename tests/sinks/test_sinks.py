@@ -22,6 +22,7 @@ from act_eval.cli import app as cli
 from act_eval.demo import MODEL_PATH, corpus
 from act_eval.errors import InputError
 from act_eval.harness.settings import ModelSettings, PromptSettings
+from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.methods.temperature import Temperature
 from act_eval.methods.to_first_token import ToFirstToken
 from act_eval.profiles import HeadProfile, ProfileError
@@ -443,7 +444,7 @@ class TestCommand:
         ],
     )
     def test_bad_input_is_refused_before_the_model_is_loaded(self, options, message, tmp_path, monkeypatch):
-        monkeypatch.setattr(run, "ACTLM", None)
+        monkeypatch.setattr(LMWithoutWeights, "with_weights", None)
         result = sinks("--tasks", "demo_sentiment", *options, output=tmp_path)
         assert isinstance(result.exception, InputError)
         assert message in str(result.exception)
@@ -456,7 +457,7 @@ class TestCommand:
         ],
     )
     def test_tasks_that_cannot_be_looked_at(self, change, message, tmp_path, monkeypatch):
-        monkeypatch.setattr(run, "ACTLM", None)
+        monkeypatch.setattr(LMWithoutWeights, "with_weights", None)
         load = documents_module.load_asked_tasks
 
         def load_changed(*settings):

@@ -278,6 +278,7 @@ class TestRun:
             assert (output / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
     @pytest.mark.tier("unit")
+    @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["run", "dry run"])
     @pytest.mark.parametrize(
         ("arguments", "culprit"),
         [
@@ -288,10 +289,10 @@ class TestRun:
             (["--vary", "beta=0,0.4", "--metric", "f1"], "--metric f1: no task of the sweep has it; there are acc"),
         ],
     )
-    def test_bad_input_before_the_model_is_loaded(self, tmp_path, monkeypatch, arguments, culprit):
+    def test_bad_input_before_the_model_is_loaded(self, tmp_path, monkeypatch, arguments, culprit, dry_run):
         monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("the model was loaded"))
         with pytest.raises(InputError, match=culprit):
-            sweep(tmp_path / "x", *arguments, vary=[])
+            sweep(tmp_path / "x", *arguments, *dry_run, vary=[])
 
     @pytest.mark.tier("process")
     def test_a_profile_that_does_not_fit_ends_before_anything_runs(self, tmp_path):
