@@ -298,3 +298,26 @@ def plot_bars(axes: Axes, labels: Iterable[str], rows: pd.DataFrame, factor: flo
     axes.use_sticky_edges = False
     axes.margins(x=0.06)
     axes.axvline(0, color=GREY, linewidth=0.8)
+
+
+def plot_points(axes: Axes, ends: np.ndarray, places: Any, number: int, **look: Any) -> None:
+    """Draw differences with their intervals as points, one below the other.
+
+    Args:
+        axes: to draw in.
+        ends: float `[3, points]`: the differences, and the low and high ends of their intervals.
+        places: where along the vertical axis.
+        number: see `colour_and_marker`.
+        look: options of `Axes.errorbar`.
+    """
+    delta, low, high = ends
+    colour, marker = colour_and_marker(number)
+    look = {"color": colour, "marker": marker, "linestyle": "none", "capsize": 2, **look}
+    axes.errorbar(delta, places, xerr=[delta - low, high - delta], **look)
+
+
+def name_points(axes: Axes, names: Sequence[str] | pd.Series) -> None:
+    """Put names beside the rows of points, upwards from 0, and a line where there is no difference."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.axvline(0, color=GREY, linewidth=0.8)

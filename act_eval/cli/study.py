@@ -145,6 +145,7 @@ def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_r
     """Compare methods, or what is left of it, and report on it; or say what would run."""
     from act_eval.compare.foresee import foresee_runs
     from act_eval.files import write_texts
+    from act_eval.study.method_plot import plot_methods
     from act_eval.study.method_results import METHODS_CSV, NOTE, method_results, method_texts, methods_table
     from act_eval.study.methods import compare_methods, foresee_methods
     from act_eval.trackers import tracking
@@ -164,7 +165,7 @@ def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_r
         tasks = [str(task) for task in results.table["task"].unique()]
         console.print(methods_table(results).to_terminal(leave_out=["settings", *tasks[::-1]], elsewhere=METHODS_CSV))
         say([*results.sentences(), NOTE])
-        say_written(write_texts(method_texts(results), output))
+        say_written([*write_texts(method_texts(results), output), *plot_methods.write(output, results)])
         runs.log(output, compared.runs.has)
 
 

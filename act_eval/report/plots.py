@@ -24,9 +24,11 @@ from act_eval.plotting import (
     colour_and_marker,
     legend_columns,
     longest_word,
+    name_points,
     number_of_lines,
     plot,
     plot_bars,
+    plot_points,
     text_width,
     wrapped,
 )
@@ -136,8 +138,8 @@ def plot_study(report: Report) -> Figure | None:
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (model, shown) in zip(all_axes, panels, strict=True):
         for place, ends in enumerate(reversed(shown.values())):
-            _plot_points(axes, ends[:, None], place, number=0 if place == len(shown) - 1 else 1, markersize=6)
-        _name_points(axes, list(reversed(shown)))
+            plot_points(axes, ends[:, None], place, number=0 if place == len(shown) - 1 else 1, markersize=6)
+        name_points(axes, list(reversed(shown)))
         if len(panels) > 1:
             axes.set_title(model, fontsize="medium", loc="left")
     figure.supxlabel(f"{_DELTA_LABEL} (average over tasks)", fontsize="medium")
@@ -180,26 +182,11 @@ def plot_label_priors(report: Report) -> Figure | None:
     for axes, rows, names in panels:
         for number, (label, end) in enumerate((("as it is", "_before"), ("label priors corrected", ""))):
             ends = rows[[f"{name}{end}" for name in ("delta", "low", "high")]].astype(float).to_numpy().T * 100
-            _plot_points(axes, ends, np.arange(len(rows)) + (0.16 if end else -0.16), number, markersize=5, label=label)
-        _name_points(axes, names)
+            plot_points(axes, ends, np.arange(len(rows)) + (0.16 if end else -0.16), number, markersize=5, label=label)
+        name_points(axes, names)
     handles, entries = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, entries, loc="outside upper left", fontsize="small", frameon=False, ncols=2)
     return figure
-
-
-def _plot_points(axes: Axes, ends: np.ndarray, places: Any, number: int, **look: Any) -> None:
-    """Draw differences with their intervals, `[(delta, low, high), points]` in percentage points, in the look of a number."""
-    delta, low, high = ends
-    colour, marker = colour_and_marker(number)
-    look = {"color": colour, "marker": marker, "linestyle": "none", "capsize": 2, **look}
-    axes.errorbar(delta, places, xerr=[delta - low, high - delta], **look)
-
-
-def _name_points(axes: Axes, names: Sequence[str] | pd.Series) -> None:
-    """Put names beside the rows of points, and a line where there is no difference."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.axvline(0, color=GREY, linewidth=0.8)
 
 
 def _panels_of_settings(comparison: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame, pd.Series]]]:

@@ -17,6 +17,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.methods.registry import built_in_methods
 from act_eval.report.intervals import PairedDocuments
 from act_eval.report.load import ReportError
+from act_eval.study.method_plot import plot_methods
 from act_eval.study.method_results import (
     best_method,
     compare_documents,
@@ -149,6 +150,18 @@ class TestLabelPriors:
         assert texts == ["+0.095", ""]
         assert results.about_label_priors() in method_texts(results)["methods.md"]
         assert "corrected_delta" in method_texts(results)["methods.csv"]
+
+    def test_it_is_drawn_beside_the_differences(self):
+        (axes,) = plot_methods(self.compared()).axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["baseline, label priors corrected", "act"]
+        drawn = {container.get_label(): container.lines[0].get_xydata().tolist() for container in axes.containers}
+        np.testing.assert_allclose([points[0] for points in drawn.values()], [[20, 1.14], [9.5, 0.86], [10, 0]], atol=1e-9)
+
+    def test_it_is_not_drawn_where_there_are_none(self):
+        (axes,) = plot_methods(compared({"act": self.RAW, "boost": documents(3, 2)}, without=("remove",))).axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["boost", "act"]
+        assert len(axes.containers) == 1
+        assert plot_methods(compared({}, without=("act", "remove"))) is None
 
 
 def test_a_method_without_heads_is_the_baseline():
