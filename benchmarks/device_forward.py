@@ -47,7 +47,7 @@ def measure(model: PreTrainedModel, n: int, repetitions: int, alpha: float, devi
     torch.manual_seed(n)
     ids = torch.randint(2, VOCABULARY, (1, n), device=device)
     needed, free = eager_bytes(model, n), free_memory(device)
-    parts = {
+    parts: dict[str, Callable[[], object]] = {
         "attention layer": attention_only(model, model.model.embed_tokens(ids)),
         "forward": partial(model, ids, use_cache=False, logits_to_keep=1),
     }

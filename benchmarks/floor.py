@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from transformers import PreTrainedModel
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """The tokens of a context and of a continuation."""
@@ -30,7 +31,7 @@ class TokenCost:
     output: int
 
     @classmethod
-    def of_model(cls, model: nn.Module) -> TokenCost:
+    def of_model(cls, model: PreTrainedModel) -> TokenCost:
         """Count the weights of a dense model: one multiplication each, but for embeddings, which are looked up.
 
         Raises:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -41,14 +42,14 @@ def systems(model: PreTrainedModel, ids: torch.Tensor, alpha: float) -> dict[str
 
     acts = {}
     for name, method in available_methods().items():
-        detection = {"alpha": alpha} if method.uses_sinks else {}
+        detection: dict[str, Any] = {"alpha": alpha} if method.uses_sinks else {}
         made = make_method(name, PARAMETERS.get(name, {}))
         profile = "all" if len(made.parts) == 1 else divided(model, len(made.parts))
         acts[name] = ACT(profile, method=made, **detection)
     return {
         "sdpa": lambda: baseline("sdpa"),
         "eager": lambda: baseline("eager"),
-        **{name: (lambda act=act: calibrated(act)) for name, act in acts.items()},
+        **{name: partial(calibrated, act) for name, act in acts.items()},
     }
 
 

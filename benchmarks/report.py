@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from timing import machine, save
@@ -22,7 +22,7 @@ from timing import machine, save
 def write_set(folder: Path, model: str, task: str, heads: int, documents: int, rng: random.Random) -> None:
     """A results file and its samples; heads 0 makes a baseline."""
     date = f"2026-01-01T00-00-00.{rng.randrange(10**6):06d}"
-    act = {"method": "act", "parameters": {"beta": 0.4}, "threshold": None, "alpha": 5, "keep": "first-sink"}
+    act: dict[str, Any] = {"method": "act", "parameters": {"beta": 0.4}, "threshold": None, "alpha": 5, "keep": "first-sink"}
     act |= {"decode": "prefill", "sink_share": 1.0, "base": None, "changes_nothing": False, "profile": "all"}
     act |= {"profile_hash": "0" * 16, "num_heads": heads, "text": f"all ({heads} heads), beta 0.4, alpha 5"}
     config = {"model": "act-hf", "model_args": {"pretrained": model}, "fewshot_seed": 1234, "limit": None}

@@ -10,7 +10,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -23,7 +23,8 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import load_tasks, task_manager
 from act_eval.profiles import HeadProfile
 from act_eval.search.documents import load_documents
-from act_eval.search.run import SearchResult, run_search
+from act_eval.search.results import SearchResult
+from act_eval.search.run import run_search
 from act_eval.search.settings import SearchSettings
 
 
@@ -35,7 +36,8 @@ def naive_seconds(settings: SearchSettings, heads: list[tuple[int, int]]) -> flo
     documents = load_documents(lm, tasks, settings.prompts)
     requests = [(("", ""), list(context), list(tokens)) for document in documents for context, tokens in document.requests]
     began = time.perf_counter()
-    for profile in ["none", *(HeadProfile({layer: (head,)}) for layer, head in heads)]:
+    profiles: list[str | HeadProfile] = ["none", *(HeadProfile({layer: (head,)}) for layer, head in heads)]
+    for profile in profiles:
         lm.set_act(replace(ACTArguments.from_model_args(settings.model.model_args), profile=profile))
         lm._loglikelihood_tokens(requests, disable_tqdm=True)
     return time.perf_counter() - began
@@ -60,7 +62,7 @@ def main(
     """Print costs in full-pass equivalents, wall times, and how many of the best heads screening kept."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     logging.getLogger("act_eval").setLevel(logging.ERROR)
-    common = {
+    common: dict[str, Any] = {
         "model": ModelSettings(simple_parse_args_string(model_args), device="cpu", batch_size=batch_size),
         "prompts": PromptSettings(tuple(tasks.split(",")), limit=limit),
         "layers": "all",

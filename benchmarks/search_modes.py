@@ -21,6 +21,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.tasks import load_tasks, task_manager
 from act_eval.profiles import HeadProfile
+from act_eval.progress import ProgressDisplay
 from act_eval.search.documents import CalibrationDocument, load_documents
 from act_eval.search.evaluate import HeadEvaluator
 from act_eval.search.heads import profile_from_heads
@@ -56,7 +57,7 @@ class HeldOut:
         batch_size = model.whole_batch_size()
         store = UnitStore.open(folder, {"seed": prompts.seed, "limit": limit, "documents": len(self.documents)}, 0)
         time_left = TimeLeft(PlannedCosts(len(self.documents), 1, 1.0, 0.0, 0.0, 0.0, 1.0))
-        units = UnitRunner(store, 0, 1, batch_size, time_left, Console(quiet=True))
+        units = UnitRunner(store, 0, 1, batch_size, time_left, ProgressDisplay(Console(quiet=True)))
         self._priors = LabelPriors.of_search("corrected-margin", self.documents)
         self._stages = Stages(units, HeadEvaluator(lm, self._settings.act, [0], batch_size), self._priors)
 

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -37,7 +38,7 @@ def main() -> None:
         model = AutoModelForCausalLM.from_pretrained(GOLDEN / name, dtype=torch.float32).eval()
         calls: Counter[str] = Counter()
 
-        def counted(*args: object, calls: Counter[str] = calls) -> object:
+        def counted(*args: Any, calls: Counter[str] = calls) -> object:
             kernels = choose(*args)
             calls[kernels.__name__.rpartition(".")[2]] += 1
             return kernels
