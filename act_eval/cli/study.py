@@ -100,7 +100,7 @@ def study(
     switched off are evaluated, and a verdict follows by rule. With --methods, each method has a search on the same documents,
     and one table has all of them. Finished parts are not run again.
 
-    Example: act-eval study --tasks demo_topic,demo_choice --model-args act_alpha=5 --layers all --output study-of-mine
+    Example: act-eval study --tasks demo_topic,demo_choice --model-args act_alpha=5 --layers all --output study-of-all-layers
     """
     from act_eval.study import StudySettings
 

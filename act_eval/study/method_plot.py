@@ -28,7 +28,9 @@ def plot_methods(results: MethodResults) -> Figure | None:
         names = [_CORRECTION, *names]
     figure = Figure(figsize=(text_width(names) + 3.6, 1.0 + 0.36 * len(names)))
     axes = figure.subplots()
-    for number, (label, prefix) in enumerate((("as it is", ""), ("label priors corrected in both", "corrected_"))):
+    for number, (label, prefix) in enumerate(
+        (("as it is", ""), ("label priors corrected in baseline and method", "corrected_"))
+    ):
         ends = rows[[f"{prefix}{column}" for column in _DIFFERENCE]].astype(float).to_numpy().T * 100
         there = ~np.isnan(ends).any(0)
         if there.any():

@@ -16,7 +16,7 @@ from act_eval.report.label_priors import correct_label_priors
 from act_eval.report.load import ReportError, Results, load
 from act_eval.report.pairing import pair
 from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL, holm
-from act_eval.report.verdict import Difference
+from act_eval.report.verdict import Difference, points
 from act_eval.study.methods import ComparedMethods
 from act_eval.study_record import Score
 from act_eval.tables import TextTable, csv_text, interval, number
@@ -44,12 +44,13 @@ COLUMNS = (
     "best",
 )
 NOTE = (
-    "Heads of each method were searched for on the same training documents and in the same mode; full_passes says what each "
-    "search cost, which is more where a method has several parts, or parameters to find. "
-    "Differences from the baseline are paired by document, with 95% intervals; p is corrected for the number of methods "
-    "(Holm). A star marks a difference that is significant (p below 0.05). The best method is marked (best) only where it is "
-    "better than the baseline and than every other method, corrected for all pairs of them. The difference with priors "
-    "corrected is what is left when label priors are corrected in baseline and method, tasks without label priors as they are."
+    "Heads of each method were searched for on the same training documents and in the same mode; full_passes in methods.csv "
+    "says what each search cost, which is more where a method has several parts, or parameters to find. Columns of tasks are "
+    "differences from the baseline, too. Differences are paired by document, with 95% intervals; Holm p is corrected for the "
+    "number of methods with heads. A star marks a difference that is significant (Holm p below 0.05). The best method is "
+    "marked (best) only where it is better than the baseline and than every other method with heads, corrected for all "
+    "pairs of them. The difference with priors corrected is what is left when label priors are corrected in baseline and "
+    "method, tasks without label priors as they are."
 )
 _BEST = " (best)"
 
@@ -92,9 +93,11 @@ class MethodResults:
             return "No head was chosen for any method, so there is nothing to compare with the baseline."
         if self.best is not None:
             row = rows[rows["method"] == self.best].iloc[0]
-            return (
-                f"{self.best} is best: {100 * row['delta']:+.1f} points over the baseline, and better than every other method."
-            )
+            if rows["p"].notna().sum() == 1:
+                over = Difference(row["delta"], row["low"], row["high"])
+                return f"{self.best} is better than the baseline, by {over.text}; for no other method were heads found."
+            gain = f"{points(row['delta'])} points over the baseline"
+            return f"{self.best} is best: {gain}, and better than every other method with heads."
         better = rows[rows["differs"] & (rows["delta"] > 0)]["method"].tolist()
         if not better:
             return "No method is better than the baseline as far as these documents can tell."
@@ -264,7 +267,7 @@ def methods_table(results: MethodResults) -> TextTable:
             "score": number(row["score"], ".3f"),
             "delta": f"{number(row['delta'], '+.3f')}{star}",
             "95% interval": "= baseline" if pd.isna(row["low"]) else interval(row["low"], row["high"]),
-            "p": number(row["p_holm"], ".2g"),
+            "Holm p": number(row["p_holm"], ".2g"),
             "priors corrected": number(row["corrected_delta"], "+.3f"),
         }
         if len(tasks) > 1:

@@ -89,6 +89,8 @@ class TestBest:
     def test_a_single_method_with_heads(self):
         results = compared({"act": documents(80, 0)}, without=("remove",))
         assert results.best == "act"
+        assert results.sentence().startswith("act is better than the baseline, by +20.0 points (95% interval +1")
+        assert results.sentence().endswith("); for no other method were heads found.")
 
     def test_pairs_are_corrected(self):
         """What two methods alone would tell, they do not beside six others that are alike."""
