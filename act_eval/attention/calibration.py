@@ -244,12 +244,22 @@ def visible_keys(
         raise ValueError(f"window is {window!r}, but it is how many keys a query sees: give a whole number above 0.")
     device = device if valid is None else valid.device
     keys = torch.arange(k, device=device)
-    visible = keys <= keys[k - n :, None]
-    if window is not None:
-        visible = visible & (keys > keys[k - n :, None] - window)
+    visible = keys_in_window(keys[k - n :], keys, window)
     if valid is None:
         return visible
     return visible & valid[..., None, :] & valid[..., k - n :, None]
+
+
+def keys_in_window(own: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which keys lie up to a query's own and within its window, if there is one: bool `[n, k]`.
+
+    Args:
+        own: integers `[n]`, the key index where each query stands.
+        keys: integers `[k]`, key indices.
+        window: how many keys a query sees at most, its own and those right before it; None for all.
+    """
+    visible = keys <= own[:, None]
+    return visible if window is None else visible & (keys > own[:, None] - window)
 
 
 def column_means(attention: Tensor, valid: Tensor | None = None, window: int | None = None) -> Tensor:

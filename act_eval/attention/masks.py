@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from act_eval.attention.calibration import at_least_float32
+from act_eval.attention.calibration import at_least_float32, keys_in_window
 from act_eval.attention.limits import DEFAULT_LIMITS, ComputeLimits
 
 _HIDES = 9e3  # how far below others an additive mask hides a key
@@ -70,10 +70,10 @@ class Visibility:
         shape: dict[str, Any] = {"query_offset": query_offset, "keys": k, "dtype": at_least_float32(query[..., :0]).dtype}
         if attention_mask is None:
             real = torch.ones(1, n, dtype=torch.bool, device=query.device)
-            hidden = None if window is None or window >= k else ~_in_window(own, keys, window)[None, None]
+            hidden = None if window is None or window >= k else ~keys_in_window(own, keys, window)[None, None]
             return cls(**shape, real=real, all_real=True, hidden=hidden)
         if attention_mask.ndim == 2:
-            attention_mask = (_in_window(own, keys, window) & attention_mask[:, None, :].bool())[:, None]
+            attention_mask = (keys_in_window(own, keys, window) & attention_mask[:, None, :].bool())[:, None]
         attention_mask = attention_mask[..., :k]
         additive = None
         if attention_mask.dtype == torch.bool:
@@ -189,12 +189,6 @@ class LastVisibility:
 def lowest_score(dtype: torch.dtype) -> float:
     """A score so low that a softmax gives it 0, and that two of them still have a finite sum."""
     return torch.finfo(dtype).min / 2
-
-
-def _in_window(own: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """Which keys lie up to a query's own and within its window, if there is one: bool `[n, k]`."""
-    visible = keys <= own[:, None]
-    return visible if window is None else visible & (keys > own[:, None] - window)
 
 
 def _leaves_weight(additive: Tensor) -> Tensor:

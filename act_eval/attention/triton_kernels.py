@@ -15,6 +15,7 @@ Kernels take all compile-time constants that `compile_time_sizes` gives, whether
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -403,8 +404,7 @@ def calibrate_prefill(call: AttentionCall, rows: Tensor, heads: Tensor, settings
         The sinks, bool `[row_heads, k]`.
     """
     if len(rows) > _MOST_PAIRS:
-        parts = zip(rows.split(_MOST_PAIRS), heads.split(_MOST_PAIRS), strict=True)
-        return torch.cat([calibrate_prefill(call, *pairs, settings) for pairs in parts])
+        return torch.cat([calibrate_prefill(call, *pairs, settings) for pairs in _in_launches(rows, heads)])
     means, log_normalizer = attention_statistics(call, rows, heads)
     sinks = find_prefill_sinks(means, call.visibility, rows, heads, settings)
     beta = settings.method.constant_factor
@@ -458,8 +458,7 @@ def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tu
         `[row_heads, n]`; infinite for padding.
     """
     if len(rows) > _MOST_PAIRS:
-        parts = zip(rows.split(_MOST_PAIRS), heads.split(_MOST_PAIRS), strict=True)
-        means, normalizers = zip(*(attention_statistics(call, *pairs) for pairs in parts), strict=True)
+        means, normalizers = zip(*(attention_statistics(call, *pairs) for pairs in _in_launches(rows, heads)), strict=True)
         return torch.cat(means), torch.cat(normalizers)
     n, k = call.query.shape[-2], call.key.shape[-2]
     rows, heads = rows.contiguous(), heads.contiguous()
@@ -479,6 +478,11 @@ def attention_statistics(call: AttentionCall, rows: Tensor, heads: Tensor) -> tu
     )
     seen_by = call.visibility.seen_by[:, 0]
     return received / (seen_by if len(seen_by) == 1 else seen_by[rows]).clamp(min=1), log_normalizer
+
+
+def _in_launches(rows: Tensor, heads: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of row and head, as many together as one launch takes."""
+    return zip(rows.split(_MOST_PAIRS), heads.split(_MOST_PAIRS), strict=True)
 
 
 def _packed(sinks: Tensor) -> tuple[Tensor, Tensor]:

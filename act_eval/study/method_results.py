@@ -98,7 +98,7 @@ class MethodResults:
                 return f"{self.best} is better than the baseline, by {over.text}; for no other method were heads found."
             gain = f"{points(row['delta'])} points over the baseline"
             return f"{self.best} is best: {gain}, and better than every other method with heads."
-        better = rows[rows["differs"] & (rows["delta"] > 0)]["method"].tolist()
+        better = _better(rows)["method"].tolist()
         if not better:
             return "No method is better than the baseline as far as these documents can tell."
         are = "is" if len(better) == 1 else "are"
@@ -108,9 +108,8 @@ class MethodResults:
         """What correcting label priors gains alone, and what methods that are better add to that; None without label priors."""
         if self.correction is None:
             return None
-        rows = self.counting
         alone = f"Correcting label priors alone changes the baseline by {self.correction.text}"
-        better = rows[rows["differs"] & (rows["delta"] > 0)].to_dict("records")
+        better = _better(self.counting).to_dict("records")
         if not better:
             return f"{alone}."
         left = [
@@ -209,10 +208,10 @@ def best_method(rows: pd.DataFrame, values: Mapping[str, Sequence[PairedDocument
         rows: those that count, a row for each method.
         values: by method, of each task; of the methods that have heads.
     """
-    gains = rows[rows["differs"] & (rows["delta"] > 0)]
+    gains = _better(rows)
     if gains.empty:
         return None
-    best = str(gains.loc[gains["delta"].idxmax(), "method"])
+    best = str(gains["method"].iloc[int(gains["delta"].argmax())])
     pairs = list(combinations(values, 2))
     if not pairs:
         return best
@@ -225,6 +224,11 @@ def best_method(rows: pd.DataFrame, values: Mapping[str, Sequence[PairedDocument
     corrected = dict(zip(pairs, holm(np.array(p)), strict=True))
     rivals = [p_of_pair for pair_of_methods, p_of_pair in corrected.items() if best in pair_of_methods]
     return best if max(rivals) < SIGNIFICANCE_LEVEL else None
+
+
+def _better(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, of those that count, of methods that are better than the baseline."""
+    return rows[rows["differs"] & (rows["delta"] > 0)]
 
 
 def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
