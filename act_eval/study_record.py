@@ -1,4 +1,4 @@
-"""What a study is about, fixed before anything is evaluated, and kept beside its results in `study.json`.
+"""What a study is about, fixed before anything is evaluated, and kept beside its results in `study.json` or `methods.json`.
 
 A report on the folder reads it: which comparison is the primary one, and which run stands for what.
 """
@@ -6,7 +6,8 @@ A report on the folder reads it: which comparison is the primary one, and which 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,22 +84,92 @@ class StudyRecord:
         return tuple(task for task in self.scores if task not in self.searched)
 
 
+@dataclass(frozen=True)
+class SearchedMethod:
+    """What the search of a method found.
+
+    Attributes:
+        heads: how many are calibrated.
+        full_passes: what it cost, in full passes over the documents that heads were scored on.
+        settings: what is done in these heads, in a line.
+    """
+
+    heads: int
+    full_passes: float
+    settings: str
+
+
+@dataclass(frozen=True)
+class MethodsRecord:
+    """What a comparison of several methods is about.
+
+    Attributes:
+        asked: all that was asked for, in values that JSON can hold; a comparison that was asked for something else is another
+            one.
+        scores: by task, the score that counts. Methods are compared on average over these tasks. The runs of a method have its
+            name as their variant.
+        searched: by method, what its search found; None until all searches have ended.
+    """
+
+    asked: Mapping[str, Any]
+    scores: Mapping[str, Score]
+    searched: Mapping[str, SearchedMethod] | None = field(default=None)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that methods are compared on."""
+        return tuple(self.scores)
+
+
 def write_study(record: StudyRecord, folder: Path) -> None:
     """Keep a record in a folder."""
     content = {"primary_comparison": f"{FOUND} against {BASELINE}, average over the tasks of scores", **asdict(record)}
-    write_texts({STUDY_FILE: json.dumps(content, indent=2, ensure_ascii=False) + "\n"}, folder)
+    _write(content, folder / STUDY_FILE)
+
+
+def write_methods(record: MethodsRecord, folder: Path) -> None:
+    """Keep the record of a comparison of methods in a folder."""
+    _write(asdict(record), folder / METHODS_FILE)
 
 
 def read_study(file: Path) -> StudyRecord:
     """Read a record. Raises InputError where the file holds something else."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+    with _explaining(file, "a study", "study"):
+        content = _read(file)
         return StudyRecord(
             dict(content["asked"]),
-            {str(task): Score(str(score["metric"]), str(score["filter"])) for task, score in content["scores"].items()},
+            _scores(content),
             tuple(map(str, content["searched"])),
             tuple(map(str, content["also"])),
             None if content["search"] is None else dict(content["search"]),
         )
+
+
+def read_methods(file: Path) -> MethodsRecord:
+    """Read the record of a comparison of methods. Raises InputError where the file holds something else."""
+    with _explaining(file, "a comparison of methods", "compare"):
+        content = _read(file)
+        searched = content["searched"]
+        of_methods = None if searched is None else {name: SearchedMethod(**found) for name, found in searched.items()}
+        return MethodsRecord(dict(content["asked"]), _scores(content), of_methods)
+
+
+def _write(content: Mapping[str, Any], file: Path) -> None:
+    write_texts({file.name: json.dumps(content, indent=2, ensure_ascii=False) + "\n"}, file.parent)
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _scores(content: Mapping[str, Any]) -> dict[str, Score]:
+    return {str(task): Score(str(score["metric"]), str(score["filter"])) for task, score in content["scores"].items()}
+
+
+@contextmanager
+def _explaining(file: Path, what: str, again: str) -> Iterator[None]:
+    """Raise InputError in place of what the content of a file that is no such record raises."""
+    try:
+        yield
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not the record of a study ({error!r}): delete it, and study again.") from error
+        raise InputError(f"{file} is not the record of {what} ({error!r}): delete it, and {again} again.") from error

@@ -80,8 +80,8 @@ class Trackers:
         variants = dict(zip(of_files["settings"], of_files["file"].map(evaluations.variants), strict=True))
         rows = list(difference_rows(report, variants))
         verdicts = {
-            "verdict": "; ".join(verdict.headline for verdict in report.verdicts),
-            "verdict_text": " ".join(sentence for verdict in report.verdicts for sentence in verdict.sentences),
+            "verdict": "; ".join(conclusion.headline for conclusion in report.conclusions),
+            "verdict_text": " ".join(sentence for conclusion in report.conclusions for sentence in conclusion.sentences),
         }
         words = {name: text for name, text in verdicts.items() if text}
         for logger in filter(None, (self._wandb, self._trackio)):

@@ -58,6 +58,11 @@ class TestRefused:
         settings = SearchSettings(MODEL, written_task(tmp_path, 1, choices=2))
         self.refused(tmp_path / "output", "needs at least 2 documents", run_search, settings, tmp_path / "output")
 
+    def test_more_heads_than_are_searched(self, tmp_path):
+        settings = SearchSettings(MODEL, PROMPTS, layers="2", selection="top-k", k=9)
+        message = "^k 9: only 8 heads are searched; ask for fewer, or for more layers"
+        self.refused(tmp_path / "output", message, run_search, settings, tmp_path / "output")
+
     def test_layers_of_a_study(self, tmp_path):
         settings = StudySettings(MODEL, PROMPTS, layers="9")
         self.refused(tmp_path / "output", NO_SUCH_LAYER, run_study, settings, tmp_path / "output", Console(quiet=True))

@@ -13,7 +13,7 @@ from act_eval.cli.terminal import console, say, say_written
 from act_eval.errors import SettingError
 
 if TYPE_CHECKING:
-    from act_eval.report.build import ReportOptions
+    from act_eval.report.build import Report, ReportOptions
 
 
 @with_settings()
@@ -62,7 +62,7 @@ def report_on(
     options: ReportOptions | None = None,
     style: str | None = None,
     is_wanted: Callable[[Mapping[str, Any]], bool] = lambda content: True,
-) -> None:
+) -> Report:
     """Show the comparison of results below some folders, by default of all of them, and write the report."""
     from act_eval.report.build import make_report
     from act_eval.report.tables import print_tables
@@ -75,6 +75,7 @@ def report_on(
     say(f"unpaired: {note}" for note in made.unpaired_notes)
     say(f"not compared: {note}" for note in made.notes)
     say_written(write_report(made, output, style))
+    return made
 
 
 def _column_pattern(text: str) -> tuple[str, str]:

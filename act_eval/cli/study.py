@@ -36,6 +36,7 @@ from act_eval.errors import SettingError
 from act_eval.harness.settings import ModelSettings, PromptSettings
 
 if TYPE_CHECKING:
+    from act_eval.compare.recorded import FinishedRuns
     from act_eval.study import StudySettings
     from act_eval.study.methods import MethodComparison
     from act_eval.trackers import TrackerSettings
@@ -144,9 +145,7 @@ def study(
 def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_run: bool, trackers: TrackerSettings) -> None:
     """Compare methods, or what is left of it, and report on it; or say what would run."""
     from act_eval.compare.foresee import foresee_runs
-    from act_eval.files import write_texts
-    from act_eval.study.method_plot import plot_methods
-    from act_eval.study.method_results import METHODS_CSV, NOTE, method_results, method_texts, methods_table
+    from act_eval.report.methods import check_paired_scores
     from act_eval.study.methods import compare_methods, foresee_methods
     from act_eval.trackers import tracking
 
@@ -159,14 +158,27 @@ def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_r
         compared = compare_methods(comparison, output, console)
         if compared is None:
             return
-        if compared.arguments:
-            report_on([output], output, is_wanted=compared.runs.has)
-        results = method_results(compared, output)
-        tasks = [str(task) for task in results.table["task"].unique()]
-        console.print(methods_table(results).to_terminal(leave_out=["settings", *tasks[::-1]], elsewhere=METHODS_CSV))
-        say([*results.sentences(), NOTE])
-        say_written([*write_texts(method_texts(results), output), *plot_methods.write(output, results)])
+        if compared.has_heads:
+            report = report_on([output], output, is_wanted=compared.runs.has)
+            check_paired_scores(compared.record, report.comparison)
+        else:
+            _say_baseline(compared.runs, output)
         runs.log(output, compared.runs.has)
+
+
+def _say_baseline(runs: FinishedRuns, output: Path) -> None:
+    """Say what the baseline scores, where no method has heads, so that there is nothing to report on."""
+    from act_eval.files import write_texts
+    from act_eval.report.load import load
+    from act_eval.report.method_tables import METHODS_CSV, methods_rows, print_methods
+    from act_eval.report.methods import findings_without_heads
+    from act_eval.tables import csv_text
+
+    results = load([output], runs.has)
+    findings = [findings_without_heads(comparison, results) for comparison in results.method_comparisons]
+    for of_methods in findings:
+        print_methods(of_methods, console)
+    say_written(write_texts({METHODS_CSV: csv_text(methods_rows(findings))}, output))
 
 
 def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSettings | None = None) -> None:

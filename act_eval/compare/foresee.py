@@ -50,6 +50,7 @@ def foresee_runs(plan: RunPlan, output: Path) -> list[ForeseenRun]:
         InputError: what `run_missing` raises before it loads a model's weights.
         RequestError: documents of a task cannot be run.
     """
+    plan.check_folder(output)
     recorded = RecordedRuns.read(output)
     stamps = checkpoint_stamps(plan.runs[0].model_args)
     descriptions = plan.describe_tasks()

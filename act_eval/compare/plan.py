@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lm_eval.api.task import Task
@@ -17,6 +18,7 @@ from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import LoadedTasks, explained_dataset_errors
 from act_eval.harness.what_ran import in_json
 from act_eval.model_arguments import without_placement
+from act_eval.study_record import METHODS_FILE, STUDY_COMMAND, STUDY_FILE
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,14 @@ class RunPlan:
     loaded: LoadedTasks
     manager: TaskManager
     command: str = "compare"
+
+    def check_folder(self, output: Path) -> None:
+        """Raise InputError where a folder holds a study, and its report would be replaced by that of another command."""
+        if self.command == STUDY_COMMAND:
+            return
+        for file in (STUDY_FILE, METHODS_FILE):
+            if (output / file).is_file():
+                raise InputError(f"{output} holds a study ({file}), whose report would be replaced: choose another folder.")
 
     def describe_tasks(self) -> dict[str, dict[str, Any]]:
         """See `describe_task`, for each task by name. To be called before a task runs, since its config changes then.

@@ -87,10 +87,11 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
         All runs; None in all but the main process.
 
     Raises:
-        InputError: a dataset cannot be had, the folder cannot be made, another command writes to it, or a setting or profile
-            does not fit the model; raised before a model's weights are loaded.
+        InputError: a dataset cannot be had, the folder cannot be made or holds a study, another command writes to it, or a
+            setting or profile does not fit the model; raised before a model's weights are loaded.
         RequestError: documents of a task cannot be run; raised when the runs of all other tasks are finished.
     """
+    plan.check_folder(output)
     with only_writer(output, records=[PLANNED_RUNS_FILE, GROUPS_FILE]):
         return _run_missing(plan, output, console)
 

@@ -22,6 +22,12 @@ _WHEN_A_KEY_IS_A_SINK = ("threshold", "alpha")  # two ways to say it
 _SETTINGS = {setting.name: setting.default for setting in fields(ACT) if setting.name in ACT.setting_names()}
 
 
+def argument_names() -> tuple[str, ...]:
+    """All `act_*` entries that there are, those of every method among them."""
+    of_methods = {parameter.name for method in available_methods().values() for parameter in fields(method)}
+    return tuple(f"{_PREFIX}{name}" for name in ("profile", *_SETTINGS, "head_share", *sorted(of_methods)))
+
+
 @dataclass(frozen=True)
 class ACTArguments:
     """Which heads are calibrated, and how, before the model is known.
@@ -72,13 +78,11 @@ class ACTArguments:
         given = {name.removeprefix(_PREFIX): value for name, value in model_args.items() if name.startswith(_PREFIX)}
         own = {name: given.pop(name) for name in ("profile", "head_share") if name in given}
         settings = {name: given.pop(name) for name in _SETTINGS if name in given}
-        of_methods = {parameter.name for method in available_methods().values() for parameter in fields(method)}
-        unknown = next((name for name in given if name not in of_methods), None)
+        known = argument_names()
+        unknown = next((name for name in given if f"{_PREFIX}{name}" not in known), None)
         if unknown is not None:
-            names = ("profile", *_SETTINGS, "head_share", *sorted(of_methods))
-            near = did_you_mean(unknown, names, _PREFIX)
-            known = ", ".join(f"{_PREFIX}{name}" for name in names)
-            raise InputError(f"act-hf has no argument '{_PREFIX}{unknown}'{near}: choose among {known}.")
+            near = did_you_mean(unknown, [name.removeprefix(_PREFIX) for name in known], _PREFIX)
+            raise InputError(f"act-hf has no argument '{_PREFIX}{unknown}'{near}: choose among {', '.join(known)}.")
         return cls(**own, settings=settings, parameters=given)
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 
 from act_eval.attention.model_structure import UnsupportedModelError, check_adapter, check_supported
 from act_eval.errors import InputError
+from act_eval.harness.arguments import argument_names
 from act_eval.harness.checkpoint_files import checkpoint_stamps
 from act_eval.harness.checkpoints import (
     check_loading_arguments,
@@ -64,7 +66,7 @@ class CheckedHFLM(HFLM):
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
             shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
-        with explained_unknown_arguments():
+        with explained_unknown_arguments([*inspect.signature(HFLM).parameters, *argument_names()]):
             super().__init__(pretrained, **kwargs)
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from safetensors import SafetensorError
 
 from act_eval.errors import InputError, SettingError, explained
+from act_eval.near_names import did_you_mean
 
 _LONGEST_REASON = 250
 # What loading weights raises because of files and arguments. Not RuntimeError, which may come from the machine:
@@ -122,16 +123,21 @@ def explained_weight_errors(source: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def explained_unknown_arguments() -> Iterator[None]:
-    """Name a model argument that neither `hf` nor transformers takes. Raises CheckpointError for it."""
+def explained_unknown_arguments(known: Collection[str]) -> Iterator[None]:
+    """Name a model argument that neither `hf` nor transformers takes, and those known ones that are like it.
+
+    Raises:
+        CheckpointError: there is one.
+    """
     try:
         yield
     except TypeError as error:
         wrong = _WRONG_KEYWORD.search(str(error))
         if wrong is None:
             raise
+        near = did_you_mean(wrong[1], known)
         raise CheckpointError(
-            f"there is no model argument {wrong[1]!r} for this checkpoint: act-hf takes those of lm-eval's hf, those of "
+            f"there is no model argument {wrong[1]!r}{near} for this checkpoint: act-hf takes those of lm-eval's hf, those of "
             "transformers' from_pretrained, and its own act_*."
         ) from error
 

@@ -6,6 +6,7 @@ from .load import Results as Results
 from .load import load as load
 from .machine_readable import schema as schema
 from .machine_readable import to_json as to_json
+from .methods import MethodFindings as MethodFindings
 from .pairing import Pairing as Pairing
 from .pairing import pair as pair
 from .plots import make_plots as make_plots

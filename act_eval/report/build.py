@@ -14,12 +14,13 @@ from act_eval.errors import SettingError
 from act_eval.report.flips import Flips, find_flips
 from act_eval.report.label_priors import LabelPriors, correct_label_priors
 from act_eval.report.load import Results, load
+from act_eval.report.methods import MethodFindings, method_findings
 from act_eval.report.pairing import pair
 from act_eval.report.replies import REPLY_COLUMNS, compare_replies
 from act_eval.report.statistics import ALL_TASKS, by_subject, compare, macro_averages
 from act_eval.report.study import StudyFindings, study_findings
 from act_eval.report.unfinished import Unfinished
-from act_eval.report.verdict import Verdict
+from act_eval.report.verdict import Conclusion, Verdict
 from act_eval.short_names import short_names
 from act_eval.task_groups import TaskGroup
 
@@ -65,6 +66,7 @@ class Report:
         unpaired_notes: what was compared by its scores alone, and why.
         unfinished: what a comparison that is running, or was stopped, has not got yet; None where nothing is missing.
         studies: what the studies among the results found.
+        method_comparisons: what the comparisons of several methods found.
         priors: accuracies after label priors are corrected, their averages, and how often each label is predicted.
         replies: how many replies to generation tasks are empty, and how long they are, see `replies.compare_replies`.
     """
@@ -78,11 +80,17 @@ class Report:
     unpaired_notes: tuple[str, ...] = ()
     unfinished: Unfinished | None = None
     studies: tuple[StudyFindings, ...] = ()
+    method_comparisons: tuple[MethodFindings, ...] = ()
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Those of the studies that are finished."""
         return tuple(findings.verdict for findings in self.studies if findings.verdict is not None)
+
+    @property
+    def conclusions(self) -> tuple[Conclusion, ...]:
+        """The verdicts, and what comparisons of methods come to."""
+        return (*self.verdicts, *self.method_comparisons)
 
     priors: LabelPriors = field(default_factory=LabelPriors)
     replies: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(REPLY_COLUMNS)))
@@ -116,10 +124,11 @@ class Report:
             return table.assign(model=table["model"].map(names))
 
         studies = tuple(replace(findings, model=names[findings.model]) for findings in self.studies)
-        return replace(self._with_tables(shortened), studies=studies)
+        of_methods = tuple(replace(findings, model=names[findings.model]) for findings in self.method_comparisons)
+        return replace(self._with_tables(shortened), studies=studies, method_comparisons=of_methods)
 
     def _with_tables(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Report:
-        """The same with something changed in all tables but those of studies."""
+        """The same with something changed in all tables but those of studies and of methods."""
         return replace(
             self,
             runs=change(self.runs),
@@ -167,6 +176,7 @@ def make_report(
     priors = correct_label_priors(pairing, results.answers, groups)
     replies = compare_replies(pairing, results.answers)
     findings = (study_findings(study, pairing, comparison, priors, replies) for study in results.studies)
+    of_methods = (method_findings(compared, pairing, priors) for compared in results.method_comparisons)
     return Report(
         runs=results.runs,
         comparison=comparison,
@@ -177,6 +187,7 @@ def make_report(
         unpaired_notes=pairing.unpaired_notes,
         unfinished=unfinished,
         studies=tuple(found for found in findings if found is not None),
+        method_comparisons=tuple(found for found in of_methods if found is not None),
         priors=priors,
         replies=replies,
     )

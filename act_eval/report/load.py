@@ -25,10 +25,11 @@ from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
 from act_eval.report.answers import Answers, AnswersReader
 from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
-from act_eval.report.settings_text import describe_settings, is_baseline, names_of_variants
+from act_eval.report.loaded_studies import LoadedStudy, RecordedStudies, RunsOfFile, names_in, with_names
+from act_eval.report.settings_text import describe_settings, is_baseline
 from act_eval.report.unfinished import Unfinished
 from act_eval.short_names import cut_names
-from act_eval.study_record import STUDY_COMMAND, STUDY_FILE, StudyRecord, read_study
+from act_eval.study_record import MethodsRecord, StudyRecord
 from act_eval.task_groups import GROUPS_FILE, TaskGroup, read_groups
 
 RUN_COLUMNS = {
@@ -81,27 +82,6 @@ class ReportError(InputError):
 
 
 @dataclass(frozen=True)
-class LoadedStudy:
-    """A study whose runs are among some results.
-
-    Attributes:
-        record: what it is about.
-        model: its name.
-        settings: by variant, the settings of ACT in one line, of the variants that have runs.
-        with_profiles: by variant, the same settings with the profile in place of the variant, as results files have them.
-        evaluations: what its runs evaluated, see `evaluations`.
-        is_finished: whether all its runs are there.
-    """
-
-    record: StudyRecord
-    model: str
-    settings: Mapping[str, str]
-    with_profiles: Mapping[str, str]
-    evaluations: frozenset[tuple[Any, ...]]
-    is_finished: bool
-
-
-@dataclass(frozen=True)
 class Results:
     """What lm-eval wrote.
 
@@ -128,6 +108,7 @@ class Results:
         asked: what comparisons were asked for that wrote results files, wanted or not.
         planned: the runs that comparisons are to have, finished or not, each once.
         studies: that runs belong to.
+        method_comparisons: the same of several methods.
         answers: what runs answered, by their index in `runs`, for those that have samples.
     """
 
@@ -140,7 +121,8 @@ class Results:
     conditions: tuple[Conditions, ...]
     asked: tuple[Mapping[str, Any], ...] = ()
     planned: tuple[PlannedRun, ...] = ()
-    studies: tuple[LoadedStudy, ...] = ()
+    studies: tuple[LoadedStudy[StudyRecord], ...] = ()
+    method_comparisons: tuple[LoadedStudy[MethodsRecord], ...] = ()
     answers: Mapping[int, Answers] = field(default_factory=dict)
 
     @property
@@ -179,17 +161,14 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
     """
     files: dict[Path, Path] = {}
     plans: dict[Path, list[PlannedRun]] = {}
-    records: dict[Path, StudyRecord] = {}
     kept_groups = []
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"there is no folder {folder}: give the --output_path of lm_eval or act-eval compare.")
         kept_groups += [read_groups(file) for file in files_below(folder, GROUPS_FILE)]
-        of_plans = files_below(folder, PLANNED_RUNS_FILE)
-        plans |= {file.resolve(): read_planned_runs(file) for file in of_plans}
+        plans |= {file.resolve(): read_planned_runs(file) for file in files_below(folder, PLANNED_RUNS_FILE)}
         files |= {file.resolve(): file for file in files_below(folder, "results_*.json")}
-        of_studies = (file.with_name(STUDY_FILE) for file in of_plans)
-        records |= {file.resolve(): read_study(file) for file in of_studies if file.is_file()}
+    recorded = RecordedStudies.beside(plans)
     in_order = [files[path] for path in sorted(files, key=lambda path: (path.name, str(path)))]
     planned = each_once(itertools.chain(*plans.values()))
     asked: list[Mapping[str, Any]] = []
@@ -211,10 +190,21 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
             raise ReportError(f"none of {len(planned)} planned runs is finished: report again later, or compare again.")
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
     parts = _with_models_told_apart(parts)
-    read = dict(zip(files_of_parts, parts, strict=True))
-    studies = [_study(file, record, plans.get(file.with_name(PLANNED_RUNS_FILE), []), read) for file, record in records.items()]
-    merged = replace(_merged(parts, kept_groups), asked=tuple(asked), planned=tuple(planned))
-    return _with_named_variants(merged, [study for study in studies if study is not None])
+    there = zip(files_of_parts, parts, strict=True)
+    of_comparisons = [RunsOfFile(file, part.asked[0], part.runs) for file, part in there if part.asked and len(part.runs)]
+    studies = recorded.loaded_studies(of_comparisons)
+    names = names_in(studies)
+    merged = _merged(parts, kept_groups)
+    keys = zip(merged.runs["model"], merged.runs["settings"], strict=True)
+    runs = merged.runs.assign(settings=[names.get(key, key[1]) for key in keys])
+    return replace(
+        merged,
+        runs=runs.astype({"settings": RUN_COLUMNS["settings"]}),
+        asked=tuple(asked),
+        planned=tuple(planned),
+        studies=tuple(with_names(study, names) for study in studies),
+        method_comparisons=recorded.loaded_method_comparisons(of_comparisons),
+    )
 
 
 def _with_models_told_apart(parts: Sequence[Results]) -> list[Results]:
@@ -251,41 +241,6 @@ def _what_differs(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         key: ", ".join(f"{name}={short.get(of[name], '')}" for name, short in differing.items() if name in of)
         for key, of in sets.items()
     }
-
-
-def _with_named_variants(results: Results, studies: Sequence[LoadedStudy]) -> Results:
-    """Results with studies, the settings of which are called by the variants that they stand for, see `names_of_variants`."""
-    names = names_of_variants((study.model, study.with_profiles) for study in studies)
-    keys = zip(results.runs["model"], results.runs["settings"], strict=True)
-    runs = results.runs.assign(settings=[names.get(key, key[1]) for key in keys])
-    named = (
-        replace(study, settings={name: names.get((study.model, text), text) for name, text in study.with_profiles.items()})
-        for study in studies
-    )
-    return replace(results, runs=runs.astype({"settings": RUN_COLUMNS["settings"]}), studies=tuple(named))
-
-
-def _study(file: Path, record: StudyRecord, planned: Sequence[PlannedRun], read: Mapping[Path, Results]) -> LoadedStudy | None:
-    """A study, from the file of its record and the results files that were read; None where no run of it is there.
-
-    What other commands planned in its folder, and what they ran there, is not the study's.
-    """
-    planned = [run for run in planned if run.command in (STUDY_COMMAND, "")]  # version 0.2 did not say which
-    below = [part for path, part in read.items() if file.parent in path.parents and part.asked and len(part.runs)]
-    runs = [(run.variant, part) for part in below for run in planned if run.asked == part.asked[0]]
-    if not runs:
-        return None
-    settings = {variant: str(part.runs.iloc[0]["settings"]) for variant, part in runs}
-    missing = missing_runs(planned, (part.asked[0] for _, part in runs))
-    evaluated = frozenset(itertools.chain(*(evaluations(part.runs) for _, part in runs)))
-    model = str(runs[0][1].runs.iloc[0]["model"])
-    return LoadedStudy(record, model, settings, settings, evaluated, is_finished=not missing)
-
-
-def evaluations(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Task, few-shot count, limit and seed of rows; None where there is none, as for seeds in tables over all of them."""
-    columns = rows.reindex(columns=["task", "num_fewshot", "limit", "seed"]).astype(object)
-    return list(columns.where(columns.notna(), None).itertuples(index=False, name=None))
 
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:

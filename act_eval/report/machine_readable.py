@@ -12,6 +12,7 @@ import pandas as pd
 
 from act_eval import __version__
 from act_eval.report.build import Report
+from act_eval.report.methods import MethodFindings
 from act_eval.report.study import StudyFindings
 from act_eval.report.unfinished import Unfinished
 
@@ -40,6 +41,7 @@ def to_json(report: Report) -> str:
         "unpaired_notes": list(report.unpaired_notes),
         "unfinished": _unfinished(report.unfinished),
         "studies": [_study(findings) for findings in report.studies],
+        "method_comparisons": [_methods(findings) for findings in report.method_comparisons],
     }
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -64,6 +66,18 @@ def _study(findings: StudyFindings) -> dict[str, Any]:
         "model": findings.model,
         "record": asdict(findings.record),
         "variants": dict(findings.with_profiles),
+        "table": _records(findings.table),
+    }
+
+
+def _methods(findings: MethodFindings) -> dict[str, Any]:
+    return {
+        "sentences": [findings.headline, *findings.sentences],
+        "best": findings.best,
+        "model": findings.model,
+        "record": asdict(findings.record),
+        "settings": dict(findings.settings),
+        "correction": None if findings.correction is None else asdict(findings.correction),
         "table": _records(findings.table),
     }
 

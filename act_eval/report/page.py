@@ -44,7 +44,7 @@ def page(report: Report, figures: Mapping[str, Path]) -> str:
         whole_names=whole_names,
         unfinished=report.unfinished.sentences() if report.unfinished else [],
         tables=[(table.title, table.texts, table.is_bold, table.is_left) for table in report_tables(shown)],
-        verdicts=report.verdicts,
+        conclusions=report.conclusions,
         notes=report_notes(report),
         counts_of_labels=list(_COUNTS_OF_LABELS),
         labels=list(_labels(shown)),

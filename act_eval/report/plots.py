@@ -35,10 +35,8 @@ from act_eval.plotting import (
 from act_eval.report.build import Report
 from act_eval.report.rankings import rankings
 from act_eval.report.statistics import ALL_TASKS, differs
-from act_eval.report.study import AVERAGE
-from act_eval.report.study_tables import corrected_tasks
+from act_eval.report.study_plots import draw_methods, draw_studies
 from act_eval.report.tables import group_names, labels
-from act_eval.study_record import ALL, FOUND, SWITCHED_OFF
 
 _TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
 _TASKS_SIDE_BY_SIDE = 12  # in the heat map; more of them stand below each other
@@ -110,47 +108,8 @@ def report_plot(name: str, title: str) -> Callable[[Callable[[Report], Figure | 
     return register
 
 
-_CORRECTED = f"{FOUND}, label priors corrected"
-# Of the average in a study's table: what is drawn, and the columns of the difference with its ends.
-_OF_STUDIES = {
-    FOUND: ("delta", "low", "high"),
-    _CORRECTED: ("corrected_delta", "corrected_low", "corrected_high"),
-    "random heads, mean and range": ("random_delta", "random_least", "random_most"),
-    ALL: ("all_heads_delta", "all_heads_low", "all_heads_high"),
-    SWITCHED_OFF: ("switched_off_delta", "switched_off_low", "switched_off_high"),
-}
-
-
-@report_plot("study", "Study: differences from the baseline, on average over its tasks")
-def plot_study(report: Report) -> Figure | None:
-    """What a study compares: the average difference of each variant from the baseline, a panel for each study.
-
-    Lines are 95% intervals, of random heads the range over their sets. Where only some tasks have label priors to be corrected,
-    the name says how many.
-    """
-    averages = [(found.model, found.table[found.table["task"] == AVERAGE]) for found in report.studies]
-    averages = [(model, rows.iloc[0]) for model, rows in averages if len(rows)]
-    if not averages:
-        return None
-    panels = [(model, _of_study(row)) for model, row in averages]
-    width = text_width(name for _, shown in panels for name in shown) + 3.6
-    figure = Figure(figsize=(width, 0.7 + 1.9 * len(panels)))
-    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
-    for axes, (model, shown) in zip(all_axes, panels, strict=True):
-        for place, ends in enumerate(reversed(shown.values())):
-            plot_points(axes, ends[:, None], place, number=0 if place == len(shown) - 1 else 1, markersize=6)
-        name_points(axes, list(reversed(shown)))
-        if len(panels) > 1:
-            axes.set_title(model, fontsize="medium", loc="left")
-    figure.supxlabel(f"{_DELTA_LABEL} (average over tasks)", fontsize="medium")
-    return figure
-
-
-def _of_study(average: pd.Series) -> dict[str, np.ndarray]:
-    """What is drawn of a study, by name: difference and its ends in percentage points, of what there is in its average."""
-    shown = {name: average[list(columns)].astype(float).to_numpy() * 100 for name, columns in _OF_STUDIES.items()}
-    names = {_CORRECTED: f"{_CORRECTED}{corrected_tasks(average)}"}
-    return {names.get(name, name): ends for name, ends in shown.items() if not np.isnan(ends).any()}
+plot_studies = report_plot("study", "Study: differences from the baseline, on average over its tasks")(draw_studies)
+plot_methods = report_plot("methods", "Methods: differences from the baseline, on average over the tasks")(draw_methods)
 
 
 @report_plot("improvement", "Difference per task")

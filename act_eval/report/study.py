@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from act_eval.report.label_priors import LabelPriors
-from act_eval.report.load import LoadedStudy, evaluations
+from act_eval.report.loaded_studies import LoadedStudy, evaluations
 from act_eval.report.pairing import Pairing
 from act_eval.report.statistics import compare, differs, macro_averages
 from act_eval.report.verdict import BestTried, CorrectedPriors, Difference, EmptyReplies, Evidence, Verdict, Worse, judge
@@ -77,7 +77,7 @@ class StudyFindings:
     Attributes:
         record: what it is about.
         model: its name in the tables.
-        settings, with_profiles: see `load.LoadedStudy`.
+        settings, with_profiles: see `loaded_studies.LoadedStudy`.
         table: a row for each task, then for the average over them and over those that the search did not see
             (`STUDY_COLUMNS`): scores of baseline and heads found with their paired difference and its 95% interval, and
             differences of the controls from the baseline. `searched` is of how many of the row's `tasks` the search saw
@@ -105,7 +105,7 @@ class StudyFindings:
 
 
 def study_findings(
-    study: LoadedStudy, pairing: Pairing, comparison: pd.DataFrame, priors: LabelPriors, replies: pd.DataFrame
+    study: LoadedStudy[StudyRecord], pairing: Pairing, comparison: pd.DataFrame, priors: LabelPriors, replies: pd.DataFrame
 ) -> StudyFindings | None:
     """Collect what a study found; None where nothing of it can be compared yet.
 
@@ -117,7 +117,7 @@ def study_findings(
         replies: of all runs, see `replies.compare_replies`.
     """
     record = study.record
-    values = pairing.values[_is_of_study(pairing.values, study)]
+    values = pairing.values[study.has(pairing.values)]
     by_settings = dict(iter(values.groupby("settings")))
     of_variants = {name: by_settings[text] for name, text in study.settings.items() if text in by_settings}
     if not of_variants:
@@ -136,7 +136,7 @@ def study_findings(
             statistics["beyond_random"] = statistics_of(_against(of_variants[FOUND], mean))
     corrected: dict[str, _Statistics] = {}
     if FOUND in of_variants:
-        after = priors.after[_is_of_study(priors.after, study) & (priors.after["settings"] == study.settings[FOUND])]
+        after = priors.after[study.has(priors.after) & (priors.after["settings"] == study.settings[FOUND])]
         corrected = _after_correction(of_variants[FOUND], after, statistics_of)
     table = pd.DataFrame(_rows(record, statistics, random, corrected), columns=list(STUDY_COLUMNS))
     table = table.astype({"tasks": "Int64", "corrected_tasks": "Int64"})
@@ -146,15 +146,7 @@ def study_findings(
     return StudyFindings(record, study.model, study.settings, study.with_profiles, table, verdict)
 
 
-def _is_of_study(values: pd.DataFrame, study: LoadedStudy) -> pd.Series:
-    """Which rows of values are of the study's own runs, and of scores that count."""
-    counting = {(task, score.metric, score.filter) for task, score in study.record.scores.items()}
-    names = zip(values["task"], values["metric"], values["filter"], strict=True)
-    counts = [name in counting and run in study.evaluations for name, run in zip(names, evaluations(values), strict=True)]
-    return values["model"].eq(study.model) & pd.Series(counts, index=values.index, dtype=bool)
-
-
-def _is_of_heads_found(rows: pd.DataFrame, study: LoadedStudy) -> pd.Series:
+def _is_of_heads_found(rows: pd.DataFrame, study: LoadedStudy[StudyRecord]) -> pd.Series:
     """Which rows of a table over all seeds are of the heads found, in tasks as the study evaluated them."""
     conditions = {evaluation[:-1] for evaluation in study.evaluations}
     there = [evaluation[:-1] in conditions for evaluation in evaluations(rows)]

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from act_eval.report.aggregation import METRICS_OF_LIKELIHOOD
 from act_eval.report.build import Report
+from act_eval.report.method_tables import methods_notes, methods_table, print_methods
 from act_eval.report.statistics import differs
 from act_eval.report.study_tables import print_study, study_notes, study_table
 from act_eval.tables import BOOKTABS_NOTE, TerminalTable, TextTable, interval, number, one_line, p_value, with_spread
@@ -77,8 +78,8 @@ _AFTER_CORRECTION = "After label priors are corrected"
 
 
 def report_tables(report: Report) -> list[TextTable]:
-    """Studies, models x tasks, the comparison for each model and settings, averages, subjects, label priors, and replies."""
-    tables = [*map(study_table, report.studies), overview(report)]
+    """All tables but `label_tables`: studies, methods, models x tasks, then those for each model and settings."""
+    tables = [*map(study_table, report.studies), *map(methods_table, report.method_comparisons), overview(report)]
     for title, rows in _by_settings(report.comparison):
         tables.append(TextTable(title, comparison_texts(rows), _NAMES))
     for title, rows in _by_settings(report.groups):
@@ -101,7 +102,7 @@ def label_tables(report: Report) -> list[TextTable]:
 def report_notes(report: Report) -> list[str]:
     """What the columns of the tables mean, a sentence or two each."""
     of_studies = dict.fromkeys(note for findings in report.studies for note in study_notes(findings))
-    notes = [*of_studies, OVERVIEW_NOTE, PAIRED_NOTE, POWER_NOTE]
+    notes = [*of_studies, *methods_notes(report.method_comparisons), OVERVIEW_NOTE, PAIRED_NOTE, POWER_NOTE]
     if report.comparison["metric"].isin(METRICS_OF_LIKELIHOOD).any():
         notes.append(SCORE_NOTE)
     if not report.comparison["paired"].all():
@@ -295,7 +296,7 @@ def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "f
 
 def markdown(report: Report) -> str:
     """All tables in Markdown, with a heading each, and what was not compared."""
-    parts = [f"**{verdict.headline}** {' '.join(verdict.sentences)}\n" for verdict in report.verdicts]
+    parts = [f"{' '.join([f'**{conclusion.headline}**', *conclusion.sentences])}\n" for conclusion in report.conclusions]
     parts += [f"{' '.join(report.unfinished.sentences())}\n"] if report.unfinished else []
     parts += [table.to_markdown() for table in (*report_tables(report), *label_tables(report))]
     parts += [f"{note}\n" for note in report_notes(report)]
@@ -307,10 +308,10 @@ def markdown(report: Report) -> str:
 def latex(report: Report) -> str:
     """All tables as LaTeX, each below a comment with its title."""
     unfinished = report.unfinished.sentences() if report.unfinished else []
-    verdicts = [one_line(f"{verdict.headline} {' '.join(verdict.sentences)}") for verdict in report.verdicts]
+    conclusions = [one_line(" ".join([conclusion.headline, *conclusion.sentences])) for conclusion in report.conclusions]
     parts = [
         BOOKTABS_NOTE,
-        *(f"% {verdict}" for verdict in verdicts),
+        *(f"% {conclusion}" for conclusion in conclusions),
         *(f"% {one_line(text)}" for text in unfinished),
         *(table.to_latex() for table in (*report_tables(report), *label_tables(report))),
     ]
@@ -320,17 +321,20 @@ def latex(report: Report) -> str:
 
 
 def print_tables(report: Report, console: Console) -> None:
-    """Show studies, comparison and averages on a terminal, then the same after label priors are corrected, and replies.
+    """Show studies and methods on a terminal, then comparisons with averages, with label priors corrected, and replies.
 
     Green is better and red worse, where that is significant (`statistics.differs`). Of studies the verdict and one table are
-    shown, and nothing more of the settings that they compare.
+    shown, and nothing more of the settings that they compare; of comparisons of methods likewise.
     """
     shortened = {short for name, short in report.short_names.items() if short != name}
     report = report.with_short_names()
     for findings in report.studies:
         print_study(findings, console)
+    for of_methods in report.method_comparisons:
+        print_methods(of_methods, console)
+    shown_above = [findings.holds for findings in report.studies] + [findings.holds for findings in report.method_comparisons]
     for (model, settings), rows in report.comparison.groupby(["model", "settings"], sort=False):
-        if any(findings.holds(str(model), str(settings)) for findings in report.studies):
+        if any(holds(str(model), str(settings)) for holds in shown_above):
             continue
         averages = _of_settings(report.groups, rows)
         texts = [comparison_texts(rows)]

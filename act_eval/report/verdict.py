@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Outcome = Literal[
     "helps",
@@ -172,6 +172,18 @@ class Evidence:
     empty_replies: tuple[EmptyReplies, ...] = ()
 
 
+class Conclusion(Protocol):
+    """What a study, or a comparison of methods, comes to, in words."""
+
+    @property
+    def headline(self) -> str:
+        """The outcome, as a sentence."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What it rests on."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a study says.
@@ -298,7 +310,8 @@ def _priors(evidence: Evidence) -> Iterator[str]:
 
 def _power(evidence: Evidence) -> Iterator[str]:
     """What these documents could have shown."""
-    is_decided = evidence.found is not None and (evidence.found.is_gain or evidence.found.is_loss)
+    shown = evidence.every_head if evidence.found is None else evidence.found
+    is_decided = shown is not None and (shown.is_gain or shown.is_loss)
     if is_decided or evidence.detectable is None:
         return
     needed = evidence.documents_for_a_point

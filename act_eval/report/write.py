@@ -8,6 +8,7 @@ from act_eval.files import make_folder, remove_unwritten, write_texts
 from act_eval.plotting import check_style
 from act_eval.report.build import Report
 from act_eval.report.machine_readable import to_json
+from act_eval.report.method_tables import METHODS_CSV, methods_rows
 from act_eval.report.page import page
 from act_eval.report.plots import PLOTS, write_plots
 from act_eval.report.study_tables import STUDY_CSV, study_rows
@@ -20,8 +21,9 @@ _REPORT_FILE = "report.json"
 def write_report(report: Report, output: Path, style: str | None = None) -> list[Path]:
     """Write `comparison.md`, `.csv` and `.tex`, plots, `report.json` and `report.html`.
 
-    Where there are any, also `groups.csv`, `subjects.csv`, `study.csv`, `label_priors.csv`, `label_prior_groups.csv`,
-    `labels.csv` and `replies.csv`. Of an earlier report in the folder, those files are removed that this one does not have.
+    Where there are any, also `groups.csv`, `subjects.csv`, `study.csv`, `methods.csv`, `label_priors.csv`,
+    `label_prior_groups.csv`, `labels.csv` and `replies.csv`. Of an earlier report in the folder, those files are removed that
+    this one does not have.
 
     Args:
         report: see `build.make_report`.
@@ -48,6 +50,7 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
         "groups.csv": csv_text(report.groups),
         "subjects.csv": csv_text(report.subjects),
         STUDY_CSV: csv_text(study_rows(report.studies)),
+        METHODS_CSV: csv_text(methods_rows(report.method_comparisons)),
         "label_priors.csv": csv_text(report.label_priors),
         "label_prior_groups.csv": csv_text(report.label_prior_groups),
         "labels.csv": csv_text(report.labels),

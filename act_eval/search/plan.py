@@ -100,6 +100,8 @@ def plan_search(settings: SearchSettings) -> PlannedSearch:
     drawn = DrawnDocuments.of_search(settings)
     lm = LMWithoutWeights(**settings.lm_arguments)
     space = SearchSpace.from_config(lm.config, settings.layers)
+    if settings.k is not None and settings.k > len(space.heads):
+        raise SettingError("k", f"{settings.k}: only {len(space.heads)} heads are searched; ask for fewer, or for more layers.")
     mode = mode_of(settings, space)
     with explained_dataset_errors():
         rendered = render_documents(lm, drawn.asked.loaded.tasks, drawn.numbers, drawn.asked.prompts)

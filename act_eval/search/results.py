@@ -140,6 +140,7 @@ class SearchResult:
         full_passes: what it cost, by part, in passes without calibration over the documents that heads were scored on.
         gain: of the chosen heads, or of the best that were tried; None unless validated, or where there were no candidates.
         candidates: heads that alone are good enough, the best first; validation tries the first of them together.
+        k: how many were asked for, with selection top-k.
     """
 
     profile: HeadProfile
@@ -148,6 +149,7 @@ class SearchResult:
     full_passes: dict[str, float]
     gain: ValidatedGain | None = None
     candidates: Sequence[Head] = ()
+    k: int | None = None
 
     def summary(self) -> list[str]:
         """What to tell the user, in lines."""
@@ -170,6 +172,10 @@ class SearchResult:
             lines.append(self.gain.summary())
         elif not self.profile.size:
             lines.append("No head was chosen: calibrating one alone did not help on these documents.")
+        elif self.k is not None and self.profile.size < self.k:
+            are = "1 head is" if self.profile.size == 1 else f"{self.profile.size} heads are"
+            good = "worth something by their estimates" if ESTIMATE_TOGETHER in self.heads else "scored on all documents"
+            lines.append(f"{are} chosen instead of {self.k}: no other is {good}.")
         if not self.profile.size:
             lines.append("The profile is empty: calibrating its heads is the baseline itself.")
         return lines

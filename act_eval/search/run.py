@@ -107,7 +107,7 @@ def _run_search(
         found.act,
         found.division.profile(found.chosen),
     )
-    result = SearchResult(profile, found.heads, found.head_sets, found.full_passes, found.gain, found.candidates)
+    result = SearchResult(profile, found.heads, found.head_sets, found.full_passes, found.gain, found.candidates, settings.k)
 
     if processes.is_main_process:
         write_result(result, planned.space, output)

@@ -3,8 +3,6 @@ from .expectation import Expectation as Expectation
 from .expectation import expect as expect
 from .foresee import ForeseenStudy as ForeseenStudy
 from .foresee import foresee_study as foresee_study
-from .method_results import MethodResults as MethodResults
-from .method_results import method_results as method_results
 from .methods import MethodComparison as MethodComparison
 from .methods import compare_methods as compare_methods
 from .run import run_study as run_study

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from act_eval.compare.recorded import FinishedRuns
 from act_eval.compare.run import run_missing
 from act_eval.differences import differences, in_words
 from act_eval.errors import InputError, SettingError
-from act_eval.files import write_texts
 from act_eval.harness.arguments import ACTArguments, arguments_of_method, baseline_of
 from act_eval.harness.processes import only_writer, shared_processes
 from act_eval.harness.settings import ModelSettings
@@ -29,7 +27,17 @@ from act_eval.search.run import run_search
 from act_eval.search.store import PROFILE_FILE
 from act_eval.study.plan import SEARCH_FOLDER, plan_study
 from act_eval.study.settings import StudySettings
-from act_eval.study_record import BASELINE, METHODS_FILE, STUDY_COMMAND, STUDY_FILE, StudyRecord
+from act_eval.study_record import (
+    BASELINE,
+    METHODS_FILE,
+    STUDY_COMMAND,
+    STUDY_FILE,
+    MethodsRecord,
+    SearchedMethod,
+    StudyRecord,
+    read_methods,
+    write_methods,
+)
 
 
 @dataclass(frozen=True)
@@ -88,35 +96,21 @@ class MethodComparison:
 
 
 @dataclass(frozen=True)
-class SearchedMethod:
-    """What the search of a method found.
-
-    Attributes:
-        heads: how many are calibrated.
-        full_passes: what it cost, in full passes over the documents that heads were scored on.
-        settings: what is done in these heads, in a line.
-    """
-
-    heads: int
-    full_passes: float
-    settings: str
-
-
-@dataclass(frozen=True)
 class ComparedMethods:
     """What was compared.
 
     Attributes:
-        record: of the tasks, and the scores of each that count.
-        searched: by method.
-        arguments: by method, what was evaluated; of methods for which no head was found, nothing was.
+        record: what it is about, and what was searched.
         runs: all of them.
     """
 
-    record: StudyRecord
-    searched: Mapping[str, SearchedMethod]
-    arguments: Mapping[str, ACTArguments]
+    record: MethodsRecord
     runs: FinishedRuns
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether heads were found for any method, and there is something to compare with the baseline."""
+        return any(found.heads for found in (self.record.searched or {}).values())
 
 
 def compare_methods(settings: MethodComparison, output: Path, console: Console) -> ComparedMethods | None:
@@ -138,35 +132,34 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
         InputError: a setting or a task is wrong, the folder holds another comparison or a study, or another command writes to
             it; raised before a model's weights are loaded.
     """
-    record = plan_study(settings.first).record
-    asked = settings.asked(record)
+    record, searched_tasks = _record(settings)
     for study in settings.studies.values():
-        search = study.search(record.searched)
+        search = study.search(searched_tasks)
         if search.act.method.uses_span:  # a prompt without that part is met before the search of another method
             plan_search(search)
     with only_writer(output, records=[METHODS_FILE]):
         processes = shared_processes()
         with processes.main_process_first():
-            _check_folder(output, asked)
+            record = _gone_on_with(record, output)
             if processes.is_main_process:
-                write_texts({METHODS_FILE: json.dumps({"asked": asked}, indent=2, ensure_ascii=False) + "\n"}, output)
+                write_methods(record, output)
         searched, arguments = {}, {}
         for method, study in settings.studies.items():
             folder = settings.search_folder(method, output)
             if processes.is_main_process:
                 print_line(console, f"{method}: search for heads.")
-            result = run_search(study.search(record.searched), folder, console)
+            result = run_search(study.search(searched_tasks), folder, console)
             if result.profile.size:
                 arguments[method] = ACTArguments.with_profile(study.model.model_args, str(folder / PROFILE_FILE))
             searched[method] = _searched(result, arguments.get(method))
             if processes.is_main_process:
                 for line in result.summary():
                     print_line(console, f"{method}: {line}")
+        record = replace(record, searched=searched)
         if processes.is_main_process:
-            content = {"asked": asked, "searched": {name: asdict(found) for name, found in searched.items()}}
-            write_texts({METHODS_FILE: json.dumps(content, indent=2, ensure_ascii=False) + "\n"}, output)
+            write_methods(record, output)
         runs = run_missing(_plan(settings, arguments), output, console)
-    return None if runs is None else ComparedMethods(record, searched, arguments, runs)
+    return None if runs is None else ComparedMethods(record, runs)
 
 
 def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str], RunPlan]:
@@ -175,11 +168,11 @@ def foresee_methods(settings: MethodComparison, output: Path) -> tuple[list[str]
     Raises:
         InputError: what `compare_methods` raises before it loads a model's weights.
     """
-    record = plan_study(settings.first).record
-    _check_folder(output, settings.asked(record))
+    record, searched_tasks = _record(settings)
+    _gone_on_with(record, output)
     lines, arguments = [], {}
     for method, study in settings.studies.items():
-        folder, planned = settings.search_folder(method, output), plan_search(study.search(record.searched))
+        folder, planned = settings.search_folder(method, output), plan_search(study.search(searched_tasks))
         if not planned.is_finished_in(folder):
             lines.append(f"{method}: {planned.costs.summary()}")
             continue
@@ -204,20 +197,24 @@ def _searched(result: SearchResult, arguments: ACTArguments | None) -> SearchedM
     return SearchedMethod(result.profile.share(share).size, passes, f"{text}{of_heads}")
 
 
-def _check_folder(output: Path, asked: Mapping[str, Any]) -> None:
-    """Raise InputError where a folder holds a study, or another comparison of methods."""
+def _record(settings: MethodComparison) -> tuple[MethodsRecord, tuple[str, ...]]:
+    """What a comparison is about, before anything is searched; and the tasks that are searched on."""
+    of_first = plan_study(settings.first).record
+    return MethodsRecord(settings.asked(of_first), of_first.scores), of_first.searched
+
+
+def _gone_on_with(record: MethodsRecord, output: Path) -> MethodsRecord:
+    """The record of a folder's comparison, or this one where there is none. Raises InputError where it holds another one."""
     if (output / STUDY_FILE).is_file():
         raise InputError(f"{output} holds a study of one method: choose another folder.")
     file = output / METHODS_FILE
     if not file.is_file():
-        return
-    try:
-        there = json.loads(file.read_text(encoding="utf-8"))["asked"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{file} is not the record of a comparison ({error!r}): delete it, and compare again.") from error
-    changed = differences(there, asked)
+        return record
+    there = read_methods(file)
+    changed = differences(*({**of.asked, "scores": in_json(asdict(of)["scores"])} for of in (there, record)))
     if changed:
         raise InputError(
             f"{output} holds a comparison of methods that was asked for otherwise ({in_words(changed)}), and what it compares "
             "is fixed before it starts: choose another folder."
         )
+    return there

@@ -82,6 +82,10 @@ def _run_study(settings: StudySettings, planned: PlannedStudy, output: Path, con
     with processes.main_process_first():
         if processes.is_main_process:
             compared.write_controls()
+    draws = len(compared.controls)
+    if processes.is_main_process and result.profile.size and draws < settings.random_draws:
+        are = "is 1 set" if draws == 1 else f"are {draws or 'no'} sets"
+        print_line(console, f"There {are} of random heads, not {settings.random_draws}: no other has as many in each layer.")
     plan = plan_variants(settings, compared, record)
     if processes.is_main_process:
         print_line(console, f"Evaluation: {len(plan.runs)} runs, of {'; '.join(compared.of_tasks)}.")

@@ -6,60 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.runs import ACT, BASELINE, samples_file, write_choices, write_run
+from helpers.studies import asked, options_of, write_a_study, write_record
 from scipy import stats
 
 from act_eval.planned_runs import PlannedRun, add_planned_runs
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.statistics import paired_statistics
 from act_eval.report.study import allowing_for_sets
-from act_eval.study_record import ALL, FOUND, STUDY_COMMAND, SWITCHED_OFF, Score, StudyRecord, random_variant, write_study
+from act_eval.study_record import ALL, FOUND, SWITCHED_OFF, random_variant
 from act_eval.study_record import BASELINE as PLAIN
 
 pytestmark = pytest.mark.tier("unit")
 
-HEADS = {FOUND: 4, ALL: 32, SWITCHED_OFF: 4}
 BETTER = [1.0] * 80 + [0.0] * 20
 WORSE = [1.0] * 40 + [0.0] * 60
-
-
-def asked(variant, task, shots=0):
-    return {
-        "task": task,
-        "model_args": {"pretrained": "some/model", "act_profile": variant},
-        "num_fewshot": shots,
-        "seed": 1234,
-    }
-
-
-def options_of(variant, task, shots=0):
-    """How the run of a variant is written."""
-    if variant == PLAIN:
-        return {"task": task, "shots": shots, "recorded": {"act_eval_run": {"asked": asked(variant, task, shots)}}}
-    heads = HEADS.get(variant, 4)
-    act = {
-        "method": "act", "parameters": {"beta": 0.4}, "sink_share": 1.0, "changes_nothing": False, "threshold": 0.1,
-        "alpha": None, "keep": "first-sink", "decode": "prefill", "profile": variant, "profile_hash": "0" * 16,
-        "num_heads": heads, "heads": {}, "text": f"{variant.replace(' ', '_')}.json 1234abcd ({heads} heads), beta 0.4",
-    }  # fmt: skip
-    recorded = {"act_eval_run": {"asked": asked(variant, task, shots)}}
-    return {"task": task, "shots": shots, "heads": heads, "config": {"act": act}, "recorded": recorded}
-
-
-def write_record(folder, runs, shots=0, heads=4):
-    """The plan and the record of a study whose runs are these variants of tasks."""
-    planned = [PlannedRun(variant, task, 1234, asked(variant, task, shots), STUDY_COMMAND) for variant, task in runs]
-    add_planned_runs(planned, folder)
-    tasks = sorted({task for _, task in runs})
-    search = {"heads": heads, "heads_searched": 32, "gain": None}
-    write_study(StudyRecord({}, {task: Score("acc", "none") for task in tasks}, ("a",), search=search), folder)
-
-
-def write_a_study(folder, values, shots=0, missing=()):
-    """A study whose runs have these values, by variant and task; `missing` ones are planned and not written."""
-    for (variant, task), of_run in values.items():
-        if (variant, task) not in missing:
-            write_run(folder, of_run, **options_of(variant, task, shots))
-    write_record(folder, values, shots)
 
 
 def of_both_tasks(**values):

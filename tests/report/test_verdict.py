@@ -173,6 +173,14 @@ def test_no_head_chosen():
     )
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_all_heads_show_needs_no_power(sign):
+    shown = Difference(sign * 0.03, *sorted((sign * 0.01, sign * 0.05)))
+    verdict = judge(Evidence(0, 270, 7, 1256, 0.486, every_head=shown, detectable=0.025, documents_for_a_point=8200))
+    assert verdict.outcome == "no head chosen"
+    assert not any("would have been found" in sentence for sentence in verdict.sentences)
+
+
 def test_no_head_chosen_though_some_set_did_better():
     best = BestTried(heads=16, documents=80, change=0.0125, p_value=0.314)
     none = "The search found no evidence that calibrating any of 270 heads helps, and chose none: "

@@ -271,3 +271,19 @@ class TestChoiceByEntropy:
         )
         assert any(f"entropy -{found.gain.margin_change:.4f} nats" in line for line in result.summary())
         assert not any("margin" in line for line in result.summary())
+
+
+@pytest.mark.parametrize(
+    ("k", "columns", "said"),
+    [
+        (3, {}, "2 heads are chosen instead of 3: no other is scored on all documents."),
+        (3, {"estimate_together": 0.0}, "2 heads are chosen instead of 3: no other is worth something by their estimates."),
+        (2, {}, None),
+        (None, {}, None),
+    ],
+)
+def test_fewer_heads_than_were_asked_for_are_said(k, columns, said):
+    heads = pd.DataFrame({"documents": [80, 80, 0], **columns})
+    profile = profile_from_heads([(2, 0), (2, 1)])
+    lines = SearchResult(profile, heads, pd.DataFrame(), {"total": 1.0, "exact": 1.0}, k=k).summary()
+    assert lines[1:] == ([] if said is None else [said])

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from io import StringIO
 
 import jsonschema
 import numpy as np
@@ -21,7 +22,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.profiles import HeadProfile
 from act_eval.report.build import ReportOptions, make_report
 from act_eval.report.machine_readable import schema, to_json
-from act_eval.report.plots import plot_improvement, plot_number_of_heads, plot_study
+from act_eval.report.plots import plot_improvement, plot_number_of_heads, plot_studies
 from act_eval.report.study_tables import study_table
 from act_eval.report.tables import report_notes
 from act_eval.study import StudySettings, foresee_study, run_study
@@ -190,6 +191,18 @@ def test_another_study_in_the_same_folder_is_refused(finished, changes, names, m
     assert "choose another folder" in str(raised.value)
 
 
+@pytest.mark.parametrize("command", [("compare",), ("sweep", "--vary", "beta=0.2,0.4")])
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_other_comparisons_in_its_folder_are_refused(finished, command, dry_run):
+    """Their reports would take the place of the study's."""
+    before = {file: file.read_bytes() for file in finished.glob("*.*") if file.is_file()}
+    arguments = [*command, "--tasks", "demo_topic", "--limit", "4", "--device", "cpu", *dry_run, "--output", str(finished)]
+    refused = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(refused.exception, InputError)
+    assert "holds a study (study.json), whose report would be replaced: choose another folder" in str(refused.exception)
+    assert {file: file.read_bytes() for file in finished.glob("*.*") if file.is_file()} == before
+
+
 def test_where_it_runs_does_not_make_another_study(finished, monkeypatch):
     """The search is made again, since its last digits depend on the size of batches; the one before is set aside meanwhile."""
     monkeypatch.setattr(ACTLM, "_answering", lambda *_: pytest.fail("the model was asked again"))
@@ -197,6 +210,21 @@ def test_where_it_runs_does_not_make_another_study(finished, monkeypatch):
     assert not foresee_study(SETTINGS, finished).heads_are_found
     study(finished)
     assert foresee_study(SETTINGS, finished).heads_are_found
+
+
+@pytest.mark.parametrize(
+    ("k", "said"),
+    [(8, "There are no sets of random heads, not 2: no other has as many in each layer."), (7, None)],
+)
+def test_random_heads_that_there_are_none_of(tmp_path, k, said):
+    """All heads of the layer are found, so that no others are as many."""
+    shown = StringIO()
+    settings = replace(SETTINGS, prompts=replace(SETTINGS.prompts, tasks=("demo_choice",), limit=4), also=(), also_limit=None)
+    settings = replace(settings, search_limit=2, k=k)
+    run_study(settings, tmp_path, Console(file=shown, width=200))
+    assert ("sets of random heads" in shown.getvalue()) == (said is not None)
+    assert said is None or said in shown.getvalue()
+    assert len(list(tmp_path.glob("controls/*.json"))) == (2 if said is None else 0)
 
 
 def test_no_head_found(tmp_path, monkeypatch):
@@ -284,7 +312,7 @@ def test_the_average_after_label_priors_are_corrected_says_over_how_many_tasks_i
     }  # fmt: skip
     corrected = ["corrected_baseline", "corrected_delta", "corrected_low", "corrected_high"]
     assert table.loc["average", corrected].tolist() == table.loc["demo_topic", corrected].tolist()
-    names = [text.get_text() for text in plot_study(report).axes[0].get_yticklabels()]
+    names = [text.get_text() for text in plot_studies(report).axes[0].get_yticklabels()]
     assert "heads found, label priors corrected (1 of 2 tasks)" in names
     cells = study_table(findings).texts.set_index("task")["priors corrected"]
     assert cells["average"].endswith(" (1 of 2 tasks)")

@@ -1,28 +1,25 @@
-"""One table of several methods against one baseline, and whether the data can tell which is best."""
+"""What a comparison of several methods found: all of them against one baseline, and whether the data can tell which is best."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from act_eval.report.intervals import SEED, PairedDocuments, average_deltas, interval_of, p_of
-from act_eval.report.label_priors import correct_label_priors
-from act_eval.report.load import ReportError, Results, load
-from act_eval.report.pairing import pair
+from act_eval.report.label_priors import LabelPriors
+from act_eval.report.load import ReportError, Results
+from act_eval.report.loaded_studies import LoadedStudy
+from act_eval.report.pairing import Pairing
 from act_eval.report.statistics import ALL_TASKS, SIGNIFICANCE_LEVEL, holm
 from act_eval.report.verdict import Difference, points
-from act_eval.study.methods import ComparedMethods
-from act_eval.study_record import Score
-from act_eval.tables import TextTable, csv_text, interval, number
+from act_eval.study_record import MethodsRecord, Score
 
-METHODS_CSV = "methods.csv"
-COLUMNS = (
+METHOD_COLUMNS = (
     "method",
     "settings",
     "heads",
@@ -43,23 +40,16 @@ COLUMNS = (
     "differs",
     "best",
 )
-NOTE = (
-    "Heads of each method were searched for on the same training documents and in the same mode; full_passes in methods.csv "
-    "says what each search cost, which is more where a method has several parts, or parameters to find. Columns of tasks are "
-    "differences from the baseline, too. Differences are paired by document, with 95% intervals; Holm p is corrected for the "
-    "number of methods with heads. A star marks a difference that is significant (Holm p below 0.05). The best method is "
-    "marked (best) only where it is better than the baseline and than every other method with heads, corrected for all "
-    "pairs of them. The difference with priors corrected is what is left when label priors are corrected in baseline and "
-    "method, tasks without label priors as they are."
-)
-_BEST = " (best)"
 
 
 @dataclass(frozen=True)
-class MethodResults:
-    """What came of the methods.
+class MethodFindings:
+    """What a comparison of methods found.
 
     Attributes:
+        record: what it is about.
+        model: its name in the tables.
+        settings: by method, and for the baseline, the settings of ACT in one line.
         table: a row for each method and task, and for the average over tasks where there are several (`task` is
             `report.statistics.ALL_TASKS`): score, paired difference from the baseline with its 95% interval, `p`, and in the
             row that counts, the average or the one task, `p_holm` over the methods and whether it `differs`. `corrected_` says
@@ -71,9 +61,16 @@ class MethodResults:
             label priors, or no method has heads.
     """
 
+    record: MethodsRecord
+    model: str
+    settings: Mapping[str, str]
     table: pd.DataFrame
     best: str | None
     correction: Difference | None = None
+
+    def holds(self, model: str, settings: str) -> bool:
+        """Whether some settings of a model are among those that are compared."""
+        return model == self.model and settings in self.settings.values()
 
     @property
     def counting(self) -> pd.DataFrame:
@@ -81,13 +78,9 @@ class MethodResults:
         name = ALL_TASKS if self.table["task"].eq(ALL_TASKS).any() else self.table["task"].iloc[0]
         return self.table[self.table["task"] == name]
 
-    def sentences(self) -> list[str]:
-        """What the comparison comes to, and what of it label priors may account for."""
-        about_label_priors = self.about_label_priors()
-        return [self.sentence(), *([] if about_label_priors is None else [about_label_priors])]
-
-    def sentence(self) -> str:
-        """What the comparison comes to, in a line."""
+    @property
+    def headline(self) -> str:
+        """What the comparison comes to, as a sentence."""
         rows = self.counting
         if rows["p"].isna().all():
             return "No head was chosen for any method, so there is nothing to compare with the baseline."
@@ -104,69 +97,90 @@ class MethodResults:
         are = "is" if len(better) == 1 else "are"
         return f"{', '.join(better)} {are} better than the baseline; which method is best, these documents cannot tell."
 
-    def about_label_priors(self) -> str | None:
-        """What correcting label priors gains alone, and what methods that are better add to that; None without label priors."""
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What correcting label priors gains alone, and what methods that are better add to that; none without label priors."""
         if self.correction is None:
-            return None
+            return ()
         alone = f"Correcting label priors alone changes the baseline by {self.correction.text}"
         better = _better(self.counting).to_dict("records")
         if not better:
-            return f"{alone}."
+            return (f"{alone}.",)
         left = [
             (row["method"], Difference(row["corrected_delta"], row["corrected_low"], row["corrected_high"])) for row in better
         ]
         adds = (f"{name} adds {of.text}{'' if of.is_gain or of.is_loss else ', which may be nothing'}" for name, of in left)
-        return f"{alone}; after that {'; '.join(adds)}."
+        return (f"{alone}; after that {'; '.join(adds)}.",)
 
 
-def method_results(compared: ComparedMethods, folder: Path) -> MethodResults:
-    """Compare methods by the results in a folder.
+def method_findings(comparison: LoadedStudy[MethodsRecord], pairing: Pairing, priors: LabelPriors) -> MethodFindings | None:
+    """Compare methods with the baseline and with each other.
 
     Args:
-        compared: what was run.
-        folder: where the results are.
+        comparison: what it is about, and which settings stand for which method.
+        pairing: of all runs.
+        priors: of all runs.
 
-    Raises:
-        ReportError: a score that counts is not paired by document; or see `report.load.load` and `report.pairing.pair`.
+    Returns:
+        What was found; None where it is not finished, or where some of its scores are not in the report or cannot be paired by
+        document.
     """
-    scores = compared.record.scores
-    results = load([folder], compared.runs.has)
-    baselines = {task: _baseline(results, task, score) for task, score in scores.items()}
+    record = comparison.record
+    if not comparison.is_finished or record.searched is None:
+        return None
     values: dict[str, Mapping[str, PairedDocuments]] = {}
     after: dict[str, Mapping[str, PairedDocuments]] = {}
-    if compared.arguments:
-        pairing = pair(results)
-        corrected = correct_label_priors(pairing, results.answers, {}).after
-        for method, arguments in compared.arguments.items():
-            settings = results.settings_of(arguments.model_args)
-            values[method] = _documents(pairing.values, settings, scores)
-            after[method] = _documents(corrected, settings, scores)
-            for task, score in scores.items():
-                if task not in values[method]:
-                    raise _not_paired(task, score)
-    return compare_documents(compared, values, baselines, after)
+    for method, found in record.searched.items():
+        if found.heads:
+            settings = comparison.settings.get(method)
+            values[method] = _documents(pairing.values[comparison.has(pairing.values)], settings, record.scores)
+            after[method] = _documents(priors.after[comparison.has(priors.after)], settings, record.scores)
+    if not values or any(task not in of_method for of_method in values.values() for task in record.tasks):
+        return None
+    baselines = {task: replace(found, calibrated=found.baseline) for task, found in next(iter(values.values())).items()}
+    return compare_documents(comparison, values, baselines, after)
+
+
+def findings_without_heads(comparison: LoadedStudy[MethodsRecord], results: Results) -> MethodFindings:
+    """Say what the baseline scores, where no heads were found for any method, so that there are no pairs.
+
+    Raises:
+        ReportError: the baseline has no score for each document.
+    """
+    scores = comparison.record.scores
+    return compare_documents(comparison, {}, {task: _baseline(results, task, score) for task, score in scores.items()})
+
+
+def check_paired_scores(record: MethodsRecord, comparison: pd.DataFrame) -> None:
+    """Raise ReportError where a score that counts is not paired by document; `comparison` is that of `statistics.compare`."""
+    unpaired = comparison[~comparison["paired"]]
+    there = set(zip(unpaired["task"], unpaired["metric"], unpaired["filter"], strict=True))
+    for task, score in record.scores.items():
+        if (task, score.metric, score.filter) in there:
+            raise _not_paired(task, score)
 
 
 def compare_documents(
-    compared: ComparedMethods,
+    comparison: LoadedStudy[MethodsRecord],
     values: Mapping[str, Mapping[str, PairedDocuments]],
     baselines: Mapping[str, PairedDocuments],
     after: Mapping[str, Mapping[str, PairedDocuments]] | None = None,
-) -> MethodResults:
+) -> MethodFindings:
     """Compare methods by their documents.
 
     Args:
-        compared: what was run.
+        comparison: what it is about; all searches have ended.
         values: by method and task, baseline and method document by document; of the methods that have heads.
         baselines: by task, the baseline in place of the method, too.
         after: as `values`, both with label priors corrected, of the tasks that have any.
     """
-    tasks, after = list(compared.record.scores), after or {}
+    record = comparison.record
+    tasks, after = list(record.scores), after or {}
     rows: list[dict[str, Any]] = []
-    for method, found in compared.searched.items():
+    for method, found in (record.searched or {}).items():
         of_method: dict[str, Any] = {"method": method, **asdict(found)}
         for name in (*tasks, *([ALL_TASKS] if len(tasks) > 1 else [])):
-            metric = compared.record.scores[name].metric if name in compared.record.scores else "each task's own"
+            metric = record.scores[name].metric if name in record.scores else "each task's own"
             averaged = sorted(tasks) if name == ALL_TASKS else [name]
             numbers = difference([values.get(method, baselines)[task] for task in averaged])
             if method not in values:
@@ -175,7 +189,7 @@ def compare_documents(
                 left = difference([after[method].get(task, values[method][task]) for task in averaged])
                 numbers |= {f"corrected_{column}": left[column] for column in ("delta", "low", "high")}
             rows.append({**of_method, "task": name, "metric": metric, **numbers})
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(METHOD_COLUMNS))
     table["differs"] = table["best"] = False
     counts = table["task"].eq(ALL_TASKS if len(tasks) > 1 else tasks[0])
     tested = counts & table["p"].notna()
@@ -184,7 +198,8 @@ def compare_documents(
         table.loc[tested, "differs"] = table.loc[tested, "p_holm"] < SIGNIFICANCE_LEVEL
     best = best_method(table[counts], {method: [of_method[task] for task in tasks] for method, of_method in values.items()})
     table["best"] = counts & (table["method"] == best)
-    return MethodResults(table, best, _correction(values, after, tasks))
+    correction = _correction(values, after, tasks)
+    return MethodFindings(record, comparison.model, comparison.settings, table, best, correction)
 
 
 def _correction(
@@ -258,43 +273,7 @@ def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
     }
 
 
-def methods_table(results: MethodResults) -> TextTable:
-    """A row for each method: its score and difference from the baseline, on average and in each task; the best is bold."""
-    rows = []
-    tasks = [task for task in results.table["task"].unique() if task != ALL_TASKS]
-    for _, row in results.counting.iterrows():
-        star = "*" if row["differs"] else ""
-        text = {
-            "method": f"{row['method']}{_BEST if row['best'] else ''}",
-            "heads": number(row["heads"], ".0f"),
-            "baseline": number(row["baseline"], ".3f"),
-            "score": number(row["score"], ".3f"),
-            "delta": f"{number(row['delta'], '+.3f')}{star}",
-            "95% interval": "= baseline" if pd.isna(row["low"]) else interval(row["low"], row["high"]),
-            "Holm p": number(row["p_holm"], ".2g"),
-            "priors corrected": number(row["corrected_delta"], "+.3f"),
-        }
-        if len(tasks) > 1:
-            of_method = results.table[results.table["method"] == row["method"]].set_index("task")
-            text |= {task: number(of_method.loc[task, "delta"], "+.3f") for task in tasks}
-        rows.append({**text, "settings": str(row["settings"])})
-    texts = pd.DataFrame(rows)
-    bold = pd.DataFrame(False, index=texts.index, columns=texts.columns)
-    bold.loc[results.counting["best"].to_numpy(bool)] = True
-    return TextTable("Methods against one baseline", texts, ("method", "settings"), bold)
-
-
-def method_texts(results: MethodResults) -> dict[str, str | None]:
-    """What is written, by the names of files: `methods.csv`, `methods.md` and `methods.tex`."""
-    table = methods_table(results)
-    return {
-        METHODS_CSV: csv_text(results.table),
-        "methods.md": "\n\n".join([table.to_markdown().rstrip("\n"), *results.sentences(), NOTE]) + "\n",
-        "methods.tex": table.to_latex(NOTE),
-    }
-
-
-def _documents(values: pd.DataFrame, settings: str, scores: Mapping[str, Score]) -> dict[str, PairedDocuments]:
+def _documents(values: pd.DataFrame, settings: str | None, scores: Mapping[str, Score]) -> dict[str, PairedDocuments]:
     """The documents of some settings by task, in the scores that count, of tasks that are among the values."""
     by_score = dict(iter(values[values["settings"] == settings].groupby(["task", "metric", "filter"])))
     named = {task: (task, score.metric, score.filter) for task, score in scores.items()}

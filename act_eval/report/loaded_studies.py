@@ -1,0 +1,133 @@
+"""Studies among results: which runs are theirs, and what their variants are called."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+
+from act_eval.planned_runs import PlannedRun, missing_runs
+from act_eval.report.settings_text import names_of_variants
+from act_eval.study_record import (
+    METHODS_FILE,
+    STUDY_COMMAND,
+    STUDY_FILE,
+    MethodsRecord,
+    StudyRecord,
+    read_methods,
+    read_study,
+)
+
+Record = TypeVar("Record", StudyRecord, MethodsRecord)
+
+
+@dataclass(frozen=True)
+class LoadedStudy(Generic[Record]):
+    """A study, or a comparison of methods, whose runs are among some results.
+
+    Attributes:
+        record: what it is about.
+        model: its name.
+        settings: by variant, the settings of ACT in one line, of the variants that have runs.
+        with_profiles: by variant, the same settings with the profile in place of the variant, as results files have them.
+        evaluations: what its runs evaluated, see `evaluations`.
+        is_finished: whether all its runs are there.
+    """
+
+    record: Record
+    model: str
+    settings: Mapping[str, str]
+    with_profiles: Mapping[str, str]
+    evaluations: frozenset[tuple[Any, ...]]
+    is_finished: bool
+
+    def has(self, values: pd.DataFrame) -> pd.Series:
+        """Which rows of values are of its own runs, and of scores that count."""
+        counting = {(task, score.metric, score.filter) for task, score in self.record.scores.items()}
+        names = zip(values["task"], values["metric"], values["filter"], strict=True)
+        counts = [name in counting and run in self.evaluations for name, run in zip(names, evaluations(values), strict=True)]
+        return values["model"].eq(self.model) & pd.Series(counts, index=values.index, dtype=bool)
+
+
+@dataclass(frozen=True)
+class RunsOfFile:
+    """What a results file of a comparison holds.
+
+    Attributes:
+        file: where it is.
+        asked: what the comparison was asked for.
+        runs: see `load.Results`; not empty.
+    """
+
+    file: Path
+    asked: Mapping[str, Any]
+    runs: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class RecordedStudies:
+    """The records of studies and of comparisons of methods, by their files.
+
+    Attributes:
+        studies: of one method.
+        method_comparisons: of several.
+        planned: what is to run in the folders of both, by file.
+    """
+
+    studies: Mapping[Path, StudyRecord]
+    method_comparisons: Mapping[Path, MethodsRecord]
+    planned: Mapping[Path, Sequence[PlannedRun]]
+
+    @classmethod
+    def beside(cls, plans: Mapping[Path, Sequence[PlannedRun]]) -> RecordedStudies:
+        """Read the records that lie beside some files of planned runs. Raises InputError where one holds something else."""
+        studies = {file.with_name(STUDY_FILE): planned for file, planned in plans.items()}
+        of_methods = {file.with_name(METHODS_FILE): planned for file, planned in plans.items()}
+        return cls(
+            {file: read_study(file) for file in studies if file.is_file()},
+            {file: read_methods(file) for file in of_methods if file.is_file()},
+            {**studies, **of_methods},
+        )
+
+    def loaded_studies(self, read: Sequence[RunsOfFile]) -> tuple[LoadedStudy[StudyRecord], ...]:
+        """The studies that runs are there of."""
+        return tuple(self._with_runs(self.studies, read))
+
+    def loaded_method_comparisons(self, read: Sequence[RunsOfFile]) -> tuple[LoadedStudy[MethodsRecord], ...]:
+        """The comparisons of methods that runs are there of."""
+        return tuple(self._with_runs(self.method_comparisons, read))
+
+    def _with_runs(self, records: Mapping[Path, Record], read: Sequence[RunsOfFile]) -> Iterator[LoadedStudy[Record]]:
+        """What runs are there of. What other commands planned in a folder, and what they ran there, is not its study's."""
+        for file, record in records.items():
+            planned = [run for run in self.planned[file] if run.command in (STUDY_COMMAND, "")]  # version 0.2 did not say which
+            below = [part for part in read if file.parent in part.file.parents]
+            runs = [(run.variant, part) for part in below for run in planned if run.asked == part.asked]
+            if not runs:
+                continue
+            settings = {variant: str(part.runs.iloc[0]["settings"]) for variant, part in runs}
+            missing = missing_runs(planned, (part.asked for _, part in runs))
+            evaluated = frozenset(itertools.chain(*(evaluations(part.runs) for _, part in runs)))
+            model = str(runs[0][1].runs.iloc[0]["model"])
+            yield LoadedStudy(record, model, settings, settings, evaluated, is_finished=not missing)
+
+
+def evaluations(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Task, few-shot count, limit and seed of rows; None where there is none, as for seeds in tables over all of them."""
+    columns = rows.reindex(columns=["task", "num_fewshot", "limit", "seed"]).astype(object)
+    return list(columns.where(columns.notna(), None).itertuples(index=False, name=None))
+
+
+def names_in(studies: Iterable[LoadedStudy[StudyRecord]]) -> dict[tuple[str, str], str]:
+    """What settings that studies compare are called, see `settings_text.names_of_variants`."""
+    return names_of_variants((study.model, study.with_profiles) for study in studies)
+
+
+def with_names(study: LoadedStudy[Record], names: Mapping[tuple[str, str], str]) -> LoadedStudy[Record]:
+    """A study whose settings have some of these names, which are by model and settings."""
+    settings = {variant: names.get((study.model, text), text) for variant, text in study.with_profiles.items()}
+    return replace(study, settings=settings)
