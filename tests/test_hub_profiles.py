@@ -26,7 +26,7 @@ from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.hub_files import LARGEST_FILE, HubError, HubName, read_hub_file
 from act_eval.mt_bench.answers import _model_id
-from act_eval.profiles import HeadProfile, ProfileError, resolve_profile
+from act_eval.profiles import HeadGroup, HeadProfile, ProfileError, resolve_profile
 from act_eval.search import SearchSettings
 from act_eval.shared_profiles import card, file_name, push_profile, search_command
 
@@ -272,6 +272,29 @@ class TestIdentity:
         hub.repositories["someone/none"].add({"x.json": encoded(HeadProfile({}))})
         with pytest.raises(InputError, match="hf://someone/none names no head, so it is the baseline itself"):
             act_and_baseline({"act_profile": "hf://someone/none"})
+
+
+class TestPartsOfThePrompt:
+    """What a profile on the hub says of its groups is known only once it is read."""
+
+    @pytest.fixture
+    def about_a_part(self, hub):
+        groups = [HeadGroup({1: (0,)}, "target-span", {"psi": 0.3}), HeadGroup({2: (1,)}, "mask-head")]
+        hub.repositories["someone/part"].add({"x.json": encoded(HeadProfile.of_groups(groups, num_layers=4, num_heads=8))})
+        return "hf://someone/part"
+
+    def test_a_comparison_is_refused(self, about_a_part):
+        with pytest.raises(InputError, match=r"the method target-span.* is about a part of the prompt: name it with act_span"):
+            act_and_baseline({"act_profile": about_a_part})
+
+    def test_a_model_is_refused_before_its_weights_are_loaded(self, about_a_part, monkeypatch):
+        monkeypatch.setattr(ACTLM, "_create_model", lambda *_, **__: pytest.fail("weights were loaded"))
+        with pytest.raises(InputError, match="name it with act_span"):
+            ACTLM(device="cpu", act_profile=about_a_part)
+
+    def test_a_part_that_is_named(self, about_a_part):
+        act, _ = act_and_baseline({"act_profile": about_a_part, "act_span": "question"})
+        assert act.calibration.method.uses_span
 
 
 class TestSharing:

@@ -52,10 +52,10 @@ class ACTArguments:
         object.__setattr__(self, "profile", normalize_name(self.profile))
         HeadProfile({}).share(self.head_share)
         if "method" in self.settings or not (isinstance(self.profile, str) and is_hub_name(self.profile)):
-            self._check()  # what a profile on the hub says of its groups is read where the method is needed
+            self.check()  # what a profile on the hub says of its groups is read where the method is needed
 
-    def _check(self) -> None:
-        """Raise InputError where settings and method do not go together."""
+    def check(self) -> None:
+        """Raise InputError where settings and method do not go together; a profile on the hub is read for its groups."""
         self.act(HeadProfile({}))
         if self.calibration.method.uses_span and self.calibration.span is None:
             raise InputError(
@@ -169,9 +169,11 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
     """Read ACT as the model arguments ask for it, and make the baseline of the same model.
 
     Raises:
-        InputError: an `act_*` argument is unknown or out of range, or the profile names no head.
+        InputError: an `act_*` argument is unknown or out of range, settings and method do not go together, or the profile
+            names no head.
     """
     arguments = ACTArguments.from_model_args(model_args)
+    arguments.check()
     if arguments.profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
     if arguments.changes_nothing:

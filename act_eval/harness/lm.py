@@ -107,6 +107,7 @@ class ACTLM(CheckedHFLM):
 
     def set_act(self, arguments: ACTArguments) -> None:
         """Use other ACT settings from now on, with the model that is loaded. Raises InputError where they do not fit it."""
+        arguments.check()
         act = arguments.act(self.profile_of(arguments))
         if act.base is not None and self._model_class is not None:
             check_base_of_model(self.config, self._model_class, act.base)
