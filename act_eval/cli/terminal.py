@@ -43,5 +43,13 @@ def say(lines: Iterable[str]) -> None:
 
 
 def say_written(paths: Iterable[Path]) -> None:
-    """Say which files were written."""
-    say(f"wrote {path}" for path in paths)
+    """Say which files were written, a line for each folder: `wrote to results: report.html, study.{csv,png,svg}`."""
+    suffixes: dict[Path, dict[str, list[str]]] = {}
+    for path in paths:
+        suffixes.setdefault(path.parent, {}).setdefault(path.stem, []).append(path.suffix)
+    for folder, of_folder in suffixes.items():
+        names = (
+            f"{stem}{every[0]}" if len(every) == 1 else f"{stem}.{{{','.join(suffix.removeprefix('.') for suffix in every)}}}"
+            for stem, every in of_folder.items()
+        )
+        say([f"wrote to {folder}: {', '.join(names)}"])

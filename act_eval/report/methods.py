@@ -128,13 +128,11 @@ def method_findings(comparison: LoadedStudy[MethodsRecord], pairing: Pairing, pr
     record = comparison.record
     if not comparison.is_finished or record.searched is None:
         return None
-    values: dict[str, Mapping[str, PairedDocuments]] = {}
-    after: dict[str, Mapping[str, PairedDocuments]] = {}
-    for method, found in record.searched.items():
-        if found.heads:
-            settings = comparison.settings.get(method)
-            values[method] = _documents(pairing.values[comparison.has(pairing.values)], settings, record.scores)
-            after[method] = _documents(priors.after[comparison.has(priors.after)], settings, record.scores)
+    with_heads = [method for method, found in record.searched.items() if found.heads]
+    values, after = (
+        {method: _documents(of_comparison, comparison.settings.get(method), record.scores) for method in with_heads}
+        for of_comparison in (pairing.values[comparison.has(pairing.values)], priors.after[comparison.has(priors.after)])
+    )
     if not values or any(task not in of_method for of_method in values.values() for task in record.tasks):
         return None
     baselines = {task: replace(found, calibrated=found.baseline) for task, found in next(iter(values.values())).items()}
