@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +91,11 @@ def best_heads(result: SearchResult) -> HeadProfile:
     return profile_from_heads(result.candidates[: result.gain.heads])
 
 
+def gain_of_chosen(row: Mapping[str, Any]) -> float:
+    """What a search gives its user: the change of accuracy by the chosen heads, 0 where there are none."""
+    return row["accuracy"] if row["chosen"] else 0.0
+
+
 def mean_and_interval(values: list[float]) -> str:
     """The mean over seeds, and its 95% interval by Student's t."""
     mean = float(np.mean(values))
@@ -148,11 +154,14 @@ def main(
         of_mode = [row for row in rows if row["mode"] == asked]
         for measure in ("passes", "seconds", "best", "chosen", "accuracy", "margin", "corrected accuracy", "corrected margin"):
             print(f"  {measure}: {mean_and_interval([row[measure] for row in of_mode])}")
+        print(f"  accuracy of what was chosen: {mean_and_interval([gain_of_chosen(row) for row in of_mode])}")
     if len(modes.split(",")) == 2:
         first, second = ([row for row in rows if row["mode"] == asked] for asked in modes.split(","))
         for measure in ("accuracy", "margin", "corrected accuracy", "corrected margin"):
             differences = [after[measure] - before[measure] for before, after in zip(first, second, strict=True)]
             print(f"second less first, {measure}: {mean_and_interval(differences)}")
+        of_chosen = [gain_of_chosen(after) - gain_of_chosen(before) for before, after in zip(first, second, strict=True)]
+        print(f"second less first, accuracy of what was chosen: {mean_and_interval(of_chosen)}")
     if write:
         settings = {
             "model": Path(str(model.model_args.get("pretrained", "act-eval-demo"))).name,

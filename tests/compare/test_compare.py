@@ -480,7 +480,7 @@ class TestTwoProcesses:
 
     def test_compare(self, finished, tmp_path):
         output, _ = self.launch(*ARGUMENTS, *MODEL_ARGS, "--limit", 11, "--output", tmp_path)
-        assert output.count("comparison.csv") == 1
+        assert output.count("wrote to ") == 1
         assert output.count("[1/4] demo_choice") == 1
         one, two = answers(finished), answers(tmp_path)
         assert set(two) == {key for key in one if key[-1] < 11}
