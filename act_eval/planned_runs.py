@@ -42,7 +42,7 @@ class PlannedRun:
         return str((self.asked.get("model_args") or {}).get("pretrained", ""))
 
     @property
-    def _name(self) -> tuple[str, str, str, int]:
+    def name(self) -> tuple[str, str, str, int]:
         """What tells a run apart from others of the same command in a folder: one that comes later takes its place."""
         return self.model, self.variant, self.task, self.seed
 
@@ -83,10 +83,10 @@ def add_planned_runs(runs: Iterable[PlannedRun], folder: Path, finished: Iterabl
     earlier = read_planned_runs(file) if file.is_file() else []
     by_model = {run.model: run.command for run in runs}
     own = [run for run in earlier if run.model in by_model and run.command in ("", by_model[run.model])]
-    now = {run._name for run in runs}
-    dropped = [*missing_runs(own, finished), *(run for run in own if run._name in now)]
+    now = {run.name for run in runs}
+    dropped = [*missing_runs(own, finished), *(run for run in own if run.name in now)]
     together = [*(run for run in earlier if run not in dropped), *runs]
-    content = [asdict(run) for run in sorted(together, key=lambda run: (run._name, run.command))]
+    content = [asdict(run) for run in sorted(together, key=lambda run: (run.name, run.command))]
     write_texts({PLANNED_RUNS_FILE: json.dumps(content, indent=1, ensure_ascii=False) + "\n"}, folder)
 
 

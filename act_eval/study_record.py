@@ -78,6 +78,11 @@ class StudyRecord:
         """The tasks of the primary comparison."""
         return tuple(self.scores)
 
+    def profile_hash_of(self, variant: str) -> str | None:
+        """The content hash of the heads that the runs of a variant calibrate; None where the record does not say."""
+        head_share = (self.asked.get("model_args") or {}).get("act_head_share", 1)
+        return (self.search or {}).get("profile_hash") if variant == FOUND and head_share == 1 else None
+
     @property
     def unseen(self) -> tuple[str, ...]:
         """Those of the tasks that the search did not see."""
@@ -92,11 +97,13 @@ class SearchedMethod:
         heads: how many are calibrated.
         full_passes: what it cost, in full passes over the documents that heads were scored on.
         settings: what is done in these heads, in a line.
+        profile_hash: content hash of the heads that are calibrated.
     """
 
     heads: int
     full_passes: float
     settings: str
+    profile_hash: str
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,11 @@ class MethodsRecord:
         """The tasks that methods are compared on."""
         return tuple(self.scores)
 
+    def profile_hash_of(self, variant: str) -> str | None:
+        """The content hash of the heads that the runs of a method calibrate; None where the record does not say."""
+        searched = (self.searched or {}).get(variant)
+        return None if searched is None else searched.profile_hash
+
 
 def write_study(record: StudyRecord, folder: Path) -> None:
     """Keep a record in a folder."""
@@ -134,7 +146,7 @@ def write_methods(record: MethodsRecord, folder: Path) -> None:
 
 def read_study(file: Path) -> StudyRecord:
     """Read a record. Raises InputError where the file holds something else."""
-    with _explaining(file, "a study", "study"):
+    with _explaining(file, "a study"):
         content = _read(file)
         return StudyRecord(
             dict(content["asked"]),
@@ -147,11 +159,11 @@ def read_study(file: Path) -> StudyRecord:
 
 def read_methods(file: Path) -> MethodsRecord:
     """Read the record of a comparison of methods. Raises InputError where the file holds something else."""
-    with _explaining(file, "a comparison of methods", "compare"):
+    with _explaining(file, "a comparison of methods"):
         content = _read(file)
         searched = content["searched"]
-        of_methods = None if searched is None else {name: SearchedMethod(**found) for name, found in searched.items()}
-        return MethodsRecord(dict(content["asked"]), _scores(content), of_methods)
+        of_methods = None if searched is None else {str(name): _searched_method(found) for name, found in searched.items()}
+        return MethodsRecord(dict(content["asked"].items()), _scores(content), of_methods)
 
 
 def _write(content: Mapping[str, Any], file: Path) -> None:
@@ -162,14 +174,21 @@ def _read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def _searched_method(found: Mapping[str, Any]) -> SearchedMethod:
+    heads, passes = int(found["heads"]), float(found["full_passes"])
+    return SearchedMethod(heads, passes, str(found["settings"]), str(found["profile_hash"]))
+
+
 def _scores(content: Mapping[str, Any]) -> dict[str, Score]:
+    if not content["scores"]:
+        raise ValueError("it has no scores")
     return {str(task): Score(str(score["metric"]), str(score["filter"])) for task, score in content["scores"].items()}
 
 
 @contextmanager
-def _explaining(file: Path, what: str, again: str) -> Iterator[None]:
+def _explaining(file: Path, what: str) -> Iterator[None]:
     """Raise InputError in place of what the content of a file that is no such record raises."""
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not the record of {what} ({error!r}): delete it, and {again} again.") from error
+        raise InputError(f"{file} is not the record of {what} ({error!r}): delete it, and run act-eval study again.") from error

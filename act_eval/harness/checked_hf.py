@@ -66,7 +66,8 @@ class CheckedHFLM(HFLM):
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
             shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
-        with explained_unknown_arguments([*inspect.signature(HFLM).parameters, *argument_names()]):
+        of_hf = [name for name, taken in inspect.signature(HFLM).parameters.items() if taken.kind is not taken.VAR_KEYWORD]
+        with explained_unknown_arguments([*of_hf, *argument_names()]):
             super().__init__(pretrained, **kwargs)
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes

@@ -13,7 +13,7 @@ import pandas as pd
 from act_eval.errors import SettingError
 from act_eval.report.flips import Flips, find_flips
 from act_eval.report.label_priors import LabelPriors, correct_label_priors
-from act_eval.report.load import Results, load
+from act_eval.report.load import ReportError, Results, load
 from act_eval.report.methods import MethodFindings, method_findings
 from act_eval.report.pairing import pair
 from act_eval.report.replies import REPLY_COLUMNS, compare_replies
@@ -164,6 +164,7 @@ def make_report(
     """
     options = options or ReportOptions()
     results = load(folders, is_wanted)
+    _check_there_are_heads(results)
     pairing = pair(results).select(options.metrics, options.patterns)
     unfinished = results.unfinished
     tasks = {str(task) for task in pairing.values["task"]}
@@ -176,21 +177,37 @@ def make_report(
     priors = correct_label_priors(pairing, results.answers, groups)
     replies = compare_replies(pairing, results.answers)
     findings = (study_findings(study, pairing, comparison, priors, replies) for study in results.studies)
-    of_methods = (method_findings(compared, pairing, priors) for compared in results.method_comparisons)
+    of_methods = [(compared, method_findings(compared, pairing, priors)) for compared in results.method_comparisons]
+    left_out = [
+        f"methods of {compared.model}: not all of their runs are in this report, or can be paired by document."
+        for compared, found in of_methods
+        if found is None and (compared.is_finished or unfinished is None)
+    ]
     return Report(
         runs=results.runs,
         comparison=comparison,
         groups=macro_averages(pairing, groups),
         subjects=by_subject(pairing),
         flips=find_flips(pairing, results.runs, options.most_flips),
-        notes=pairing.notes,
+        notes=(*pairing.notes, *left_out),
         unpaired_notes=pairing.unpaired_notes,
         unfinished=unfinished,
         studies=tuple(found for found in findings if found is not None),
-        method_comparisons=tuple(found for found in of_methods if found is not None),
+        method_comparisons=tuple(found for _, found in of_methods if found is not None),
         priors=priors,
         replies=replies,
     )
+
+
+def _check_there_are_heads(results: Results) -> None:
+    """Raise ReportError where all that is there is the baseline of a comparison of methods that found no heads."""
+    searched = [compared.record.searched for compared in results.method_comparisons]
+    has_heads = any(of_methods is None or any(found.heads for found in of_methods.values()) for of_methods in searched)
+    if searched and not has_heads and results.runs["is_baseline"].all():
+        raise ReportError(
+            "no head was chosen for any method, so there is nothing to report on: methods.csv, which act-eval study wrote, has "
+            "the scores of the baseline."
+        )
 
 
 def _groups(results: Results, tasks: set[str], group_by: GroupBy) -> dict[str, TaskGroup]:

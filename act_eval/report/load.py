@@ -190,11 +190,15 @@ def load(folders: Iterable[Path], is_wanted: Callable[[Mapping[str, Any]], bool]
             raise ReportError(f"none of {len(planned)} planned runs is finished: report again later, or compare again.")
         raise ReportError("no results were found: run lm_eval with --output_path, or act-eval compare.")
     parts = _with_models_told_apart(parts)
-    there = zip(files_of_parts, parts, strict=True)
-    of_comparisons = [RunsOfFile(file, part.asked[0], part.runs) for file, part in there if part.asked and len(part.runs)]
+    merged = _merged(parts, kept_groups)
+    ends = itertools.accumulate(len(part.runs) for part in parts)
+    of_comparisons = [
+        RunsOfFile(file, part.asked[0], merged.runs.iloc[end - len(part.runs) : end])
+        for file, part, end in zip(files_of_parts, parts, ends, strict=True)
+        if part.asked and len(part.runs)
+    ]
     studies = recorded.loaded_studies(of_comparisons)
     names = names_in(studies)
-    merged = _merged(parts, kept_groups)
     keys = zip(merged.runs["model"], merged.runs["settings"], strict=True)
     runs = merged.runs.assign(settings=[names.get(key, key[1]) for key in keys])
     return replace(

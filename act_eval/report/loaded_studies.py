@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -34,6 +34,8 @@ class LoadedStudy(Generic[Record]):
         model: its name.
         settings: by variant, the settings of ACT in one line, of the variants that have runs.
         with_profiles: by variant, the same settings with the profile in place of the variant, as results files have them.
+        runs: its runs as they were planned, by their index in `load.Results.runs`. Runs of other heads than the record names
+            are not its own.
         evaluations: what its runs evaluated, see `evaluations`.
         is_finished: whether all its runs are there.
     """
@@ -42,15 +44,22 @@ class LoadedStudy(Generic[Record]):
     model: str
     settings: Mapping[str, str]
     with_profiles: Mapping[str, str]
+    runs: Mapping[int, PlannedRun]
     evaluations: frozenset[tuple[Any, ...]]
     is_finished: bool
 
     def has(self, values: pd.DataFrame) -> pd.Series:
-        """Which rows of values are of its own runs, and of scores that count."""
+        """Which rows of values, see `pairing.Pairing`, are of its own runs, and of scores that count."""
         counting = {(task, score.metric, score.filter) for task, score in self.record.scores.items()}
         names = zip(values["task"], values["metric"], values["filter"], strict=True)
-        counts = [name in counting and run in self.evaluations for name, run in zip(names, evaluations(values), strict=True)]
-        return values["model"].eq(self.model) & pd.Series(counts, index=values.index, dtype=bool)
+        counts = pd.Series([name in counting for name in names], index=values.index, dtype=bool)
+        return counts & values["run_calibrated"].isin(list(self.runs))
+
+    def is_whole(self, values: pd.DataFrame, variants: Collection[str]) -> bool:
+        """Whether values hold every planned run of some variants, each task and few-shot seed, in the score that counts."""
+        there = {self.runs[run].name for run in values.loc[self.has(values), "run_calibrated"].unique()}
+        wanted = {run.name for run in self.runs.values() if run.variant in variants and run.task in self.record.scores}
+        return wanted <= there
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class RunsOfFile:
     Attributes:
         file: where it is.
         asked: what the comparison was asked for.
-        runs: see `load.Results`; not empty.
+        runs: rows of `load.Results.runs`; not empty.
     """
 
     file: Path
@@ -106,14 +115,22 @@ class RecordedStudies:
         for file, record in records.items():
             planned = [run for run in self.planned[file] if run.command in (STUDY_COMMAND, "")]  # version 0.2 did not say which
             below = [part for part in read if file.parent in part.file.parents]
-            runs = [(run.variant, part) for part in below for run in planned if run.asked == part.asked]
+            runs = [(run, part) for part in below for run in planned if run.asked == part.asked and _is_of(record, run, part)]
             if not runs:
                 continue
-            settings = {variant: str(part.runs.iloc[0]["settings"]) for variant, part in runs}
+            settings = {run.variant: str(part.runs.iloc[0]["settings"]) for run, part in runs}
+            by_number = {int(number): run for run, part in runs for number in part.runs.index}
             missing = missing_runs(planned, (part.asked for _, part in runs))
             evaluated = frozenset(itertools.chain(*(evaluations(part.runs) for _, part in runs)))
             model = str(runs[0][1].runs.iloc[0]["model"])
-            yield LoadedStudy(record, model, settings, settings, evaluated, is_finished=not missing)
+            yield LoadedStudy(record, model, settings, settings, by_number, evaluated, is_finished=not missing)
+
+
+def _is_of(record: StudyRecord | MethodsRecord, run: PlannedRun, part: RunsOfFile) -> bool:
+    """Whether the heads of a results file are those that a record says a run calibrates, where it says so."""
+    wanted = record.profile_hash_of(run.variant)
+    recorded = part.runs.iloc[0]["arguments"].get("act") or {}
+    return wanted is None or recorded.get("profile_hash") == wanted
 
 
 def evaluations(rows: pd.DataFrame) -> list[tuple[Any, ...]]:

@@ -48,7 +48,8 @@ def methods_table(findings: MethodFindings) -> TextTable:
     texts = pd.DataFrame(rows)
     bold = pd.DataFrame(False, index=texts.index, columns=texts.columns)
     bold.loc[findings.counting["best"].to_numpy(bool)] = True
-    return TextTable(f"Methods against one baseline, {findings.model}", texts, ("method", "settings"), bold)
+    documents = f"{int(findings.counting['n'].iloc[0]):,} documents"
+    return TextTable(f"Methods against one baseline, {findings.model}, {documents}", texts, ("method", "settings"), bold)
 
 
 def print_methods(findings: MethodFindings, console: Console) -> None:

@@ -133,7 +133,7 @@ def method_findings(comparison: LoadedStudy[MethodsRecord], pairing: Pairing, pr
         {method: _documents(of_comparison, comparison.settings.get(method), record.scores) for method in with_heads}
         for of_comparison in (pairing.values[comparison.has(pairing.values)], priors.after[comparison.has(priors.after)])
     )
-    if not values or any(task not in of_method for of_method in values.values() for task in record.tasks):
+    if not values or not comparison.is_whole(pairing.values, with_heads):
         return None
     baselines = {task: replace(found, calibrated=found.baseline) for task, found in next(iter(values.values())).items()}
     return compare_documents(comparison, values, baselines, after)

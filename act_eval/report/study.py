@@ -141,7 +141,8 @@ def study_findings(
     table = pd.DataFrame(_rows(record, statistics, random, corrected), columns=list(STUDY_COLUMNS))
     table = table.astype({"tasks": "Int64", "corrected_tasks": "Int64"})
     verdict = None
-    if study.is_finished and record.search is not None and _has_primary_comparison(record, table):
+    is_whole = study.is_finished and study.is_whole(pairing.values, [FOUND if FOUND in study.settings else ALL])
+    if is_whole and record.search is not None and _has_primary_comparison(record, table):
         verdict = judge(_evidence(record, table, *(rows[_is_of_heads_found(rows, study)] for rows in (comparison, replies))))
     return StudyFindings(record, study.model, study.settings, study.with_profiles, table, verdict)
 

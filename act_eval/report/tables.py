@@ -284,14 +284,23 @@ def _scores(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "filter", "num_fewshot", "limit")) -> pd.Series:
-    """A column of names, with what else tells apart rows of the same name, such as `demo_choice, 2 shots`."""
+    """A column of names, with what else tells apart rows of the same name, such as `demo_choice, 2 shots`.
+
+    Where some settings have two rows of the same name still, as with few-shot seeds of which some could not be paired, names say
+    which is paired.
+    """
     texts = rows[name].astype(str)
     for column in columns:
         ambiguous = rows[column].astype(str).groupby(texts).transform("nunique") > 1
         suffix = {"num_fewshot": " shots", "limit": " documents"}.get(column, "")
         values = rows[column].map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).astype(str)
         texts = texts.where(~ambiguous | rows[column].isna(), texts + ", " + values + suffix)
-    return texts
+    if "paired" not in rows:
+        return texts
+    has_both = rows["paired"].groupby([texts, rows["model"], rows["settings"]]).transform("nunique") > 1
+    return texts.where(
+        ~has_both.groupby(texts).transform("any"), texts + rows["paired"].map({True: ", paired", False: ", unpaired"})
+    )
 
 
 def markdown(report: Report) -> str:

@@ -18,6 +18,7 @@ from act_eval.study_record import (
 from act_eval.study_record import BASELINE as PLAIN
 from helpers.runs import write_run
 
+NO_HASH = "0" * 16  # of the heads in results of `helpers.runs`
 HEADS = {FOUND: 4, ALL: 32, SWITCHED_OFF: 4}
 
 
@@ -37,7 +38,7 @@ def options_of(variant, task, shots=0):
     heads = HEADS.get(variant, 4)
     act = {
         "method": "act", "parameters": {"beta": 0.4}, "sink_share": 1.0, "changes_nothing": False, "threshold": 0.1,
-        "alpha": None, "keep": "first-sink", "decode": "prefill", "profile": variant, "profile_hash": "0" * 16,
+        "alpha": None, "keep": "first-sink", "decode": "prefill", "profile": variant, "profile_hash": NO_HASH,
         "num_heads": heads, "heads": {}, "text": f"{variant.replace(' ', '_')}.json 1234abcd ({heads} heads), beta 0.4",
     }  # fmt: skip
     recorded = {"act_eval_run": {"asked": asked(variant, task, shots)}}
@@ -66,21 +67,21 @@ def write_a_study(folder, values, shots=0, missing=()):
     write_record(folder, values, shots)
 
 
-def write_runs(folder, values, shots=0, missing=()):
-    """Runs that have these values, by variant and task, but those that are `missing`."""
+def write_runs(folder, values, shots=0, missing=(), **options):
+    """Runs that have these values, by variant and task, but those that are `missing`; `options` are of `write_run`."""
     for (variant, task), of_run in values.items():
         if (variant, task) not in missing:
-            write_run(folder, of_run, **options_of(variant, task, shots))
+            write_run(folder, of_run, **{**options_of(variant, task, shots), **options})
 
 
-def write_comparison_of_methods(folder, values, without=(), missing=(), scores=None):
+def write_comparison_of_methods(folder, values, without=(), missing=(), profile_hash=NO_HASH, **options):
     """A comparison of methods whose runs have these values, by method or baseline and task; methods `without` have no heads.
 
-    `scores` are those that count, by task; accuracy by default.
+    `profile_hash` is that of the heads that were searched for; `options` are of `write_run`.
     """
-    write_runs(folder, values, missing=missing)
+    write_runs(folder, values, missing=missing, **options)
     plan(folder, values)
-    searched = {method: SearchedMethod(4, 13.0, method) for method, _ in values if method != PLAIN}
-    searched |= {method: SearchedMethod(0, 13.0, "no head was chosen") for method in without}
-    scores = scores or {task: Score("acc", "none") for task in sorted({task for _, task in values})}
+    searched = {method: SearchedMethod(4, 13.0, method, profile_hash) for method, _ in values if method != PLAIN}
+    searched |= {method: SearchedMethod(0, 13.0, "no head was chosen", NO_HASH) for method in without}
+    scores = {task: Score("acc", "none") for task in sorted({task for _, task in values})}
     write_methods(MethodsRecord({}, scores, searched), folder)

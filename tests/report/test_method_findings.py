@@ -7,10 +7,11 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.runs import ACT, BASELINE, write_choices, write_run
-from helpers.studies import options_of, plan, write_comparison_of_methods
+from helpers.runs import ACT, BASELINE, samples_file, write_choices, write_run
+from helpers.studies import NO_HASH, options_of, plan, write_comparison_of_methods
 
 from act_eval.errors import InputError
+from act_eval.planned_runs import PlannedRun, add_planned_runs
 from act_eval.report.build import Report, ReportOptions, make_report
 from act_eval.report.flips import Flips
 from act_eval.report.intervals import PairedDocuments
@@ -20,12 +21,14 @@ from act_eval.report.machine_readable import schema
 from act_eval.report.method_tables import METHODS_NOTE, methods_table
 from act_eval.report.methods import best_method, check_paired_scores, compare_documents, difference, findings_without_heads
 from act_eval.report.plots import plot_methods
+from act_eval.report.tables import overview
 from act_eval.report.write import write_report
 from act_eval.study_record import BASELINE as PLAIN
-from act_eval.study_record import METHODS_FILE, MethodsRecord, Score, SearchedMethod, write_methods
+from act_eval.study_record import METHODS_FILE, STUDY_COMMAND, MethodsRecord, Score, SearchedMethod, write_methods
 
 pytestmark = pytest.mark.tier("unit")
 
+TITLE = "Methods against one baseline, some/model"
 BETTER = [1.0] * 80 + [0.0] * 20
 
 
@@ -39,11 +42,11 @@ def documents(gained, lost, n=400, start=0):
 
 
 def compared(values, tasks=("one", "two"), without=(), after=None):
-    searched = {name: SearchedMethod(8, 13.0, name) for name in values}
-    searched |= {name: SearchedMethod(0, 13.0, "no head was chosen") for name in without}
+    searched = {name: SearchedMethod(8, 13.0, name, NO_HASH) for name in values}
+    searched |= {name: SearchedMethod(0, 13.0, "no head was chosen", NO_HASH) for name in without}
     record = MethodsRecord({}, {task: Score("acc", "none") for task in tasks}, searched)
     settings = {name: f"{name} (8 heads)" for name in values}
-    comparison = LoadedStudy(record, "some/model", settings, settings, frozenset(), is_finished=True)
+    comparison = LoadedStudy(record, "some/model", settings, settings, {}, frozenset(), is_finished=True)
     baselines = dict.fromkeys(tasks, documents(0, 0))
     of_values = {name: dict.fromkeys(tasks, found) for name, found in values.items()}
     return compare_documents(comparison, of_values, baselines, after)
@@ -213,13 +216,18 @@ class TestFiles:
         assert table["method"].tolist() == [name for name in ("act", "boost", "remove") for _ in range(3)]
         for name in ("comparison.md", "comparison.tex", "report.html"):
             text = " ".join(re.sub("</?span[^>]*>", "", written[name].read_text()).split())
-            for said in (findings.headline, "Methods against one baseline, some/model", METHODS_NOTE.partition(";")[0]):
+            for said in (
+                findings.headline,
+                "Methods against one baseline, some/model, 200 documents",
+                METHODS_NOTE.partition(";")[0],
+            ):
                 assert said in text
         content = json.loads(written["report.json"].read_text())
         jsonschema.validate(content, schema())
         (told,) = content["method_comparisons"]
         assert told["sentences"] == [findings.headline, *findings.sentences]
-        assert told["record"]["searched"]["boost"] == {"heads": 4, "full_passes": 13.0, "settings": "boost"}
+        of_boost = {"heads": 4, "full_passes": 13.0, "settings": "boost", "profile_hash": NO_HASH}
+        assert told["record"]["searched"]["boost"] == of_boost
         assert [row["delta"] for row in told["table"]] == findings.table["delta"].tolist()
 
     def test_files_of_an_earlier_report_are_removed(self, folder):
@@ -252,12 +260,36 @@ class TestFiles:
         pd.testing.assert_frame_equal(before.table, after.table)
 
     def test_several_models_have_a_table_each(self, tmp_path):
-        for name in ("one", "other"):
-            write_comparison_of_methods(tmp_path / name, self.VALUES)
+        other = of_both_tasks(**{PLAIN: BASELINE, "act": BETTER, "boost": ACT})
+        write_comparison_of_methods(tmp_path / "one", self.VALUES, model="some/one")
+        write_comparison_of_methods(tmp_path / "other", other, model="some/other")
         report = make_report([tmp_path])
-        assert len(report.method_comparisons) == 2
-        titles = [axes.get_title(loc="left") for axes in plot_methods(report).axes]
-        assert titles == ["some/model"] * 2
+        told = {findings.model: findings.counting["delta"].tolist() for findings in report.method_comparisons}
+        assert told["some/one"] == pytest.approx([np.mean(ACT) - np.mean(BASELINE), np.mean(BETTER) - np.mean(BASELINE)])
+        assert told["some/other"] == pytest.approx(told["some/one"][::-1])
+        assert [axes.get_title(loc="left") for axes in plot_methods(report).axes] == ["some/one", "some/other"]
+
+    def test_numbers_of_a_later_comparison_are_not_those_of_an_earlier_one(self, tmp_path):
+        """Of runs that are alike a report has the newest, so that there is nothing to say of the earlier comparison."""
+        write_comparison_of_methods(tmp_path / "earlier", self.VALUES)
+        write_comparison_of_methods(tmp_path / "later", of_both_tasks(**{PLAIN: BASELINE, "act": BETTER, "boost": ACT}))
+        report = make_report([tmp_path])
+        (findings,) = report.method_comparisons
+        assert findings.counting["delta"].iloc[0] == pytest.approx(np.mean(BETTER) - np.mean(BASELINE))
+        assert "methods of some/model: not all of their runs are in this report, or can be paired by document." in report.notes
+
+    def test_a_later_run_of_another_command_is_not_its_own(self, folder):
+        asked = {"recorded": {"act_eval_run": {"asked": {"task": "a"}}}}
+        write_run(folder, BETTER, **{**options_of("act", "a"), **asked})
+        report = make_report([folder])
+        assert report.method_comparisons == ()
+        assert any(note.startswith("methods of some/model: not all of their runs") for note in report.notes)
+
+    def test_runs_of_other_heads_than_the_searches_found_are_not_its_own(self, tmp_path):
+        write_comparison_of_methods(tmp_path, self.VALUES, profile_hash="1" * 16)
+        report = make_report([tmp_path])
+        assert report.method_comparisons == ()
+        assert any(note.startswith("methods of some/model: not all of their runs") for note in report.notes)
 
     def test_label_priors_are_corrected_as_elsewhere_in_the_report(self, tmp_path):
         rng = np.random.default_rng(0)
@@ -290,7 +322,7 @@ class TestScoresThatAreNotPaired:
         names = [name for name, _ in variants]
         plan(folder, [(name, task) for name in names for task in SCORES])
         heads = 4 if "act" in names else 0
-        write_methods(MethodsRecord({}, SCORES, {"act": SearchedMethod(heads, 1.0, "act")}), folder)
+        write_methods(MethodsRecord({}, SCORES, {"act": SearchedMethod(heads, 1.0, "act", NO_HASH)}), folder)
 
     def test_are_not_averaged(self, tmp_path):
         self.write(tmp_path, (PLAIN, BASELINE), ("act", ACT))
@@ -308,7 +340,74 @@ class TestScoresThatAreNotPaired:
             findings_without_heads(comparison, results)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"asked": {}}', '{"asked": {}, "scores": {"a": "acc"}, "searched": null}'])
+class TestSeeds:
+    SEEDS = (1, 2)
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """One of the methods does better with each seed, and the other one is the same."""
+        of_seeds = {(variant, seed): ACT for variant in ("act", "boost") for seed in self.SEEDS}
+        of_seeds |= {(PLAIN, seed): BASELINE for seed in self.SEEDS}
+        planned = []
+        for (variant, seed), values in of_seeds.items():
+            options = options_of(variant, "a", shots=3)
+            asked_for = {**options["recorded"]["act_eval_run"]["asked"], "seed": seed}
+            options |= {"recorded": {"act_eval_run": {"asked": asked_for}}, "seed": seed}
+            write_run(tmp_path, values, **options)
+            planned.append(PlannedRun(variant, "a", seed, asked_for, STUDY_COMMAND))
+        add_planned_runs(planned, tmp_path)
+        searched = {name: SearchedMethod(4, 13.0, name, NO_HASH) for name in ("act", "boost")}
+        write_methods(MethodsRecord({}, {"a": Score("acc", "none")}, searched), tmp_path)
+        return tmp_path
+
+    def test_all_of_them_count(self, folder):
+        (findings,) = make_report([folder]).method_comparisons
+        assert findings.best is None
+        assert findings.table["delta"].tolist() == pytest.approx([np.mean(ACT) - np.mean(BASELINE)] * 2)
+
+    def test_methods_are_not_compared_on_other_seeds_than_each_other(self, folder):
+        """Samples of one seed of one method are gone."""
+        (of_one, *_) = [file for file in folder.glob("**/results_*.json") if "'act', 'seed': 2" in str(_variant_and_seed(file))]
+        samples_file(of_one, "a").unlink()
+        report = make_report([folder])
+        assert report.method_comparisons == ()
+        assert not report.comparison["paired"].all()
+        assert overview(report).texts.columns[2:].tolist() == ["a, paired", "a, unpaired"]
+        assert {path.name for path in write_report(report, folder / "report")} > {"heat_map.png", "comparison.md"}
+
+    def test_nothing_is_said_of_some_seeds(self, folder):
+        assert make_report([folder], ReportOptions(patterns={"seed": "1"})).method_comparisons == ()
+
+
+def _variant_and_seed(file):
+    asked_for = json.loads(file.read_text())["act_eval_run"]["asked"]
+    return {"variant": asked_for["model_args"]["act_profile"], "seed": asked_for["seed"]}
+
+
+def test_where_no_method_has_heads_a_report_says_so(tmp_path):
+    write_comparison_of_methods(tmp_path, of_both_tasks(**{PLAIN: BASELINE}), without=("act", "boost"))
+    with pytest.raises(ReportError, match=r"no head was chosen for any method, so there is nothing to report on: methods\.csv"):
+        make_report([tmp_path])
+
+
+SEARCHED = '{"act": {"heads": HEADS, "full_passes": 13.0, "settings": "act", "profile_hash": "x"}}'
+DAMAGED = '{"asked": {}, "scores": SCORES, "searched": SEARCHED}'.replace("SEARCHED", SEARCHED)
+OF_A = '{"a": {"metric": "acc", "filter": "none"}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"asked": {}}',
+        '{"asked": {}, "scores": {"a": "acc"}, "searched": null}',
+        DAMAGED.replace("SCORES", "{}").replace("HEADS", "4"),
+        DAMAGED.replace("SCORES", OF_A).replace("HEADS", "null"),
+        DAMAGED.replace("SCORES", OF_A).replace("HEADS", '"many"'),
+        DAMAGED.replace("SCORES", OF_A).replace("HEADS", "4").replace('"asked": {}', '"asked": []'),
+    ],
+)
 def test_a_record_that_is_none(tmp_path, content):
     write_comparison_of_methods(tmp_path, of_both_tasks(**{PLAIN: BASELINE, "act": ACT}))
     (tmp_path / METHODS_FILE).write_text(content)
