@@ -286,7 +286,7 @@ def _scores(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "filter", "num_fewshot", "limit")) -> pd.Series:
     """A column of names, with what else tells apart rows of the same name, such as `demo_choice, 2 shots`.
 
-    Where some settings have two rows of the same name still, as with few-shot seeds of which some could not be paired, names say
+    Where some settings still have two rows of one name, as with few-shot seeds of which some could not be paired, the names say
     which is paired.
     """
     texts = rows[name].astype(str)
@@ -298,9 +298,8 @@ def labels(rows: pd.DataFrame, name: str, columns: Sequence[str] = ("metric", "f
     if "paired" not in rows:
         return texts
     has_both = rows["paired"].groupby([texts, rows["model"], rows["settings"]]).transform("nunique") > 1
-    return texts.where(
-        ~has_both.groupby(texts).transform("any"), texts + rows["paired"].map({True: ", paired", False: ", unpaired"})
-    )
+    paired = rows["paired"].map({True: ", paired", False: ", unpaired"})
+    return texts.where(~has_both.groupby(texts).transform("any"), texts + paired)
 
 
 def markdown(report: Report) -> str:
