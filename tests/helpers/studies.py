@@ -51,11 +51,11 @@ def plan(folder, runs, shots=0):
     add_planned_runs(planned, folder)
 
 
-def write_record(folder, runs, shots=0, heads=4):
+def write_record(folder, runs, shots=0, heads=4, profile_hash=NO_HASH):
     """The plan and the record of a study whose runs are these variants of tasks."""
     plan(folder, runs, shots)
     tasks = sorted({task for _, task in runs})
-    search = {"heads": heads, "heads_searched": 32, "gain": None}
+    search = {"heads": heads, "heads_searched": 32, "gain": None, "profile_hash": profile_hash}
     write_study(StudyRecord({}, {task: Score("acc", "none") for task in tasks}, ("a",), search=search), folder)
 
 

@@ -30,6 +30,32 @@ def tables(*folders):
     return [findings.table.set_index("task") for findings in make_report(list(folders)).studies]
 
 
+def test_later_runs_of_other_heads_are_not_the_heads_found(tmp_path):
+    """As where weights changed, heads were searched for anew, and the weights are those of before again."""
+    values = of_both_tasks(**{FOUND: ACT, PLAIN: BASELINE, ALL: BETTER})
+    write_a_study(tmp_path, values)
+    (before,) = make_report([tmp_path]).studies
+    for task in ("a", "b"):
+        options = options_of(FOUND, task)
+        other = {**options["config"]["act"], "profile_hash": "1" * 16, "text": "heads_found.json 9999abcd (4 heads), beta 0.4"}
+        write_run(tmp_path, WORSE, **{**options, "config": {"act": other}})
+    (after,) = make_report([tmp_path]).studies
+    pd.testing.assert_frame_equal(before.table, after.table)
+    assert before.verdict == after.verdict
+    write_record(tmp_path, values, profile_hash="2" * 16)
+    (none,) = make_report([tmp_path]).studies
+    assert none.verdict is None
+    assert none.table["delta"].isna().all()
+
+
+def test_of_two_studies_that_are_alike_the_earlier_one_has_no_verdict(tmp_path):
+    """A report has the newest of runs that are alike, which are not its own."""
+    for folder, found in (("earlier", ACT), ("later", BETTER)):
+        write_a_study(tmp_path / folder, of_both_tasks(**{FOUND: found, PLAIN: BASELINE, ALL: ACT}))
+    (of_later,) = [found for found in make_report([tmp_path]).studies if found.verdict is not None]
+    assert of_later.table.set_index("task").loc["average", "found"] == pytest.approx(np.mean(BETTER))
+
+
 def test_studies_of_one_model_with_other_shots_do_not_mix(tmp_path):
     for folder, shots, of_all in ((tmp_path / "0", 0, BETTER), (tmp_path / "5", 5, WORSE)):
         write_a_study(folder, of_both_tasks(**{FOUND: ACT, PLAIN: BASELINE, ALL: of_all}), shots)
