@@ -6,13 +6,13 @@ A report on the folder reads it: which comparison is the primary one, and which 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from act_eval.errors import InputError
+from act_eval.errors import InputError, explained
 from act_eval.files import write_texts
 
 STUDY_FILE = "study.json"
@@ -127,6 +127,11 @@ class MethodsRecord:
         """The tasks that methods are compared on."""
         return tuple(self.scores)
 
+    @property
+    def with_heads(self) -> tuple[str, ...]:
+        """The methods that heads were found for; none before all searches have ended."""
+        return tuple(method for method, found in (self.searched or {}).items() if found.heads)
+
     def profile_hash_of(self, variant: str) -> str | None:
         """The content hash of the heads that the runs of a method calibrate; None where the record does not say."""
         searched = (self.searched or {}).get(variant)
@@ -146,7 +151,7 @@ def write_methods(record: MethodsRecord, folder: Path) -> None:
 
 def read_study(file: Path) -> StudyRecord:
     """Read a record. Raises InputError where the file holds something else."""
-    with _explaining(file, "a study"):
+    with _explained(file, "a study"):
         content = _read(file)
         return StudyRecord(
             dict(content["asked"]),
@@ -159,7 +164,7 @@ def read_study(file: Path) -> StudyRecord:
 
 def read_methods(file: Path) -> MethodsRecord:
     """Read the record of a comparison of methods. Raises InputError where the file holds something else."""
-    with _explaining(file, "a comparison of methods"):
+    with _explained(file, "a comparison of methods"):
         content = _read(file)
         searched = content["searched"]
         of_methods = None if searched is None else {str(name): _searched_method(found) for name, found in searched.items()}
@@ -185,10 +190,10 @@ def _scores(content: Mapping[str, Any]) -> dict[str, Score]:
     return {str(task): Score(str(score["metric"]), str(score["filter"])) for task, score in content["scores"].items()}
 
 
-@contextmanager
-def _explaining(file: Path, what: str) -> Iterator[None]:
+def _explained(file: Path, what: str) -> AbstractContextManager[None]:
     """Raise InputError in place of what the content of a file that is no such record raises."""
-    try:
-        yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not the record of {what} ({error!r}): delete it, and run act-eval study again.") from error
+
+    def explain(error: Exception) -> InputError:
+        return InputError(f"{file} is not the record of {what} ({error!r}): delete it, and run act-eval study again.")
+
+    return explained(explain, OSError, ValueError, LookupError, TypeError, AttributeError)

@@ -158,7 +158,7 @@ def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_r
         compared = compare_methods(comparison, output, console)
         if compared is None:
             return
-        if compared.has_heads:
+        if compared.record.with_heads:
             report = report_on([output], output, is_wanted=compared.runs.has)
             check_paired_scores(compared.record, report.comparison)
         else:
@@ -170,15 +170,16 @@ def _say_baseline(runs: FinishedRuns, output: Path) -> None:
     """Say what the baseline scores, where no method has heads, so that there is nothing to report on."""
     from act_eval.files import write_texts
     from act_eval.report.load import load
-    from act_eval.report.method_tables import METHODS_CSV, methods_rows, print_methods
+    from act_eval.report.method_tables import METHODS_CSV, print_methods
     from act_eval.report.methods import findings_without_heads
+    from act_eval.report.study_tables import rows_with_models
     from act_eval.tables import csv_text
 
     results = load([output], runs.has)
     findings = [findings_without_heads(comparison, results) for comparison in results.method_comparisons]
     for of_methods in findings:
         print_methods(of_methods, console)
-    say_written(write_texts({METHODS_CSV: csv_text(methods_rows(findings))}, output))
+    say_written(write_texts({METHODS_CSV: csv_text(rows_with_models(findings))}, output))
 
 
 def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSettings | None = None) -> None:

@@ -66,8 +66,7 @@ class CheckedHFLM(HFLM):
         if not torch.cuda.is_available():
             kwargs.setdefault("device", "cpu")
             shared_processes()  # before `hf` asks, which does not say that processes are on CPUs
-        of_hf = [name for name, taken in inspect.signature(HFLM).parameters.items() if taken.kind is not taken.VAR_KEYWORD]
-        with explained_unknown_arguments([*of_hf, *argument_names()]):
+        with explained_unknown_arguments(_known_arguments):
             super().__init__(pretrained, **kwargs)
         if hasattr(self, "accelerator"):  # `hf` shares documents among processes only where there are several GPUs
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -167,6 +166,12 @@ def _on_this_machine(additional_config: dict[str, Any] | None) -> dict[str, Any]
     if additional_config is None or torch.cuda.is_available() or additional_config.get("device") != _DEFAULT_DEVICE:
         return additional_config
     return {name: value for name, value in additional_config.items() if name != "device"}
+
+
+def _known_arguments() -> list[str]:
+    """The names of the arguments of `hf` and of ACT."""
+    of_hf = [name for name, taken in inspect.signature(HFLM).parameters.items() if taken.kind is not taken.VAR_KEYWORD]
+    return [*of_hf, *argument_names()]
 
 
 @contextmanager

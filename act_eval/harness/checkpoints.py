@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,8 @@ def explained_weight_errors(source: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def explained_unknown_arguments(known: Collection[str]) -> Iterator[None]:
-    """Name a model argument that neither `hf` nor transformers takes, and those known ones that are like it.
+def explained_unknown_arguments(known: Callable[[], Collection[str]]) -> Iterator[None]:
+    """Name a model argument that neither `hf` nor transformers takes, and those that are like it of what `known` lists.
 
     Raises:
         CheckpointError: there is one.
@@ -135,7 +135,7 @@ def explained_unknown_arguments(known: Collection[str]) -> Iterator[None]:
         wrong = _WRONG_KEYWORD.search(str(error))
         if wrong is None:
             raise
-        near = did_you_mean(wrong[1], known)
+        near = did_you_mean(wrong[1], known())
         raise CheckpointError(
             f"there is no model argument {wrong[1]!r}{near} for this checkpoint: act-hf takes those of lm-eval's hf, those of "
             "transformers' from_pretrained, and its own act_*."

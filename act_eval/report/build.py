@@ -201,9 +201,9 @@ def make_report(
 
 def _check_there_are_heads(results: Results) -> None:
     """Raise ReportError where all that is there is the baseline of a comparison of methods that found no heads."""
-    searched = [compared.record.searched for compared in results.method_comparisons]
-    has_heads = any(of_methods is None or any(found.heads for found in of_methods.values()) for of_methods in searched)
-    if searched and not has_heads and results.runs["is_baseline"].all():
+    records = [compared.record for compared in results.method_comparisons]
+    have_none = records and all(record.searched is not None and not record.with_heads for record in records)
+    if have_none and results.runs["is_baseline"].all():
         raise ReportError(
             "no head was chosen for any method, so there is nothing to report on: methods.csv, which act-eval study wrote, has "
             "the scores of the baseline."

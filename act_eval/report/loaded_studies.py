@@ -48,16 +48,18 @@ class LoadedStudy(Generic[Record]):
     evaluations: frozenset[tuple[Any, ...]]
     is_finished: bool
 
-    def has(self, values: pd.DataFrame) -> pd.Series:
-        """Which rows of values, see `pairing.Pairing`, are of its own runs, and of scores that count."""
+    def by_variant(self, values: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """The rows of values (see `pairing.Pairing`) of its own calibrated runs, in scores that count, by variant."""
         counting = {(task, score.metric, score.filter) for task, score in self.record.scores.items()}
         names = zip(values["task"], values["metric"], values["filter"], strict=True)
         counts = pd.Series([name in counting for name in names], index=values.index, dtype=bool)
-        return counts & values["run_calibrated"].isin(list(self.runs))
+        own = values[counts & values["run_calibrated"].isin(list(self.runs))]
+        by_name = dict(iter(own.groupby(own["run_calibrated"].map(lambda run: self.runs[run].variant))))
+        return {variant: by_name[variant] for variant in self.settings if variant in by_name}
 
-    def is_whole(self, values: pd.DataFrame, variants: Collection[str]) -> bool:
-        """Whether values hold every planned run of some variants, each task and few-shot seed, in the score that counts."""
-        there = {self.runs[run].name for run in values.loc[self.has(values), "run_calibrated"].unique()}
+    def is_whole(self, by_variant: Mapping[str, pd.DataFrame], variants: Collection[str]) -> bool:
+        """Whether what `by_variant` gives has every planned run of some variants, each task and few-shot seed."""
+        there = {self.runs[run].name for rows in by_variant.values() for run in rows["run_calibrated"].unique()}
         wanted = {run.name for run in self.runs.values() if run.variant in variants and run.task in self.record.scores}
         return wanted <= there
 
@@ -79,12 +81,12 @@ class RunsOfFile:
 
 @dataclass(frozen=True)
 class RecordedStudies:
-    """The records of studies and of comparisons of methods, by their files.
+    """The records of studies and of comparisons of methods, by their folders.
 
     Attributes:
         studies: of one method.
         method_comparisons: of several.
-        planned: what is to run in the folders of both, by file.
+        planned: what is to run in the folders of both, by folder.
     """
 
     studies: Mapping[Path, StudyRecord]
@@ -94,12 +96,13 @@ class RecordedStudies:
     @classmethod
     def beside(cls, plans: Mapping[Path, Sequence[PlannedRun]]) -> RecordedStudies:
         """Read the records that lie beside some files of planned runs. Raises InputError where one holds something else."""
-        studies = {file.with_name(STUDY_FILE): planned for file, planned in plans.items()}
-        of_methods = {file.with_name(METHODS_FILE): planned for file, planned in plans.items()}
+        planned = {file.parent: of_folder for file, of_folder in plans.items()}
+        studies = {folder: folder / STUDY_FILE for folder in planned}
+        of_methods = {folder: folder / METHODS_FILE for folder in planned}
         return cls(
-            {file: read_study(file) for file in studies if file.is_file()},
-            {file: read_methods(file) for file in of_methods if file.is_file()},
-            {**studies, **of_methods},
+            {folder: read_study(file) for folder, file in studies.items() if file.is_file()},
+            {folder: read_methods(file) for folder, file in of_methods.items() if file.is_file()},
+            planned,
         )
 
     def loaded_studies(self, read: Sequence[RunsOfFile]) -> tuple[LoadedStudy[StudyRecord], ...]:
@@ -112,9 +115,10 @@ class RecordedStudies:
 
     def _with_runs(self, records: Mapping[Path, Record], read: Sequence[RunsOfFile]) -> Iterator[LoadedStudy[Record]]:
         """What runs are there of. What other commands planned in a folder, and what they ran there, is not its study's."""
-        for file, record in records.items():
-            planned = [run for run in self.planned[file] if run.command in (STUDY_COMMAND, "")]  # version 0.2 did not say which
-            below = [part for part in read if file.parent in part.file.parents]
+        for folder, record in records.items():
+            # Version 0.2 did not say which command.
+            planned = [run for run in self.planned[folder] if run.command in (STUDY_COMMAND, "")]
+            below = [part for part in read if folder in part.file.parents]
             runs = [(run, part) for part in below for run in planned if run.asked == part.asked and _is_of(record, run, part)]
             if not runs:
                 continue

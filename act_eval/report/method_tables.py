@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import pandas as pd
 from rich.console import Console
-from rich.text import Text
 
 from act_eval.report.methods import MethodFindings
 from act_eval.report.statistics import ALL_TASKS
+from act_eval.report.study_tables import print_conclusion
 from act_eval.tables import TextTable, interval, number, p_value
 
 METHODS_CSV = "methods.csv"
@@ -54,24 +52,9 @@ def methods_table(findings: MethodFindings) -> TextTable:
 
 def print_methods(findings: MethodFindings, console: Console) -> None:
     """Show what the comparison comes to and its table on a terminal."""
-    console.print(Text(findings.headline, style="bold"))
-    for sentence in findings.sentences:
-        console.print(Text(sentence))
-    console.print()
+    print_conclusion(findings, console)
     leave_out = ["settings", *reversed(_tasks(findings))]
     console.print(methods_table(findings).to_terminal(leave_out=leave_out, elsewhere=METHODS_CSV))
-
-
-def methods_rows(comparisons: Sequence[MethodFindings]) -> pd.DataFrame:
-    """The tables of some comparisons, one below the other, each with its model."""
-    tables = [findings.table.assign(model=findings.model)[["model", *findings.table]] for findings in comparisons]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def methods_notes(comparisons: Sequence[MethodFindings]) -> Iterator[str]:
-    """What columns and marks mean."""
-    if comparisons:
-        yield METHODS_NOTE
 
 
 def _tasks(findings: MethodFindings) -> list[str]:

@@ -125,16 +125,13 @@ def method_findings(comparison: LoadedStudy[MethodsRecord], pairing: Pairing, pr
         What was found; None where it is not finished, or where some of its scores are not in the report or cannot be paired by
         document.
     """
-    record = comparison.record
-    if not comparison.is_finished or record.searched is None:
+    with_heads, of_methods = comparison.record.with_heads, comparison.by_variant(pairing.values)
+    if not comparison.is_finished or not with_heads or not comparison.is_whole(of_methods, with_heads):
         return None
-    with_heads = [method for method, found in record.searched.items() if found.heads]
     values, after = (
-        {method: _documents(of_comparison, comparison.settings.get(method), record.scores) for method in with_heads}
-        for of_comparison in (pairing.values[comparison.has(pairing.values)], priors.after[comparison.has(priors.after)])
+        {method: _documents(rows, comparison.record.scores) for method, rows in by_method.items()}
+        for by_method in (of_methods, comparison.by_variant(priors.after))
     )
-    if not values or not comparison.is_whole(pairing.values, with_heads):
-        return None
     baselines = {task: replace(found, calibrated=found.baseline) for task, found in next(iter(values.values())).items()}
     return compare_documents(comparison, values, baselines, after)
 
@@ -271,9 +268,9 @@ def difference(documents: Sequence[PairedDocuments]) -> dict[str, float]:
     }
 
 
-def _documents(values: pd.DataFrame, settings: str | None, scores: Mapping[str, Score]) -> dict[str, PairedDocuments]:
-    """The documents of some settings by task, in the scores that count, of tasks that are among the values."""
-    by_score = dict(iter(values[values["settings"] == settings].groupby(["task", "metric", "filter"])))
+def _documents(values: pd.DataFrame, scores: Mapping[str, Score]) -> dict[str, PairedDocuments]:
+    """The documents of a method by task, in the scores that count, of tasks that are among the values."""
+    by_score = dict(iter(values.groupby(["task", "metric", "filter"])))
     named = {task: (task, score.metric, score.filter) for task, score in scores.items()}
     return {task: PairedDocuments.of(by_score[name]) for task, name in named.items() if name in by_score}
 

@@ -35,7 +35,7 @@ from act_eval.plotting import (
 from act_eval.report.build import Report
 from act_eval.report.rankings import rankings
 from act_eval.report.statistics import ALL_TASKS, differs
-from act_eval.report.study_plots import draw_methods, draw_studies
+from act_eval.report.study_plots import DELTA_LABEL, draw_methods, draw_studies
 from act_eval.report.tables import group_names, labels
 
 _TELLING_APART = ("metric", "filter", "num_fewshot", "limit")
@@ -46,7 +46,6 @@ _PLACES = ((6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 6, "center"
 _FILLED = "filled: significant"
 _BESIDE, _WIDEST = 0.02, 0.4  # from one to the next point of the same number of heads, and all, as shares of axis and next gap
 _LEGEND_MARGIN = 0.6  # beside the names of a legend, in inches
-_DELTA_LABEL = "ACT - baseline, percentage points"
 
 ReportPlot = Plot[[Report]]
 
@@ -165,7 +164,7 @@ def _panels_of_settings(comparison: pd.DataFrame) -> tuple[Figure, list[tuple[Ax
     all_axes = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     for axes, title in zip(all_axes, titles, strict=True):
         axes.set_title(title, fontsize="medium", loc="left")
-    figure.supxlabel(f"{_DELTA_LABEL} (95% interval, paired)", fontsize="medium")
+    figure.supxlabel(f"{DELTA_LABEL} (95% interval, paired)", fontsize="medium")
     in_order = [rows.sort_values("delta") for rows in panels]
     return figure, [(axes, rows, names[rows.index]) for axes, rows in zip(all_axes, in_order, strict=True)]
 
@@ -296,7 +295,7 @@ def plot_heat_map(report: Report) -> Figure | None:
     axes.set_xticks(range(len(deltas.columns)), deltas.columns, rotation=90)
     axes.set_yticks(range(len(deltas)), deltas.index)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label=_DELTA_LABEL.replace(", ", ",\n"))
+    figure.colorbar(image, ax=axes, label=DELTA_LABEL.replace(", ", ",\n"))
     figure.draw_without_rendering()  # the layout of a colour bar beside high axes is right from the second time on
     return figure
 
@@ -339,7 +338,7 @@ def plot_number_of_heads(report: Report) -> Figure | None:
     axes.axhline(0, color=GREY, linewidth=0.8)
     moved = any((place != line["num_heads"]).any() for place, (_, line) in zip(places, lines, strict=True))
     side_by_side = " (points of the same number side by side)" if moved else ""
-    axes.set(xlabel=f"calibrated heads{side_by_side}", ylabel=_DELTA_LABEL.replace(", ", ",\n"))
+    axes.set(xlabel=f"calibrated heads{side_by_side}", ylabel=DELTA_LABEL.replace(", ", ",\n"))
     if "group" not in varying:
         axes.set_title(rows["group"].iloc[0], fontsize="medium", loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -407,7 +406,7 @@ def plot_subjects(report: Report) -> Figure | None:
         rows = rows.set_index("subject").reindex(order)
         plot_bars(axes, [f"{subject} ({n:.0f})" for subject, n in rows["n"].items()], rows)
         axes.set_title(title, fontsize="small", loc="left")
-        axes.set_xlabel(_DELTA_LABEL.replace(", ", ",\n"))
+        axes.set_xlabel(DELTA_LABEL.replace(", ", ",\n"))
         axes.tick_params(labelbottom=True)
         axes.margins(y=0.01)
     return figure

@@ -117,9 +117,7 @@ def study_findings(
         replies: of all runs, see `replies.compare_replies`.
     """
     record = study.record
-    values = pairing.values[study.has(pairing.values)]
-    by_settings = dict(iter(values.groupby("settings")))
-    of_variants = {name: by_settings[text] for name, text in study.settings.items() if text in by_settings}
+    of_variants = study.by_variant(pairing.values)
     if not of_variants:
         return None
 
@@ -136,12 +134,12 @@ def study_findings(
             statistics["beyond_random"] = statistics_of(_against(of_variants[FOUND], mean))
     corrected: dict[str, _Statistics] = {}
     if FOUND in of_variants:
-        after = priors.after[study.has(priors.after) & (priors.after["settings"] == study.settings[FOUND])]
+        after = study.by_variant(priors.after).get(FOUND, priors.after.iloc[:0])
         corrected = _after_correction(of_variants[FOUND], after, statistics_of)
     table = pd.DataFrame(_rows(record, statistics, random, corrected), columns=list(STUDY_COLUMNS))
     table = table.astype({"tasks": "Int64", "corrected_tasks": "Int64"})
     verdict = None
-    is_whole = study.is_finished and study.is_whole(pairing.values, [FOUND if FOUND in study.settings else ALL])
+    is_whole = study.is_finished and study.is_whole(of_variants, [FOUND if FOUND in study.settings else ALL])
     if is_whole and record.search is not None and _has_primary_comparison(record, table):
         verdict = judge(_evidence(record, table, *(rows[_is_of_heads_found(rows, study)] for rows in (comparison, replies))))
     return StudyFindings(record, study.model, study.settings, study.with_profiles, table, verdict)

@@ -16,6 +16,8 @@ from act_eval.report.study import AVERAGE
 from act_eval.report.study_tables import corrected_tasks
 from act_eval.study_record import ALL, FOUND, SWITCHED_OFF
 
+DELTA_LABEL = "ACT - baseline, percentage points"
+
 _CORRECTED = f"{FOUND}, label priors corrected"
 # Of the average in a study's table: what is drawn, and the columns of the difference with its ends.
 _OF_STUDIES = {
@@ -48,7 +50,7 @@ def draw_studies(report: Report) -> Figure | None:
         name_points(axes, list(reversed(shown)))
         if len(panels) > 1:
             axes.set_title(model, fontsize="medium", loc="left")
-    figure.supxlabel("ACT - baseline, percentage points (average over tasks)", fontsize="medium")
+    figure.supxlabel(f"{DELTA_LABEL} (average over tasks)", fontsize="medium")
     return figure
 
 

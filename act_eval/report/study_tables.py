@@ -8,8 +8,10 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from act_eval.report.methods import MethodFindings
 from act_eval.report.settings_text import profile_of
 from act_eval.report.study import AVERAGE, StudyFindings
+from act_eval.report.verdict import Conclusion
 from act_eval.study_record import FOUND, is_random
 from act_eval.tables import TextTable, interval, number
 
@@ -62,10 +64,7 @@ def study_table(findings: StudyFindings, with_ranges: bool = True) -> TextTable:
 def print_study(findings: StudyFindings, console: Console) -> None:
     """Show verdict and table on a terminal."""
     if findings.verdict is not None:
-        console.print(Text(findings.verdict.headline, style="bold"))
-        for sentence in findings.verdict.sentences:
-            console.print(Text(sentence))
-        console.print()
+        print_conclusion(findings.verdict, console)
     last = len(findings.record.tasks) - 1
     shown = study_table(findings, with_ranges=False).to_terminal(
         leave_out=("n", "priors corrected", "switched off", "all heads", "random heads"),
@@ -76,9 +75,17 @@ def print_study(findings: StudyFindings, console: Console) -> None:
     console.print(shown)
 
 
-def study_rows(studies: Sequence[StudyFindings]) -> pd.DataFrame:
-    """The tables of some studies, one below the other, each with its model."""
-    tables = [findings.table.assign(model=findings.model)[["model", *findings.table]] for findings in studies]
+def print_conclusion(conclusion: Conclusion, console: Console) -> None:
+    """Show in words what a study, or a comparison of methods, comes to."""
+    console.print(Text(conclusion.headline, style="bold"))
+    for sentence in conclusion.sentences:
+        console.print(Text(sentence))
+    console.print()
+
+
+def rows_with_models(found: Sequence[StudyFindings | MethodFindings]) -> pd.DataFrame:
+    """The tables of some studies, or comparisons of methods, one below the other, each with its model."""
+    tables = [findings.table.assign(model=findings.model)[["model", *findings.table]] for findings in found]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from act_eval.report.aggregation import METRICS_OF_LIKELIHOOD
 from act_eval.report.build import Report
-from act_eval.report.method_tables import methods_notes, methods_table, print_methods
+from act_eval.report.method_tables import METHODS_NOTE, methods_table, print_methods
 from act_eval.report.statistics import differs
 from act_eval.report.study_tables import print_study, study_notes, study_table
 from act_eval.tables import BOOKTABS_NOTE, TerminalTable, TextTable, interval, number, one_line, p_value, with_spread
@@ -102,7 +102,8 @@ def label_tables(report: Report) -> list[TextTable]:
 def report_notes(report: Report) -> list[str]:
     """What the columns of the tables mean, a sentence or two each."""
     of_studies = dict.fromkeys(note for findings in report.studies for note in study_notes(findings))
-    notes = [*of_studies, *methods_notes(report.method_comparisons), OVERVIEW_NOTE, PAIRED_NOTE, POWER_NOTE]
+    of_methods = [METHODS_NOTE] if report.method_comparisons else []
+    notes = [*of_studies, *of_methods, OVERVIEW_NOTE, PAIRED_NOTE, POWER_NOTE]
     if report.comparison["metric"].isin(METRICS_OF_LIKELIHOOD).any():
         notes.append(SCORE_NOTE)
     if not report.comparison["paired"].all():

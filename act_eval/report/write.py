@@ -8,10 +8,10 @@ from act_eval.files import make_folder, remove_unwritten, write_texts
 from act_eval.plotting import check_style
 from act_eval.report.build import Report
 from act_eval.report.machine_readable import to_json
-from act_eval.report.method_tables import METHODS_CSV, methods_rows
+from act_eval.report.method_tables import METHODS_CSV
 from act_eval.report.page import page
 from act_eval.report.plots import PLOTS, write_plots
-from act_eval.report.study_tables import STUDY_CSV, study_rows
+from act_eval.report.study_tables import STUDY_CSV, rows_with_models
 from act_eval.report.tables import latex, markdown
 from act_eval.tables import csv_text
 
@@ -49,8 +49,8 @@ def write_report(report: Report, output: Path, style: str | None = None) -> list
         "comparison.tex": latex(report),
         "groups.csv": csv_text(report.groups),
         "subjects.csv": csv_text(report.subjects),
-        STUDY_CSV: csv_text(study_rows(report.studies)),
-        METHODS_CSV: csv_text(methods_rows(report.method_comparisons)),
+        STUDY_CSV: csv_text(rows_with_models(report.studies)),
+        METHODS_CSV: csv_text(rows_with_models(report.method_comparisons)),
         "label_priors.csv": csv_text(report.label_priors),
         "label_prior_groups.csv": csv_text(report.label_prior_groups),
         "labels.csv": csv_text(report.labels),

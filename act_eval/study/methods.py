@@ -12,7 +12,6 @@ from rich.console import Console
 from act_eval.compare.plan import RunPlan, plan_runs
 from act_eval.compare.recorded import FinishedRuns
 from act_eval.compare.run import run_missing
-from act_eval.differences import differences, in_words
 from act_eval.errors import InputError, SettingError
 from act_eval.harness.arguments import ACTArguments, arguments_of_method, baseline_of
 from act_eval.harness.processes import only_writer, shared_processes
@@ -25,6 +24,7 @@ from act_eval.search.plan import plan_search
 from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
 from act_eval.search.store import PROFILE_FILE
+from act_eval.study.continued import check_asked_alike
 from act_eval.study.plan import SEARCH_FOLDER, plan_study
 from act_eval.study.settings import StudySettings
 from act_eval.study_record import (
@@ -106,11 +106,6 @@ class ComparedMethods:
 
     record: MethodsRecord
     runs: FinishedRuns
-
-    @property
-    def has_heads(self) -> bool:
-        """Whether heads were found for any method, and there is something to compare with the baseline."""
-        return any(found.heads for found in (self.record.searched or {}).values())
 
 
 def compare_methods(settings: MethodComparison, output: Path, console: Console) -> ComparedMethods | None:
@@ -212,10 +207,6 @@ def _gone_on_with(record: MethodsRecord, output: Path) -> MethodsRecord:
     if not file.is_file():
         return record
     there = read_methods(file)
-    changed = differences(*({**of.asked, "scores": in_json(asdict(of)["scores"])} for of in (there, record)))
-    if changed:
-        raise InputError(
-            f"{output} holds a comparison of methods that was asked for otherwise ({in_words(changed)}), and what it compares "
-            "is fixed before it starts: choose another folder."
-        )
+    before, now = ({**of.asked, "scores": in_json(asdict(of)["scores"])} for of in (there, record))
+    check_asked_alike(output, before, now, "a comparison of methods", it="it")
     return there

@@ -12,13 +12,13 @@ from rich.console import Console
 from act_eval.attention.calibration import CalibrationSettings
 from act_eval.compare.recorded import FinishedRuns
 from act_eval.compare.run import run_missing
-from act_eval.differences import differences, in_words
 from act_eval.errors import InputError
 from act_eval.harness.processes import only_writer, shared_processes
 from act_eval.harness.what_ran import in_json
 from act_eval.progress import print_line
 from act_eval.search.results import SearchResult
 from act_eval.search.run import run_search
+from act_eval.study.continued import check_asked_alike
 from act_eval.study.plan import SEARCH_FOLDER, PlannedStudy, plan_study, plan_variants, variants_of
 from act_eval.study.settings import StudySettings
 from act_eval.study_record import METHODS_FILE, STUDY_FILE, StudyRecord, read_study, variants_with_heads, write_study
@@ -101,12 +101,8 @@ def gone_on_with(record: StudyRecord, output: Path) -> StudyRecord:
         return record
     there = read_study(file)
     asked = _with_later_settings(there.asked)
-    changed = differences({"asked": asked, "scores": _plain(there)}, {"asked": record.asked, "scores": _plain(record)})
-    if changed:
-        raise InputError(
-            f"{output} holds a study that was asked for otherwise ({in_words(changed)}), and what a study compares is fixed "
-            "before it starts: choose another folder."
-        )
+    before, now = {"asked": asked, "scores": _plain(there)}, {"asked": record.asked, "scores": _plain(record)}
+    check_asked_alike(output, before, now, "a study", it="a study")
     return there
 
 

@@ -61,9 +61,7 @@ def write_record(folder, runs, shots=0, heads=4, profile_hash=NO_HASH):
 
 def write_a_study(folder, values, shots=0, missing=()):
     """A study whose runs have these values, by variant and task; `missing` ones are planned and not written."""
-    for (variant, task), of_run in values.items():
-        if (variant, task) not in missing:
-            write_run(folder, of_run, **options_of(variant, task, shots))
+    write_runs(folder, values, shots, missing)
     write_record(folder, values, shots)
 
 
