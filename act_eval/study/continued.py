@@ -10,15 +10,13 @@ from act_eval.differences import differences, in_words
 from act_eval.errors import InputError
 
 
-def check_asked_alike(output: Path, there: Mapping[str, Any], now: Mapping[str, Any], what: str, it: str) -> None:
+def check_asked_alike(output: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Check that a folder's record says what is asked for now.
 
     Args:
         output: the folder.
         there: what the record says, in values that JSON can hold.
         now: what is asked for, in the same form.
-        what: is recorded, such as `a study`.
-        it: what that is called the second time.
 
     Raises:
         InputError: something differs; names it.
@@ -26,6 +24,6 @@ def check_asked_alike(output: Path, there: Mapping[str, Any], now: Mapping[str, 
     changed = differences(there, now)
     if changed:
         raise InputError(
-            f"{output} holds {what} that was asked for otherwise ({in_words(changed)}), and what {it} compares is fixed before "
-            "it starts: choose another folder."
+            f"{output} holds a study that was asked for otherwise ({in_words(changed)}), and what a study compares is fixed "
+            "before it starts: choose another folder."
         )

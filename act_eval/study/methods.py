@@ -208,5 +208,5 @@ def _gone_on_with(record: MethodsRecord, output: Path) -> MethodsRecord:
         return record
     there = read_methods(file)
     before, now = ({**of.asked, "scores": in_json(asdict(of)["scores"])} for of in (there, record))
-    check_asked_alike(output, before, now, "a comparison of methods", it="it")
+    check_asked_alike(output, before, now)
     return there

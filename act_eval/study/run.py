@@ -102,7 +102,7 @@ def gone_on_with(record: StudyRecord, output: Path) -> StudyRecord:
     there = read_study(file)
     asked = _with_later_settings(there.asked)
     before, now = {"asked": asked, "scores": _plain(there)}, {"asked": record.asked, "scores": _plain(record)}
-    check_asked_alike(output, before, now, "a study", it="a study")
+    check_asked_alike(output, before, now)
     return there
 
 
