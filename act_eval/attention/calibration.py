@@ -18,12 +18,12 @@ the model what the learned logit is for, which is how much a head attends to any
 from __future__ import annotations
 
 import math
-import re
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+import regex
 import torch
 from torch import Tensor
 
@@ -218,8 +218,8 @@ def settings_unused_by(methods: Sequence[type[Method]]) -> set[str]:
 def check_pattern(span: str) -> None:
     """Raise SettingError unless a part of the prompt is named by a word or a regular expression."""
     try:
-        re.compile(span)
-    except (re.error, TypeError, OverflowError, RecursionError) as error:
+        regex.compile(span)
+    except (regex.error, TypeError, OverflowError, RecursionError) as error:
         raise SettingError(
             "span", f"is {reprlib.repr(span)}, which is no regular expression ({error}): mend it, or escape signs with \\."
         ) from None

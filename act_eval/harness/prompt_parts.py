@@ -8,13 +8,13 @@ put into it is noted where tasks make their prompts (`note_parts_of_tasks`).
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+import regex
 import torch
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import apply_template
@@ -28,6 +28,8 @@ from act_eval.harness.requests import RequestError
 from act_eval.harness.scoring import Tokens
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_TO_MATCH = 10  # an expression in one prompt
 
 PARTS_OF_TASKS = ("description", "question", "examples")
 
@@ -102,7 +104,7 @@ def find_part(span: str, prompt: str) -> list[Span]:
         Where it is, in characters; nothing where the prompt has no such part.
 
     Raises:
-        InputError: the part is one of a task, and no task of this process made the prompt.
+        InputError: the part is one of a task, and no task of this process made the prompt; or the expression takes too long.
     """
     if span in PARTS_OF_TASKS:
         if prompt not in _parts:
@@ -111,9 +113,15 @@ def find_part(span: str, prompt: str) -> list[Span]:
                 "cache_requests, or give act_span a regular expression."
             )
         return _parts[prompt].find(span, prompt)
-    pattern = re.compile(span)
-    matches = (match.span(1 if pattern.groups else 0) for match in pattern.finditer(prompt))
-    return [(start, end) for start, end in matches if end > start]
+    pattern = regex.compile(span)
+    try:
+        found = [match.span(1 if pattern.groups else 0) for match in pattern.finditer(prompt, timeout=_SECONDS_TO_MATCH)]
+    except TimeoutError:
+        raise InputError(
+            f"act_span={span} did not get through the prompt {prompt[:60]!r} in {_SECONDS_TO_MATCH} seconds: write it so that "
+            "it can match a text in one way only, without choices in repeats such as (a|aa)+."
+        ) from None
+    return [(start, end) for start, end in found if end > start]
 
 
 @dataclass

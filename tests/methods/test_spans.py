@@ -16,6 +16,7 @@ from act_eval.attention.act import ACT
 from act_eval.attention.calibration import CalibrationSettings, calibrate
 from act_eval.attention.spans import span_tokens
 from act_eval.errors import InputError
+from act_eval.harness import prompt_parts
 from act_eval.harness.asked_tasks import load_asked_tasks
 from act_eval.harness.documents import render
 from act_eval.harness.lm import ACTLM
@@ -150,6 +151,14 @@ PROMPT = "Say what it is.\n\nText: a dog. It is: pet\n\nText: a car. It is:"
 )
 def test_a_regular_expression(span, found):
     assert [PROMPT[start:end] for start, end in find_part(span, PROMPT)] == found
+
+
+def test_an_expression_that_would_take_for_ever_is_refused(monkeypatch):
+    monkeypatch.setattr(prompt_parts, "_SECONDS_TO_MATCH", 0.2)
+    prompt = "a" * 40 + "b"
+    with pytest.raises(InputError, match=r"act_span=\(a\|aa\)\+\$ did not get through the prompt 'aaa.*: write it so"):
+        find_part("(a|aa)+$", prompt)
+    assert find_part("a+", prompt) == [(0, 40)]
 
 
 @pytest.mark.parametrize(
