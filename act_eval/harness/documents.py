@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import TaskError
 from act_eval.harness.what_ran import digest_of
+
+_TRIED = 5  # documents, to see which columns a task asks about
 
 
 def training_split(task: Task) -> str:
@@ -40,8 +43,9 @@ def training_split(task: Task) -> str:
 def draw_training_documents(name: str, task: Task, prompts: PromptSettings) -> list[int]:
     """Draw documents of a task's training split, by their number in it, in order.
 
-    Documents whose content is also in the evaluation split are left out. The task's config is changed: its training split takes
-    the place of the evaluation split, so that lm-eval renders training documents as it always does.
+    Documents that the evaluation split has too are left out, whatever their labels and ids, see `asked_columns`. The task's
+    config is changed: its training split takes the place of the evaluation split, so that lm-eval renders training documents as
+    it always does.
 
     Args:
         name: of the task.
@@ -53,13 +57,48 @@ def draw_training_documents(name: str, task: Task, prompts: PromptSettings) -> l
         SettingError: a document that is asked for by its number does not exist, or may not be used.
     """
     split = training_split(task)
-    evaluated = {digest_of(dict(doc)) for doc in task.eval_docs}
+    columns = asked_columns(task)
+    evaluated = {_digest_of(doc, columns) for doc in task.eval_docs}
     task.set_config("test_split", split)
     number = len(task.eval_docs)
-    usable = [index for index, doc in enumerate(task.eval_docs) if digest_of(dict(doc)) not in evaluated]
+    usable = [index for index, doc in enumerate(task.eval_docs) if _digest_of(doc, columns) not in evaluated]
     if not usable:
         raise TaskError(f"all documents of the split {split!r} of task {name!r} are in its evaluation split too.")
     return _draw(name, number, usable, prompts)
+
+
+def asked_columns(task: Task) -> frozenset[str]:
+    """Find the columns of a task's documents that it asks about: those that make its prompts and choices.
+
+    Labels and ids are none of them. A column is one where a prompt or a choice changes, or cannot be made, when it holds the
+    value of another document; a few documents from the whole evaluation split are tried, since rendering all is slow.
+    """
+    number = len(task.eval_docs)
+    tried = [dict(task.eval_docs[index]) for index in sorted({number * part // _TRIED for part in range(_TRIED)})]
+    others = [*tried[1:], *tried[:1]]
+    return frozenset(
+        name for name in tried[0] if any(_asks_about(task, name, doc, other) for doc, other in zip(tried, others, strict=True))
+    )
+
+
+def _asks_about(task: Task, name: str, doc: dict[str, Any], other: dict[str, Any]) -> bool:
+    if doc.get(name) == other.get(name):
+        return False
+    try:
+        return _asked(task, {**doc, name: other.get(name)}) != _asked(task, doc)
+    except Exception:  # what a task's own code makes of a document that is none
+        return True
+
+
+def _asked(task: Task, doc: dict[str, Any]) -> tuple[Any, Any]:
+    """The prompt and the choices of a document."""
+    doc = copy.deepcopy(doc)
+    return task.doc_to_text(doc), task.doc_to_choice(doc) if task.OUTPUT_TYPE == "multiple_choice" else None
+
+
+def _digest_of(doc: Mapping[str, Any], columns: Collection[str]) -> str:
+    """A digest of a document as far as it is asked about; of all of it where that is nothing."""
+    return digest_of({name: value for name, value in doc.items() if name in columns or not columns})
 
 
 def draw_evaluation_documents(name: str, task: Task, prompts: PromptSettings) -> list[int]:

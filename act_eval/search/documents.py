@@ -61,7 +61,7 @@ def calibration_split(task: Task) -> str:
 def load_documents(lm: ACTLM, tasks: Mapping[str, Task], prompts: PromptSettings) -> list[CalibrationDocument]:
     """Draw calibration documents from some tasks, and render them.
 
-    Documents whose content is also in the evaluation split are left out.
+    Documents that the evaluation split has too are left out, whatever their labels and ids.
 
     Args:
         lm: tokenizes.
