@@ -453,7 +453,7 @@ def resolve_profile(
         attention_layers: the layers that `all` and `auto` choose from, for hybrid models; all layers by default.
 
     Raises:
-        ProfileError: nothing goes by that name, or the profile does not fit the model.
+        ProfileError: nothing goes by that name, the profile does not fit the model, or `auto` names no head of it.
         HubError: it cannot be had from the hub.
     """
     layers = range(num_layers) if attention_layers is None else attention_layers
@@ -496,9 +496,14 @@ def _automatic_profile(attention_layers: Sequence[int], num_layers: int, num_hea
             logger.info("act_profile=auto: using the published head list %s.", name)
             return profile
     layers = [layer for layer in attention_layers if 2 <= layer < num_layers - 1]
+    if not layers:
+        raise ProfileError(
+            "act_profile=auto stands for the heads of all layers but the first two and the last where no head list is "
+            f"published, and there are {num_layers} layers: name the heads, or give all."
+        )
     logger.warning(
         "act_profile=auto: no head list is published for this checkpoint, so all heads of layers %s are calibrated; "
         "`act-eval search` finds the heads that help.",
-        f"{layers[0]} to {layers[-1]}" if layers else "(none: the model has too few)",
+        f"{layers[0]} to {layers[-1]}",
     )
     return HeadProfile.from_layers(layers, num_layers, num_heads)

@@ -80,8 +80,7 @@ class StudyRecord:
 
     def profile_hash_of(self, variant: str) -> str | None:
         """The content hash of the heads that the runs of a variant calibrate; None where the record does not say."""
-        head_share = (self.asked.get("model_args") or {}).get("act_head_share", 1)
-        return (self.search or {}).get("profile_hash") if variant == FOUND and head_share == 1 else None
+        return (self.search or {}).get("profile_hash") if variant == FOUND else None
 
     @property
     def unseen(self) -> tuple[str, ...]:

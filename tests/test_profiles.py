@@ -258,6 +258,10 @@ class TestResolve:
         assert len(caplog.records) == 1
         assert "act-eval search" in caplog.text
 
+    def test_auto_of_a_model_that_has_no_such_layers(self):
+        with pytest.raises(ProfileError, match=r"act_profile=auto stands for .*, and there are 3 layers: name the heads"):
+            resolve_profile("auto", 3, 2, "somebody/model")
+
     @pytest.mark.parametrize(
         ("spec", "culprit"),
         [

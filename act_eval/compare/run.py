@@ -157,9 +157,8 @@ def load_model(plan: RunPlan, kind: type[Model]) -> Model:
     model = replace(first.model, model_args=first.model_args)
     needs_chat_template = first.prompts.apply_chat_template
     lm = kind(needs_chat_template=needs_chat_template, **{"batch_size": model.batch_size, **model.lm_arguments()})
-    for arguments in {str(run.arguments.profile): run.arguments for run in plan.runs}.values():
-        if arguments.profile != lm.arguments.profile:
-            lm.profile_of(arguments)
+    for run in plan.runs:
+        lm.profile_of(run.arguments)
     return lm
 
 

@@ -24,7 +24,7 @@ from act_eval.attention.act import check_groups
 from act_eval.attention.backends import base_name, check_base_of_model
 from act_eval.attention.model_structure import pretrained_model, resolve_for_model
 from act_eval.demo import DEMO_MODEL_NAME, MODEL_PATH
-from act_eval.errors import InputError
+from act_eval.errors import InputError, SettingError
 from act_eval.harness.answering import Answering, answer_requests
 from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.batch_sizes import ContextBatches, batch_size_for_longest
@@ -90,6 +90,7 @@ class ACTLM(CheckedHFLM):
         self.arguments = ACTArguments.from_model_args({"act_profile": act_profile, **act_arguments})
         self.kept_arguments = kept_arguments(kwargs)
         self._said_not_repeated: set[str] = set()
+        self._profiles: dict[str, HeadProfile] = {}
         super().__init__(str(MODEL_PATH) if pretrained is None else pretrained, needs_chat_template, **kwargs)
         if pretrained is None:
             logger.warning("No pretrained= was given: this is the embedded demo model, which knows only its own small world.")
@@ -132,10 +133,29 @@ class ACTLM(CheckedHFLM):
         self._parts = other._parts
 
     def profile_of(self, arguments: ACTArguments) -> HeadProfile:
-        """The heads that some ACT settings calibrate. Raises ProfileError where their profile does not fit model or method."""
-        profile = resolve_for_model(arguments.profile, self.config, self._checkpoint).share(arguments.head_share)
-        check_groups(profile, arguments.calibration)
-        return profile
+        """The heads that some ACT settings calibrate.
+
+        Raises:
+            ProfileError: the profile does not fit model or method.
+            SettingError: of its heads, the share that is asked for is none.
+        """
+        profile = self._all_heads_of(arguments.profile)
+        calibrated = profile.share(arguments.head_share)
+        if profile.size and arguments.head_share and not calibrated.size:
+            raise SettingError(
+                "head_share",
+                f"is {arguments.head_share}, which is no head of a profile that has {profile.size}: ask for a greater share.",
+            )
+        check_groups(calibrated, arguments.calibration)
+        return calibrated
+
+    def _all_heads_of(self, profile: str | HeadProfile) -> HeadProfile:
+        """A profile of this model. One that has a name is looked up once, and what is to be said of it is said once."""
+        if isinstance(profile, HeadProfile):
+            return resolve_for_model(profile, self.config, self._checkpoint)
+        if profile not in self._profiles:
+            self._profiles[profile] = resolve_for_model(profile, self.config, self._checkpoint)
+        return self._profiles[profile]
 
     @property
     def profile(self) -> HeadProfile:

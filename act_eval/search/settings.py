@@ -22,7 +22,7 @@ class SearchSettings:
     """What to search for, and on what.
 
     Args:
-        model: which model; its arguments do not hold act_profile, which is searched for.
+        model: which model; its arguments hold neither act_profile, which is searched for, nor act_head_share.
         prompts: the tasks, of which documents of the training split are drawn, and how these become prompts.
         layers: layers to look at: "all", or numbers and ranges such as "2-30,33"; None for all but the first two and the last.
         mode: "exact" scores every head on every document; "screened" estimates all heads and scores the promising ones;
@@ -80,6 +80,11 @@ class SearchSettings:
             check_layer_list(self.layers)
         if "act_profile" in self.model.model_args:
             raise InputError("act_profile does not go with a search, which is to find the profile: leave it out.")
+        if "act_head_share" in self.model.model_args:
+            raise InputError(
+                "act_head_share does not go with a search, which says itself how many heads are calibrated: leave it out, or "
+                "ask for their number with selection top-k."
+            )
         self.model.whole_batch_size()
         if self.act.changes_nothing:
             raise InputError(

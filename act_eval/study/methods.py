@@ -187,10 +187,7 @@ def _searched(result: SearchResult, arguments: ACTArguments | None) -> SearchedM
     passes = round(result.full_passes["total"], 3)
     if arguments is None:
         return SearchedMethod(0, passes, "no head was chosen", result.profile.content_hash)
-    text, share = arguments.calibration.text, arguments.head_share
-    of_heads = "" if share == 1 else f"; {100 * share:.10g}% of the {result.profile.size} heads found"
-    calibrated = result.profile.share(share)
-    return SearchedMethod(calibrated.size, passes, f"{text}{of_heads}", calibrated.content_hash)
+    return SearchedMethod(result.profile.size, passes, arguments.calibration.text, result.profile.content_hash)
 
 
 def _record(settings: MethodComparison) -> tuple[MethodsRecord, tuple[str, ...]]:

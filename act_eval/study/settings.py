@@ -17,7 +17,8 @@ class StudySettings:
     """What is studied.
 
     Args:
-        model: which model; its arguments say how heads are calibrated. They hold no act_profile, which is searched for.
+        model: which model; its arguments say how heads are calibrated. They hold neither act_profile, which is searched for,
+            nor act_head_share.
         prompts: the tasks of the primary comparison, and how their evaluation documents become prompts; the seed there is not
             used.
         also: tasks that are evaluated beside, with the heads found and without, to see what these do elsewhere.

@@ -346,6 +346,7 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--model-args", "act_method=temperature,act_alpha=5"], "alpha is about attention sinks"),
         (["--model-args", "act_beta=1"], "act_beta=1 changes nothing"),
         (["--model-args", "act_head_share=0"], "act_head_share=0 changes nothing"),
+        (["--model-args", "act_profile=2:1,act_head_share=0.3"], "no head of a profile that has 1: ask for"),
         (["--model-args", "act_sink_share=0,act_beta=1"], "act_sink_share=0, act_beta=1 changes nothing"),
         (["--model-args", "act_method=temperature,act_theta=1"], "act_theta=1 changes nothing"),
         (["--tasks", "no_such_task"], "no_such_task"),

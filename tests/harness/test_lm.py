@@ -365,3 +365,12 @@ def test_chat_template_and_demo_tasks_through_lm_eval(demo_tasks):
     assert prompt.startswith("system: " + corpus.INSTRUCTIONS["choice"].strip())
     assert prompt.endswith("assistant:")
     assert results["config"]["act"]["alpha"] == 3
+
+
+def test_what_a_profile_stands_for_is_said_once(caplog):
+    """Settings change with every run of a comparison, and a warning for each would be one for each of its tasks."""
+    lm = make(act_profile="auto")
+    for arguments in (ACTArguments("none"), ACTArguments("auto"), ACTArguments("auto", 0.5)):
+        lm.set_act(arguments)
+    assert lm.profile.size == 4
+    assert len([record for record in caplog.records if record.message.startswith("act_profile=auto:")]) == 1

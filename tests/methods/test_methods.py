@@ -471,6 +471,7 @@ def test_a_share_of_the_heads_of_the_model():
         ({"act_head_share": -1}, "head_share is -1"),
         ({"act_head_share": "half"}, "head_share is 'half'"),
         ({"act_head_share": float("nan")}, r"head_share is nan, .*: give a number in \[0, 1\]"),
+        ({"act_head_share": 0.01}, "head_share is 0.01, which is no head of a profile that has 32: ask for a greater share"),
         ({"act_heads": 2}, "no argument 'act_heads': choose among .*act_beta.*act_gamma"),
     ],
 )

@@ -610,6 +610,7 @@ class TestCommand:
             (["--layers", "some"], "--layers 'some'"),
             (["--tasks", ""], "no task was named"),
             (["--model-args", "act_profile=all"], "act_profile"),
+            (["--model-args", "act_head_share=0.5"], "act_head_share does not go with a search"),
             (["--model-args", "act_beta=1"], "act_beta=1 changes nothing"),
             (["--model-args", "act_method=temperature,act_theta=1"], "act_theta=1 changes nothing"),
             (["--model-args", "act_gamma=1"], "takes beta, not gamma"),

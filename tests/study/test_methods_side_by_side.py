@@ -143,15 +143,6 @@ def test_where_no_method_has_heads_the_baseline_is_told(tmp_path):
 
 
 @pytest.mark.tier("slow")
-def test_heads_are_those_of_the_share(tmp_path):
-    done = run("--model-args", "act_head_share=0.5", output=tmp_path, methods="act,remove", tasks="demo_choice")
-    assert done.exit_code == 0
-    table = pd.read_csv(tmp_path / "methods.csv")
-    assert table["heads"].eq(1).all()
-    assert table["settings"].str.endswith("; 50% of the 2 heads found").all()
-
-
-@pytest.mark.tier("slow")
 def test_prompts_of_all_methods_are_looked_at_before_the_first_search(tmp_path):
     refused = run("--model-args", "act_span=examples", output=tmp_path / "none", methods="act,pasta")
     assert isinstance(refused.exception, InputError)

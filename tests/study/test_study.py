@@ -273,6 +273,7 @@ def test_groups_and_patterns_stand_for_their_tasks(tasks, also, search_tasks, ex
         ({"also_limit": 0}, "also_limit must be a number of documents"),
         ({"search_limit": 0}, "search_limit must be at least 1 document"),
         ({"model": ModelSettings({"act_profile": "all"})}, "act_profile"),
+        ({"model": ModelSettings({"act_head_share": 0.5})}, "act_head_share does not go with a search"),
         ({"k": None}, "k goes together"),
     ],
 )

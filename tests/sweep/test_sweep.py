@@ -265,6 +265,11 @@ class TestRun:
         averages = table[table["task"] == ALL_TASKS].set_index("head_share")["delta"]
         assert averages[0.25] == averages[0.26]
 
+    def test_a_share_that_is_no_head_is_refused_before_the_first_point(self, tmp_path):
+        with pytest.raises(InputError, match=r"head_share is 0\.001, which is no head of a profile that has 32"):
+            sweep(tmp_path / "none", vary=["--vary", "head_share=1,0.001"], options=[*OPTIONS, "--limit", "8"])
+        assert not list(tmp_path.rglob("results_*.json"))
+
     @pytest.mark.tier("process")
     def test_killed_it_goes_on(self, finished, tmp_path):
         output = tmp_path / "sweep"
