@@ -14,6 +14,13 @@ and two or three are expected.) Where fewer than five are expected, coverage rea
 changes that it has not seen can do no less. An average over tasks has one such pair of documents, shared by its tasks in
 proportion to how far one document of theirs moves it. It covers as single tasks do, when changes are weighed by how far they
 move it: where a small task moves an average most and few of its documents are expected to change, coverage is above 98%.
+
+How far other values than 0 and 1 change is itself known from the documents alone, and from few of them badly: weighing them
+spreads less than a mean of so few does (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"). So each draw of
+theirs is moved away from the difference as a draw of Student's t distribution with n - 1 degrees of freedom is, further than
+one of a normal distribution with the estimated variance. Changes that are normal are covered in 92.5% to 100% of samples of 2
+to 200 documents (0% to 94% without), as by Student's interval; where large changes are rare or one-sided, in fewer samples, as
+by Student's interval too: log-normal changes in 80% to 93%.
 """
 
 from __future__ import annotations
@@ -135,11 +142,21 @@ class DrawnDifferences:
     seed: tuple[int, ...]
 
     def deltas(self, unseen: float = UNSEEN) -> np.ndarray:
-        """The differences of scores, float `[draws]`.
+        """The differences of scores, float `[draws]`; of other values than outcomes, spread as far as a t distribution is.
 
         Args:
             unseen: what each of the two documents that were not seen weighs, in documents.
         """
+        documents, deltas = self.documents, self.weighed_deltas(unseen)
+        if documents.are_outcomes:
+            return deltas
+        freedom = max(1, len(documents) - 1)
+        squares = np.random.default_rng((*self.seed, 2)).chisquare(freedom, size=DRAWS)
+        deltas = documents.delta + (deltas - documents.delta) * np.sqrt((freedom + 1) / squares)
+        return deltas.clip(-1, 1) if documents.are_shares else deltas
+
+    def weighed_deltas(self, unseen: float = UNSEEN) -> np.ndarray:
+        """The differences of scores of the documents as they are weighed at random, float `[draws]`; see `deltas`."""
         weights = np.random.default_rng((*self.seed, 1)).standard_gamma(unseen, size=(DRAWS, 2))
         baseline, calibrated, total = (self._sums + weights @ self.documents.unseen).T[:, :, np.newaxis]
         function = self.documents.aggregation

@@ -46,6 +46,14 @@ class TaskDocuments:
         """The variance of a document's difference where this is its mean."""
         return self.discordance_at(difference) - difference**2 if self.variance is None else self.variance
 
+    @property
+    def spread(self) -> float:
+        """By what the variance of the mean counts for more in intervals of so few documents, see `intervals`."""
+        if self.variance is None:
+            return 1.0
+        freedom = max(1, self.n - 1)
+        return float((stats.t.isf(LEVEL / 2, freedom) / stats.norm.isf(LEVEL / 2)) ** 2 * (freedom + 1) / freedom)
+
     def discordance_at(self, difference: float) -> float:
         """The discordance, but at least the difference."""
         return min(1.0, max(self.discordance, abs(difference)))
@@ -135,7 +143,7 @@ def average_power(
             return level / 2
         n = discordance / float(shares**2 @ (discordances / sizes))
         return _power_of_changes(difference, round(n), discordance, level, (unseen * n**2,) * 2)
-    variance = shares**2 @ [task.variance_at(difference) / task.n for task in tasks]
+    variance = shares**2 @ [task.variance_at(difference) * task.spread / task.n for task in tasks]
     if not variance:
         return float(difference != 0)
     return float(stats.norm.cdf(abs(difference) / math.sqrt(variance) - stats.norm.isf(level / 2)))

@@ -16,6 +16,7 @@ from act_eval.report.aggregation import MEAN
 from act_eval.report.intervals import (
     SEED,
     SIDES,
+    UNSEEN,
     DrawnDifferences,
     PairedDocuments,
     average_deltas,
@@ -376,7 +377,7 @@ def _statistics(drawn: DrawnDifferences) -> dict[str, float | str]:
     result: dict[str, float | str] = {"n": len(documents), **documents.scores, "delta": documents.delta}
     result |= {"low": low, "high": high, "interval": documents.interval_kind, "p": _p(drawn)}
     if documents.aggregation != MEAN:
-        return {**result, "standard_error": float(deltas.std(ddof=1)) if len(documents) > 1 else float("nan")}
+        return {**result, "standard_error": float(drawn.weighed_deltas().std(ddof=1)) if len(documents) > 1 else float("nan")}
     if not documents.are_outcomes:
         return result
     baseline, calibrated = (side == 1 for side in (documents.baseline, documents.calibrated))
@@ -411,6 +412,16 @@ def _power(tasks: Sequence[DrawnDifferences], weights: np.ndarray) -> dict[str, 
     return _power_of_average(tuple(asked), tuple(weights), all(task.documents.are_shares for task in tasks))
 
 
+def power_of_interval(values: pd.DataFrame) -> dict[str, float]:
+    """`detectable` and `n_for_one_point` of one task where its interval decides, as it does of averages.
+
+    Args:
+        values: rows of `Pairing.values` of one task and metric.
+    """
+    drawn = PairedDocuments.of(values).draw()
+    return _power_of_average((_for_power(drawn, UNSEEN),), (1.0,), drawn.documents.are_shares)
+
+
 @cache  # averages are asked about again beside those after label priors are corrected
 def _power_of_average(tasks: tuple[TaskDocuments, ...], weights: tuple[float, ...], are_shares: bool) -> dict[str, float]:
     """`_power` of an average, or of a task whose scores are not all 0 or 1."""
@@ -426,7 +437,7 @@ def _for_power(drawn: DrawnDifferences, unseen: float) -> TaskDocuments:
     if documents.are_outcomes:
         changed = int((documents.baseline != documents.calibrated).sum())
         return TaskDocuments(n, discordance=expected_discordance(changed, n, unseen))
-    return TaskDocuments(n, variance=n * float(drawn.deltas(unseen).var()))
+    return TaskDocuments(n, variance=n * float(drawn.weighed_deltas(unseen).var()))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

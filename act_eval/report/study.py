@@ -14,7 +14,7 @@ from scipy import stats
 from act_eval.report.label_priors import LabelPriors
 from act_eval.report.loaded_studies import LoadedStudy, evaluations
 from act_eval.report.pairing import Pairing
-from act_eval.report.statistics import compare, differs, macro_averages
+from act_eval.report.statistics import compare, differs, macro_averages, power_of_interval
 from act_eval.report.verdict import BestTried, CorrectedPriors, Difference, EmptyReplies, Evidence, Verdict, Worse, judge
 from act_eval.study_record import ALL, FOUND, SWITCHED_OFF, StudyRecord, is_random
 from act_eval.task_groups import TaskGroup
@@ -169,7 +169,7 @@ def _statistics(pairing: Pairing, record: StudyRecord) -> _Statistics:
         if len(there) < len(tasks) or not there:
             continue  # an average of what is there so far would not be that of the study
         if len(there) == 1:
-            found[name] = found[there[0]]
+            found[name] = found[there[0]] | power_of_interval(alike[alike["task"] == there[0]])
         else:
             (row,) = macro_averages(pairing.with_values(alike), {name: TaskGroup(tuple(there))}).to_dict("records")
             found[name] = row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ def read_samples(results: Path, task: str) -> list[dict]:
     return [json.loads(line) for line in samples_file(results, task).read_text().splitlines()]
 
 
-dates = (f"2026-01-01T00-00-{second:02d}.000000" for second in itertools.count())
+dates = (f"{datetime(2026, 1, 1) + timedelta(seconds=second):%Y-%m-%dT%H-%M-%S.%f}" for second in itertools.count())
 
 
 def act_settings(heads, beta, older):

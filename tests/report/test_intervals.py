@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
+from act_eval.report import intervals
 from act_eval.report.intervals import (
     DRAWS,
     UNSEEN,
@@ -181,6 +182,30 @@ class TestCoverage:
             covered += row["low"] <= 0.1 * 0.5 * (0.2 + largest) / 2 <= row["high"]
         assert 0.92 <= covered / 300 <= 0.99
 
+    @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 20, 56, 200])
+    def test_normal_changes_of_few_documents(self, n, monkeypatch):
+        """Of 1,000 samples: weighing so few documents spreads less than their mean does, and of two covers half as often."""
+        monkeypatch.setattr(intervals, "DRAWS", 1000)
+        rng = np.random.default_rng(2)
+        rows = [paired_statistics(np.full(n, 5.0), 5 + rng.normal(0, 1, n)) for _ in range(1000)]
+        coverage = np.mean([row["low"] <= 0 <= row["high"] for row in rows])
+        assert coverage >= 0.92
+        assert coverage <= MOST or n < 5
+        assert np.mean([row["p"] < 0.05 for row in rows]) <= 0.08
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 20])
+    def test_shares_of_few_documents(self, n, monkeypatch):
+        """As F1 scores are: many are 0, and half of them change."""
+        monkeypatch.setattr(intervals, "DRAWS", 1000)
+        rng = np.random.default_rng(3)
+        covered = []
+        for _ in range(500):
+            before = np.where(rng.random(n) < 0.4, 0, rng.random(n))
+            row = paired_statistics(before, np.where(rng.random(n) < 0.5, rng.random(n), before))
+            covered.append(row["low"] <= 0.1 <= row["high"])
+            assert -1 <= row["low"] < row["high"] <= 1
+        assert np.mean(covered) >= 0.93
+
 
 class TestAverages:
     def test_draws_are_those_of_the_tasks(self):
@@ -245,10 +270,10 @@ class TestBootstrap:
         assert row["low"] < row["delta"] < row["high"]
 
     def test_without_a_change_the_bound_counts(self):
-        """20 F1 scores of which none changed tell as much as 20 outcomes of which none did; grades change by up to 9."""
-        outcome = paired_statistics(*outcomes(0, 0, 20))
-        score = paired_statistics(np.full(20, 0.4), np.full(20, 0.4))
-        grade = paired_statistics(np.full(20, 5.0), np.full(20, 5.0), 9.0)
+        """F1 scores of which none changed tell as much as outcomes of which none did; grades change by up to 9."""
+        outcome = paired_statistics(*outcomes(0, 0, 200))
+        score = paired_statistics(np.full(200, 0.4), np.full(200, 0.4))
+        grade = paired_statistics(np.full(200, 5.0), np.full(200, 5.0), 9.0)
         assert (score["low"], score["high"]) == pytest.approx((outcome["low"], outcome["high"]), rel=0.05)
         assert (grade["low"], grade["high"]) == pytest.approx((9 * outcome["low"], 9 * outcome["high"]), rel=0.05)
 

@@ -8,7 +8,7 @@ import pytest
 from helpers.runs import ACT, BASELINE, write_run
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.power import normal_sample_size_one_tail
+from statsmodels.stats.power import TTestPower, normal_sample_size_one_tail
 
 from act_eval.report.build import make_report
 from act_eval.report.intervals import UNSEEN, unseen_of_tasks
@@ -134,14 +134,20 @@ class TestAverages:
         assert needed_documents_of_average(0.01, ten) == pytest.approx(needed_documents_of_average(0.01, one), abs=10)
 
     def test_of_other_scores_it_is_the_normal_formula(self):
-        """statsmodels: standard deviation 0.3 of 200 differences, and of an average with a second task."""
-        difference = detectable_average([TaskDocuments(200, variance=0.09)])
-        assert normal_sample_size_one_tail(difference, 0.8, 0.025, 0.3) == pytest.approx(200)
-        assert needed_documents_of_average(difference, [TaskDocuments(50, variance=0.09)]) == pytest.approx(200, abs=1)
-        both = [TaskDocuments(200, variance=0.09), TaskDocuments(100, variance=0.04)]
-        spread = math.sqrt(0.25 * (0.09 / 200 + 0.04 / 100))
-        assert normal_sample_size_one_tail(detectable_average(both), 0.8, 0.025, spread) == pytest.approx(1)
-        assert normal_sample_size_one_tail(detectable_average(both, [0.5, 0.5]), 0.8, 0.025, spread) == pytest.approx(1)
+        """statsmodels: standard deviation 0.3 of differences of many documents, and of an average with a second task."""
+        difference = detectable_average([TaskDocuments(200_000, variance=0.09)])
+        assert normal_sample_size_one_tail(difference, 0.8, 0.025, 0.3) == pytest.approx(200_000, rel=1e-4)
+        assert needed_documents_of_average(difference, [TaskDocuments(50, variance=0.09)]) == pytest.approx(200_000, abs=50)
+        both = [TaskDocuments(200_000, variance=0.09), TaskDocuments(100_000, variance=0.04)]
+        spread = math.sqrt(0.25 * (0.09 / 200_000 + 0.04 / 100_000))
+        assert normal_sample_size_one_tail(detectable_average(both), 0.8, 0.025, spread) == pytest.approx(1, rel=1e-4)
+        assert detectable_average(both, [0.5, 0.5]) == detectable_average(both)
+
+    @pytest.mark.parametrize(("n", "more"), [(5, 1.2), (20, 1.04), (200, 1.005)])
+    def test_of_few_other_scores_it_is_that_of_student(self, n, more):
+        """statsmodels; and a little more, since the interval is that much wider."""
+        student = 0.3 * TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
+        assert student < detectable_average([TaskDocuments(n, variance=0.09)]) < more * student
 
     def test_mixed_with_outcomes(self):
         tasks = [TaskDocuments(200, variance=0.09), TaskDocuments(100, 0.04)]
@@ -152,7 +158,7 @@ class TestAverages:
 
     def test_large_numbers(self):
         """Perplexities may be in the thousands."""
-        difference = detectable_average([TaskDocuments(100, variance=1e8)])
+        difference = detectable_average([TaskDocuments(10**6, variance=1e12)])
         assert difference == pytest.approx(1e3 * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)), rel=1e-5)
 
     def test_as_many_documents_suffice(self):

@@ -11,6 +11,13 @@ from scipy import stats
 
 from act_eval.planned_runs import PlannedRun, add_planned_runs
 from act_eval.report.build import ReportOptions, make_report
+from act_eval.report.power import (
+    TaskDocuments,
+    detectable_average,
+    detectable_difference,
+    expected_discordance,
+    needed_documents_of_average,
+)
 from act_eval.report.statistics import paired_statistics
 from act_eval.report.study import allowing_for_sets
 from act_eval.study_record import ALL, FOUND, SWITCHED_OFF, random_variant
@@ -125,6 +132,19 @@ def test_a_study_that_is_not_finished_has_the_rows_that_it_can_have(tmp_path, mi
         assert (table.loc[task, "random_sets"] if sets else 0) == len(sets)
         has_both = len(sets) == 2 and (FOUND, task) not in missing
         assert pd.notna(table.loc[task, "beyond_random_delta"]) == has_both
+
+
+def test_power_is_that_of_what_decides(tmp_path):
+    """The interval of the average that a verdict is about, also where that is of one task, of which the test decides."""
+    values = {(FOUND, "a"): BETTER, (PLAIN, "a"): BASELINE, (ALL, "a"): ACT}
+    write_a_study(tmp_path, values)
+    changed = int((np.array(BETTER) != np.array(BASELINE)).sum())
+    documents = TaskDocuments(100, expected_discordance(changed, 100))
+    table = tables(tmp_path)[0]
+    assert table.loc["average", "detectable"] == pytest.approx(detectable_average([documents]))
+    assert table.loc["average", "n_for_one_point"] == needed_documents_of_average(0.01, [documents])
+    assert table.loc["a", "detectable"] == pytest.approx(detectable_difference(100, documents.discordance))
+    assert table.loc["a", "detectable"] != pytest.approx(table.loc["average", "detectable"], rel=0.01)
 
 
 @pytest.mark.parametrize("patterns", [{"settings": "all heads*"}, {"num_heads": "32"}])
