@@ -217,6 +217,8 @@ def settings_unused_by(methods: Sequence[type[Method]]) -> set[str]:
 
 def check_pattern(span: str) -> None:
     """Raise SettingError unless a part of the prompt is named by a word or a regular expression."""
+    if span == "":
+        raise SettingError("span", "is empty, and no part of a prompt is: name a part, or give a regular expression.")
     try:
         regex.compile(span)
     except (regex.error, TypeError, OverflowError, RecursionError) as error:

@@ -50,6 +50,7 @@ from act_eval.task_groups import GROUPS_FILE, add_groups
 Model = TypeVar("Model", bound=ACTLM)
 
 _ANSWERS = ".answers"  # of runs that are not finished
+_BOOTSTRAP_DRAWS = 1000  # for lm-eval's standard errors: its 100,000 take minutes a run for F1 or a perplexity
 
 
 def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> FinishedRuns | None:
@@ -216,6 +217,7 @@ def _run(run: Run, identity: Identity, lm: ACTLM, plan: RunPlan, output: Path) -
                 log_samples=True,
                 evaluation_tracker=tracker,
                 task_manager=plan.manager,
+                bootstrap_iters=_BOOTSTRAP_DRAWS,
                 **run.prompts.evaluation_arguments(),
             )
         if results is None or not is_first_process():

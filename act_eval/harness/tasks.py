@@ -302,9 +302,12 @@ def example_prompt(name: str) -> str:
     """Render the prompt of a task's first document as the model gets it, with the choices and the right answer below.
 
     Raises:
-        TaskError: the project has no task of that name, or its dataset cannot be had.
+        TaskError: the project has no task of that name, a group has it, or its dataset cannot be had.
     """
     manager = project_tasks()
+    if name in manager.all_groups:
+        members = _read_config(manager.task_index[name])["task"]
+        raise TaskError(f"{name} is a group of the tasks {', '.join(members)}: name one of them.")
     if name not in manager.all_subtasks:
         near = did_you_mean(name, manager.all_subtasks)
         raise TaskError(f"the project has no task {name!r}{near}: `act-eval tasks` lists those that it has.")

@@ -323,7 +323,7 @@ def _explaining(what: Callable[[], str]) -> Iterator[None]:
     except ReportError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ReportError(f"{what()} ({_one_line(error)}): run that evaluation again.") from error
+        raise ReportError(f"{what()} ({_one_line(error)}): delete its results file, and run it again.") from error
 
 
 def _one_line(error: Exception) -> str:

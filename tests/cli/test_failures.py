@@ -395,6 +395,7 @@ OTHERS = {
     "profiles llama-2-7b-chat/mtbench": "(did you mean llama-2-7b-chat/mt-bench",
     "report RESULTS --style ggplott --output out": "--style ggplott (did you mean ggplot?)",
     "tasks nosuch": "no task 'nosuch'",
+    "tasks act_demo": "act_demo is a group of the tasks demo_sentiment, demo_topic, demo_choice: name one of them",
     "demo --limit 0": "--limit",
     "demo --output WRONG/file": "WRONG/file",
     "mt-bench nosuch": "no such command 'nosuch'",

@@ -322,6 +322,7 @@ def test_a_prompt_without_the_part(caplog):
         ({"act_method": "target-span", "act_span": "question"}, "needs psi"),
         ({"act_method": "target-span", "act_psi": 0, "act_span": "question"}, "psi is 0, .* above 0 and at most 0.99"),
         ({"act_method": "pasta", "act_outside": 0, "act_span": "question"}, r"outside is 0, .* in \[0.0001, 1\]"),
+        ({"act_method": "pasta", "act_span": ""}, "span is empty, and no part of a prompt is"),
         ({"act_method": "pasta", "act_span": "(x"}, "span is '.x', which is no regular expression"),
         (
             {"act_method": "pasta", "act_span": "x", "act_span_missing": "never"},

@@ -144,7 +144,9 @@ class TestLabelPriors:
         assert said.startswith("Correcting label priors alone changes the baseline by +20.0 points (95% interval +1")
         assert "; after that act adds -1.0 points (95% interval -" in said
         assert said.endswith("), which may be nothing.")
-        assert "; after that act adds +9.5 points" in self.compared().sentences[0]
+        (of_two,) = self.compared().sentences
+        assert "alone changes the baseline, on average over all 2 tasks, of which 1 has them, by +10.0 points" in of_two
+        assert "; after that act adds +9.5 points" in of_two
 
     def test_nothing_is_added_where_no_method_is_better(self):
         results = compared({"act": documents(3, 2)}, after={"act": {"one": documents(2, 2)}})
