@@ -374,6 +374,42 @@ def test_other_questions_go_to_another_folder(chat_model, questions, answered):
         write_answers(settings(chat_model), questions[1:], None, answered)
 
 
+FOREIGN = {
+    "settings.json": [b'{"editor.tabSize": 4}', b"", b"[]", b"\xff"],
+    "question.jsonl": [
+        b'{"question_id": 1, "category": "x", "turns": ["one", "two"], "author": "me"}\n',
+        b'{"question": "mine"}\n',
+        b"\xff",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, contents in FOREIGN.items() for content in contents])
+def test_files_of_others_are_not_written_over(chat_model, questions, tmp_path, monkeypatch, name, content):
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} (was not written by|is not readable).*: choose another folder") as refused:
+        write_answers(settings(chat_model), questions, None, tmp_path)
+    assert "\n" not in str(refused.value)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name != ".lock"} == {name: content}
+
+
+def test_fastchats_own_file_of_the_same_questions_stays(questions, tmp_path):
+    """Which it writes with other escapes, and may hold more."""
+    records = ({**json.loads(question.to_json()), "author": "\N{LATIN SMALL LETTER E WITH ACUTE}"} for question in questions)
+    (tmp_path / "question.jsonl").write_text(text := "".join(f"{json.dumps(record)}\n" for record in records))
+    ComparisonFolder(tmp_path).start(questions, settings("no-such-model").identity)
+    assert (tmp_path / "question.jsonl").read_text() == text
+
+
+def test_files_of_a_run_that_came_to_nothing_are_written_over(questions, tmp_path):
+    """Also those of other settings and questions, as long as nothing was answered."""
+    for asked, changes in ((questions[1:], {"seed": 1}), (questions, {})):
+        ComparisonFolder(tmp_path).start(asked, settings("no-such-model", **changes).identity)
+    assert ComparisonFolder(tmp_path).questions() == questions
+    assert json.loads((tmp_path / "settings.json").read_text())["seed"] == AnswerSettings(ALL_HEADS).seed
+
+
 def test_an_access_token_is_never_written(chat_model, questions, tmp_path):
     model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS, "token": "hf_secret"}
     write_answers(settings(chat_model, model_args=model_args), questions, 1, tmp_path)
