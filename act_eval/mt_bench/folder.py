@@ -20,6 +20,7 @@ from typing import Any
 from act_eval.differences import differences, in_words
 from act_eval.errors import InputError
 from act_eval.files import atomic_file, make_folder
+from act_eval.model_arguments import without_placement
 from act_eval.mt_bench.journal import read_journal
 from act_eval.mt_bench.questions import TURNS, Question, load_questions
 
@@ -218,6 +219,8 @@ def _agree(file: Path, content: Mapping[str, Any], what: str | None) -> None:
         _write(file, json.dumps(content, indent=2) + "\n")
         return
     earlier = _read(file)
+    if isinstance(earlier.get("model_args"), dict):  # of earlier versions, which wrote down where the model runs
+        earlier["model_args"] = without_placement(earlier["model_args"])
     for key in sorted({*content, *earlier}):
         if content.get(key) != earlier.get(key):
             raise InputError(

@@ -294,6 +294,20 @@ def test_a_limit_can_be_raised(chat_model, questions, answered, tmp_path):
     assert turns(tmp_path) == turns(answered)
 
 
+def test_where_the_model_runs_may_change(chat_model, questions, answered, tmp_path, monkeypatch):
+    """Also in a folder of an earlier version, which wrote down some of that."""
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
+    model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS}
+    write_answers(settings(chat_model, model_args={**model_args, "low_cpu_mem_usage": True}), questions, None, answered)
+    older = Path(shutil.copytree(answered, tmp_path / "older"))
+    recorded = json.loads((older / "settings.json").read_text())
+    recorded["model_args"]["device_map"] = "auto"
+    (older / "settings.json").write_text(json.dumps(recorded))
+    write_answers(settings(chat_model, model_args={**model_args, "parallelize": False}), questions, None, older)
+    with pytest.raises(InputError, match="answers with another model_args"):
+        write_answers(settings(chat_model, model_args={**model_args, "dtype": "bfloat16"}), questions, None, older)
+
+
 def test_several_settings_share_a_baseline(chat_model, questions, tmp_path):
     model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS}
     for beta in (0.0, 0.5):
