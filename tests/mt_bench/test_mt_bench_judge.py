@@ -442,10 +442,10 @@ def test_arguments_that_cannot_be_read(folder, text):
 
 
 def test_a_file_of_others_is_not_written_over(folder):
-    file = folder.path / "model_judgment" / f"org_the-judge.json"
+    file = folder.path / "model_judgment" / "org_the-judge.json"
     file.parent.mkdir()
     file.write_text('{"author": "me"}')
-    with JudgeServer() as server, pytest.raises(InputError, match="org_the-judge.json was not written by act-eval mt-bench"):
+    with JudgeServer() as server, pytest.raises(InputError, match=r"org_the-judge\.json was not written by act-eval mt-bench"):
         judge_answers(settings(server), ("single",), folder)
     assert file.read_text() == '{"author": "me"}'
 
