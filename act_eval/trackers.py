@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from act_eval.launch import is_first_launched
 from act_eval.model_arguments import results_without_secrets
 from act_eval.planned_runs import PLANNED_RUNS_FILE, asked_of, read_planned_runs
 from act_eval.report.build import Report, make_report
+from act_eval.report.verdict import Conclusion
 
 _DIFFERENCE = ("baseline", "act", "delta", "low", "high", "n", "p", "p_holm", "detectable")
 _OF_TASKS = ("results", "configs", "versions", "n-shot", "n-samples", "higher_is_better")
@@ -65,23 +66,31 @@ class Trackers:
         self._wandb = _started("wandb_args", lambda: _wandb_logger(settings)) if settings.wandb_args else None
         self._trackio = _started("trackio_args", lambda: _trackio_logger(settings)) if settings.trackio_args else None
 
-    def log(self, output: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Log scores and paired differences of a comparison.
+    def log(
+        self,
+        output: Path,
+        is_wanted: Callable[[Mapping[str, Any]], bool],
+        without_heads: Sequence[Conclusion] = (),
+    ) -> None:
+        """Log scores, paired differences and conclusions of a comparison.
 
         Args:
             output: its folder.
             is_wanted: says from the content of a results file whether it is of this comparison.
+            without_heads: what the comparison comes to where no heads were found, so that there are no pairs.
         """
         if self._wandb is None and self._trackio is None:
             return
         evaluations = Evaluations.read(output, is_wanted)
-        report = make_report([output], is_wanted=is_wanted)
-        of_files = report.runs[report.runs["file"].isin(evaluations.variants)]
-        variants = dict(zip(of_files["settings"], of_files["file"].map(evaluations.variants), strict=True))
-        rows = list(difference_rows(report, variants))
+        rows, conclusions = [], without_heads
+        if not without_heads:
+            report = make_report([output], is_wanted=is_wanted)
+            of_files = report.runs[report.runs["file"].isin(evaluations.variants)]
+            variants = dict(zip(of_files["settings"], of_files["file"].map(evaluations.variants), strict=True))
+            rows, conclusions = list(difference_rows(report, variants)), report.conclusions
         verdicts = {
-            "verdict": "; ".join(conclusion.headline for conclusion in report.conclusions),
-            "verdict_text": " ".join(sentence for conclusion in report.conclusions for sentence in conclusion.sentences),
+            "verdict": "; ".join(conclusion.headline for conclusion in conclusions),
+            "verdict_text": " ".join(sentence for conclusion in conclusions for sentence in conclusion.sentences),
         }
         words = {name: text for name, text in verdicts.items() if text}
         for logger in filter(None, (self._wandb, self._trackio)):

@@ -136,6 +136,19 @@ def test_a_run_of_what_fails_has_failed(tmp_path, monkeypatch, command, work, mo
     assert record.exit_code == 1
 
 
+@pytest.mark.tier("slow")
+def test_methods_without_heads(tmp_path, monkeypatch):
+    """The scores of the baseline, and what it comes to."""
+    record = stand_in_for_wandb(monkeypatch)
+    options = ["--methods", "act,temperature", "--layers", "2", "--search-limit", "6", "--tasks", "demo_choice"]
+    result = succeeded(run("study", tmp_path, *options, *WANDB, model_args=""))
+    assert "No head was chosen for any method" in result.output
+    assert record.logged["demo_choice.baseline/acc"] == scores_of(tmp_path)["demo_choice", True]
+    assert not [name for name in record.logged if name.endswith("_delta")]
+    assert record.summary["verdict"].startswith("No head was chosen for any method")
+    assert record.exit_code == 0
+
+
 def test_a_dry_run_logs_nothing(finished, monkeypatch):
     record = stand_in_for_wandb(monkeypatch)
     succeeded(compare(finished, *WANDB, "--dry-run"))
