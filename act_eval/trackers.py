@@ -63,8 +63,16 @@ class Trackers:
     """The runs of trackers that a comparison is logged to, see `tracking`."""
 
     def __init__(self, settings: TrackerSettings) -> None:
-        self._wandb = _started("wandb_args", lambda: _wandb_logger(settings)) if settings.wandb_args else None
-        self._trackio = _started("trackio_args", lambda: _trackio_logger(settings)) if settings.trackio_args else None
+        self._settings = settings
+        self._wandb = self._trackio = None
+
+    def start(self) -> None:
+        """Start the runs, unless they have been started. Raises SettingError where a tracker refuses its arguments."""
+        settings = self._settings
+        if settings.wandb_args and self._wandb is None:
+            self._wandb = _started("wandb_args", lambda: _wandb_logger(settings))
+        if settings.trackio_args and self._trackio is None:
+            self._trackio = _started("trackio_args", lambda: _trackio_logger(settings))
 
     def log(
         self,
@@ -72,13 +80,14 @@ class Trackers:
         is_wanted: Callable[[Mapping[str, Any]], bool],
         without_heads: Sequence[Conclusion] = (),
     ) -> None:
-        """Log scores, paired differences and conclusions of a comparison.
+        """Log scores, paired differences and conclusions of a comparison, to runs that are started where they are not.
 
         Args:
             output: its folder.
             is_wanted: says from the content of a results file whether it is of this comparison.
             without_heads: what the comparison comes to where no heads were found, so that there are no pairs.
         """
+        self.start()
         if self._wandb is None and self._trackio is None:
             return
         evaluations = Evaluations.read(output, is_wanted)
@@ -108,7 +117,7 @@ class Trackers:
             trackio.log({**_metrics(rows), **words}, step=self._trackio.step)
 
     def finish(self, exit_code: int) -> None:
-        """End the runs; 0 for one that went well."""
+        """End the runs that have been started; 0 for one that went well."""
         if self._wandb is not None:
             self._wandb.run.finish(exit_code=exit_code)
         if self._trackio is not None:
@@ -117,10 +126,9 @@ class Trackers:
 
 @contextmanager
 def tracking(settings: TrackerSettings) -> Iterator[Trackers]:
-    """Start runs of trackers, and end them with the block, also after an exception. Of several processes, the first one logs.
+    """Runs of trackers, which the block starts when there is something to log, so that what is refused before leaves none.
 
-    Raises:
-        SettingError: a tracker refuses its arguments.
+    They end with the block, also after an exception. Of several processes, the first one logs.
     """
     trackers = Trackers(settings if is_first_launched() else TrackerSettings())
     try:

@@ -157,7 +157,7 @@ def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_r
         say_foreseen(foresee_runs(plan, output))
         return
     with tracking(trackers) as runs:
-        compared = compare_methods(comparison, output, console)
+        compared = compare_methods(comparison, output, console, runs.start)
         if compared is None:
             return
         if compared.record.with_heads:
@@ -191,7 +191,7 @@ def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSet
     from act_eval.trackers import TrackerSettings, tracking
 
     with tracking(trackers or TrackerSettings()) as runs:
-        finished = run_study(settings, output, console)
+        finished = run_study(settings, output, console, runs.start)
         if finished is not None:
             report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
             runs.log(output, finished.has)
