@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from act_eval.launch import is_first_launched
 from act_eval.model_arguments import results_without_secrets
 from act_eval.planned_runs import PLANNED_RUNS_FILE, asked_of, read_planned_runs
 from act_eval.report.build import Report, make_report
+from act_eval.report.verdict import Conclusion
 
 _DIFFERENCE = ("baseline", "act", "delta", "low", "high", "n", "p", "p_holm", "detectable")
 _OF_TASKS = ("results", "configs", "versions", "n-shot", "n-samples", "higher_is_better")
@@ -62,26 +63,43 @@ class Trackers:
     """The runs of trackers that a comparison is logged to, see `tracking`."""
 
     def __init__(self, settings: TrackerSettings) -> None:
-        self._wandb = _started("wandb_args", lambda: _wandb_logger(settings)) if settings.wandb_args else None
-        self._trackio = _started("trackio_args", lambda: _trackio_logger(settings)) if settings.trackio_args else None
+        self._settings = settings
+        self._wandb = self._trackio = None
 
-    def log(self, output: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Log scores and paired differences of a comparison.
+    def start(self) -> None:
+        """Start the runs, unless they have been started. Raises SettingError where a tracker refuses its arguments."""
+        settings = self._settings
+        if settings.wandb_args and self._wandb is None:
+            self._wandb = _started("wandb_args", lambda: _wandb_logger(settings))
+        if settings.trackio_args and self._trackio is None:
+            self._trackio = _started("trackio_args", lambda: _trackio_logger(settings))
+
+    def log(
+        self,
+        output: Path,
+        is_wanted: Callable[[Mapping[str, Any]], bool],
+        without_heads: Sequence[Conclusion] = (),
+    ) -> None:
+        """Log scores, paired differences and conclusions of a comparison, to runs that are started where they are not.
 
         Args:
             output: its folder.
             is_wanted: says from the content of a results file whether it is of this comparison.
+            without_heads: what the comparison comes to where no heads were found, so that there are no pairs.
         """
+        self.start()
         if self._wandb is None and self._trackio is None:
             return
         evaluations = Evaluations.read(output, is_wanted)
-        report = make_report([output], is_wanted=is_wanted)
-        of_files = report.runs[report.runs["file"].isin(evaluations.variants)]
-        variants = dict(zip(of_files["settings"], of_files["file"].map(evaluations.variants), strict=True))
-        rows = list(difference_rows(report, variants))
+        rows, conclusions = [], without_heads
+        if not without_heads:
+            report = make_report([output], is_wanted=is_wanted)
+            of_files = report.runs[report.runs["file"].isin(evaluations.variants)]
+            variants = dict(zip(of_files["settings"], of_files["file"].map(evaluations.variants), strict=True))
+            rows, conclusions = list(difference_rows(report, variants)), report.conclusions
         verdicts = {
-            "verdict": "; ".join(conclusion.headline for conclusion in report.conclusions),
-            "verdict_text": " ".join(sentence for conclusion in report.conclusions for sentence in conclusion.sentences),
+            "verdict": "; ".join(conclusion.headline for conclusion in conclusions),
+            "verdict_text": " ".join(sentence for conclusion in conclusions for sentence in conclusion.sentences),
         }
         words = {name: text for name, text in verdicts.items() if text}
         for logger in filter(None, (self._wandb, self._trackio)):
@@ -99,7 +117,7 @@ class Trackers:
             trackio.log({**_metrics(rows), **words}, step=self._trackio.step)
 
     def finish(self, exit_code: int) -> None:
-        """End the runs; 0 for one that went well."""
+        """End the runs that have been started; 0 for one that went well."""
         if self._wandb is not None:
             self._wandb.run.finish(exit_code=exit_code)
         if self._trackio is not None:
@@ -108,10 +126,9 @@ class Trackers:
 
 @contextmanager
 def tracking(settings: TrackerSettings) -> Iterator[Trackers]:
-    """Start runs of trackers, and end them with the block, also after an exception. Of several processes, the first one logs.
+    """Runs of trackers, which the block starts when there is something to log, so that what is refused before leaves none.
 
-    Raises:
-        SettingError: a tracker refuses its arguments.
+    They end with the block, also after an exception. Of several processes, the first one logs.
     """
     trackers = Trackers(settings if is_first_launched() else TrackerSettings())
     try:

@@ -4,7 +4,9 @@ import pytest
 from helpers.planted import write_task
 from rich.console import Console
 
+from act_eval.compare import ComparisonSettings, plan_runs, run_missing
 from act_eval.errors import InputError
+from act_eval.harness.arguments import ACTArguments
 from act_eval.harness.lm import ACTLM
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.search.run import run_search
@@ -44,6 +46,12 @@ class TestRefused:
         with pytest.raises(InputError, match=message):
             command(*arguments)
         assert not output.exists()
+
+    def test_heads_of_a_later_run(self, tmp_path):
+        asked = ComparisonSettings(MODEL, PROMPTS)
+        variants = {heads: ACTArguments(heads) for heads in ("all", "9:1")}
+        plan, output = plan_runs(asked, variants), tmp_path / "output"
+        self.refused(output, NO_SUCH_LAYER, run_missing, plan, output, Console(quiet=True))
 
     @pytest.mark.parametrize("layers", ["9", "1-2,9"])
     def test_layers_of_a_search(self, tmp_path, layers):

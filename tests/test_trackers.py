@@ -120,8 +120,8 @@ def test_trackio(finished, comparison, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "work", "model_args"),
     [
-        ("compare", "act_eval.compare.run_comparison", "act_profile=all,act_alpha=5"),
-        ("study", "act_eval.study.run_study", "act_alpha=5"),
+        ("compare", "act_eval.compare.run._run_all", "act_profile=all,act_alpha=5"),
+        ("study", "act_eval.search.run._find_heads", "act_alpha=5"),
     ],
 )
 def test_a_run_of_what_fails_has_failed(tmp_path, monkeypatch, command, work, model_args):
@@ -134,6 +134,46 @@ def test_a_run_of_what_fails_has_failed(tmp_path, monkeypatch, command, work, mo
     assert isinstance(run(command, tmp_path, *WANDB, model_args=model_args).exception, OSError)
     assert record.init == {"project": "act", "name": "mine"}
     assert record.exit_code == 1
+
+
+@pytest.mark.tier("slow")
+def test_methods_without_heads(tmp_path, monkeypatch):
+    """The scores of the baseline, and what it comes to."""
+    record = stand_in_for_wandb(monkeypatch)
+    options = ["--methods", "act,temperature", "--layers", "2", "--search-limit", "6", "--tasks", "demo_choice"]
+    result = succeeded(run("study", tmp_path, *options, *WANDB, model_args=""))
+    assert "No head was chosen for any method" in result.output
+    assert record.logged["demo_choice.baseline/acc"] == scores_of(tmp_path)["demo_choice", True]
+    assert not [name for name in record.logged if name.endswith("_delta")]
+    assert record.summary["verdict"].startswith("No head was chosen for any method")
+    assert record.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("compare", ["--tasks", "demo_topics"]),
+        ("compare", ["--model-args", "pretrained=no/such-model,act_profile=all"]),
+        ("compare", ["--model-args", "act_profile=99:1"]),
+        ("study", ["--tasks", "demo_topics"]),
+        ("study", ["--layers", "99"]),
+        ("study", ["--methods", "act,temperature", "--layers", "99"]),
+    ],
+)
+def test_what_is_refused_before_the_weights_are_loaded_leaves_no_run(tmp_path, monkeypatch, command, options):
+    record = stand_in_for_wandb(monkeypatch)
+    monkeypatch.setattr(ACTLM, "_create_model", None)
+    refused = run(command, tmp_path, *WANDB, *options, model_args="").exception
+    assert isinstance(refused, InputError), refused
+    assert record.init is None
+    assert not record.is_finished
+
+
+def test_a_folder_that_holds_a_study_leaves_no_run(tmp_path, monkeypatch):
+    record = stand_in_for_wandb(monkeypatch)
+    (tmp_path / "study.json").write_text("{}")
+    assert "holds a study" in str(compare(tmp_path, *WANDB).exception)
+    assert record.init is None
 
 
 def test_a_dry_run_logs_nothing(finished, monkeypatch):
@@ -151,11 +191,11 @@ def test_of_several_processes_the_first_one_logs(monkeypatch, tmp_path):
 
 
 class TestRefused:
-    """In a line, and before anything runs."""
+    """In a line, and before the weights are loaded."""
 
     @pytest.fixture(autouse=True)
     def nothing_runs(self, monkeypatch):
-        monkeypatch.setattr(ACTLM, "__init__", None)
+        monkeypatch.setattr(ACTLM, "_create_model", None)
 
     def refusal(self, output, *extra):
         result = compare(output, *extra)

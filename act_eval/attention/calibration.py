@@ -408,8 +408,8 @@ def calibrate(
         The calibrated maps, same shape and dtype. Arithmetic is at least float32.
 
     Raises:
-        ValueError: settings or window out of range, a map with more queries than keys, or decode rows with `decode="prefill"`
-            and no `sinks`, which the method uses.
+        ValueError: settings or window out of range, a map with more queries than keys, decode rows with `decode="prefill"` and
+            no `sinks`, which the method uses, or a square map with `sinks`, which it finds itself.
     """
     chosen = CalibrationSettings(**settings)
     method: Method = chosen.method
@@ -440,6 +440,8 @@ def _marked_keys(
     if settings.method.uses_span and sinks is None:
         raise ValueError(f"the method {settings.method.name} is about a part of the prompt: pass its tokens as `sinks`.")
     if n == k and settings.method.uses_sinks:
+        if sinks is not None:
+            raise ValueError("sinks are those of a prefill, for decode rows, but a square map finds its own: leave sinks out.")
         length = n if valid is None else valid.sum(-1)
         seen_by = None if window is None else visible_keys(n, n, valid, weights.device, window).sum(-2)
         return find_sinks(column_means(weights, valid, window), length, settings, valid, seen_by)

@@ -23,7 +23,6 @@ _LEAST_SCORES = 2**25  # below, what is saved on a device is less than the tenth
 
 _aten = torch.ops.aten
 _KERNELS = {
-    _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
@@ -75,7 +74,7 @@ def can_be_noted(query: Tensor, base_name: str) -> bool:
     In float32 the kernels of a CUDA device may multiply with fewer digits than the scores have that meet the result; in half
     precision products are exact, and accumulated in float32 as in `triton_kernels`.
     """
-    has_digits = query.device.type != "cuda" or query.dtype in (torch.float16, torch.bfloat16)
+    has_digits = query.dtype in (torch.float16, torch.bfloat16)
     return base_name == "sdpa" and query.device.type in _DEVICES and has_digits and _scores(query) >= _LEAST_SCORES
 
 

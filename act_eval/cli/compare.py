@@ -46,7 +46,7 @@ def compare(
     from act_eval.trackers import tracking
 
     with tracking(trackers) as runs:
-        finished = run_comparison(settings, output, console)
+        finished = run_comparison(settings, output, console, runs.start)
         if finished is not None:
             report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
             runs.log(output, finished.has)

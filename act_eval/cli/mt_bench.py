@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from act_eval.cli.failures import DEBUG_HELP, goes_on
-from act_eval.cli.options import DOCUMENTS, OUTPUT, PROMPTS, RUNNING, Verbose, model_arguments, names, option, with_settings
+from act_eval.cli.options import DOCUMENTS, OUTPUT, PROMPTS, RUNNING, Verbose, names, option, values_by_name, with_settings
 from act_eval.cli.terminal import console, quiet, say, say_written
 from act_eval.harness.settings import ModelSettings
 from act_eval.mt_bench.settings import DEFAULT_KEY_VARIABLE, DEFAULT_URL, JudgeSettings
@@ -87,7 +87,7 @@ def judge(
         judge_model,
         judge_base_url,
         judge_key_variable,
-        model_arguments(judge_args),
+        values_by_name("judge_args", judge_args),
         concurrency,
         timeout,
         retries,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from act_eval.trackers import TrackerSettings
 
 _TRUST, _VERBOSE, _CONFIG, _CONTEXT = "trust_remote_code", "verbose", "config", "context"
+_MAY_HOLD_SECRETS = ("model_args", "judge_args")
 _CALLED_OTHERWISE = {"seed": "seeds", "output_path": "output", "verbosity": _VERBOSE}  # by lm-eval: by a command
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -66,7 +67,7 @@ def values_by_name(name: str, text: str) -> dict[str, Any]:
     try:
         return by_name(text)
     except ValueError:
-        shown = "" if name == "model_args" else f"{text!r} "  # which may hold an access token
+        shown = "" if name in _MAY_HOLD_SECRETS else f"{text!r} "
         raise SettingError(name, f"{shown}cannot be read: write it as a=1,b=2, or as JSON.") from None
 
 

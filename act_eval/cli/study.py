@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +38,7 @@ from act_eval.harness.settings import ModelSettings, PromptSettings
 
 if TYPE_CHECKING:
     from act_eval.compare.recorded import FinishedRuns
+    from act_eval.report.verdict import Conclusion
     from act_eval.study import StudySettings
     from act_eval.study.methods import MethodComparison
     from act_eval.trackers import TrackerSettings
@@ -155,19 +157,19 @@ def compare_methods_and_report(comparison: MethodComparison, output: Path, dry_r
         say_foreseen(foresee_runs(plan, output))
         return
     with tracking(trackers) as runs:
-        compared = compare_methods(comparison, output, console)
+        compared = compare_methods(comparison, output, console, runs.start)
         if compared is None:
             return
         if compared.record.with_heads:
             report = report_on([output], output, is_wanted=compared.runs.has)
             check_paired_scores(compared.record, report.comparison)
+            runs.log(output, compared.runs.has)
         else:
-            _say_baseline(compared.runs, output)
-        runs.log(output, compared.runs.has)
+            runs.log(output, compared.runs.has, _say_baseline(compared.runs, output))
 
 
-def _say_baseline(runs: FinishedRuns, output: Path) -> None:
-    """Say what the baseline scores, where no method has heads, so that there is nothing to report on."""
+def _say_baseline(runs: FinishedRuns, output: Path) -> Sequence[Conclusion]:
+    """Say what the baseline scores, where no method has heads, so that there is nothing to report on; and what it comes to."""
     from act_eval.files import write_texts
     from act_eval.report.load import load
     from act_eval.report.method_tables import METHODS_CSV, print_methods
@@ -180,6 +182,7 @@ def _say_baseline(runs: FinishedRuns, output: Path) -> None:
     for of_methods in findings:
         print_methods(of_methods, console)
     say_written(write_texts({METHODS_CSV: csv_text(rows_with_models(findings))}, output))
+    return findings
 
 
 def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSettings | None = None) -> None:
@@ -188,7 +191,7 @@ def study_and_report(settings: StudySettings, output: Path, trackers: TrackerSet
     from act_eval.trackers import TrackerSettings, tracking
 
     with tracking(trackers or TrackerSettings()) as runs:
-        finished = run_study(settings, output, console)
+        finished = run_study(settings, output, console, runs.start)
         if finished is not None:
             report_on([output], output, is_wanted=lambda content: not finished.is_outdated(content))
             runs.log(output, finished.has)

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 
 from act_eval.compare.plan import Run, RunPlan
 from act_eval.compare.recorded import RecordedRuns
-from act_eval.compare.run import load_model
+from act_eval.compare.run import checked_model
 from act_eval.harness.checkpoint_files import Stamps, checkpoint_stamps
 from act_eval.harness.documents import render
 from act_eval.harness.tasks import evaluated_documents, explained_dataset_errors
@@ -54,7 +54,7 @@ def foresee_runs(plan: RunPlan, output: Path) -> list[ForeseenRun]:
     recorded = RecordedRuns.read(output)
     stamps = checkpoint_stamps(plan.runs[0].model_args)
     descriptions = plan.describe_tasks()
-    lm = load_model(plan, LMWithoutWeights)
+    lm = checked_model(plan)
     run_of_requests = {(run.task, run.prompts.seed): run for run in plan.runs}  # which variants share
     with explained_dataset_errors():
         sizes = {asked: _size(run, plan, lm) for asked, run in run_of_requests.items()}

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from accelerate import PartialState
 from lm_eval import simple_evaluate
@@ -42,24 +42,26 @@ from act_eval.harness.request_cache import request_cache_of
 from act_eval.harness.requests import RequestError
 from act_eval.harness.tasks import check_enough_documents, evaluated_documents, explained_dataset_errors
 from act_eval.harness.what_ran import digest_of, in_json, what_ran
+from act_eval.harness.without_weights import LMWithoutWeights
 from act_eval.model_arguments import without_secrets
 from act_eval.planned_runs import IDENTITY_KEY, PLANNED_RUNS_FILE, PlannedRun, add_planned_runs
 from act_eval.progress import print_line
 from act_eval.task_groups import GROUPS_FILE, add_groups
 
-Model = TypeVar("Model", bound=ACTLM)
-
 _ANSWERS = ".answers"  # of runs that are not finished
 _BOOTSTRAP_DRAWS = 1000  # for lm-eval's standard errors: its 100,000 take minutes a run for F1 or a perplexity
 
 
-def run_comparison(settings: ComparisonSettings, output: Path, console: Console) -> FinishedRuns | None:
+def run_comparison(
+    settings: ComparisonSettings, output: Path, console: Console, begin: Callable[[], object] = lambda: None
+) -> FinishedRuns | None:
     """Run ACT and its baseline.
 
     Args:
         settings: what to compare.
         output: folder of the results, see `run_missing`.
         console: where progress is shown.
+        begin: see `run_missing`.
 
     Returns:
         All runs; None in all but the main process.
@@ -67,10 +69,12 @@ def run_comparison(settings: ComparisonSettings, output: Path, console: Console)
     Raises:
         InputError: see `plan_comparison` and `run_missing`; raised before the model is loaded.
     """
-    return run_missing(plan_comparison(settings), output, console)
+    return run_missing(plan_comparison(settings), output, console, begin)
 
 
-def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns | None:
+def run_missing(
+    plan: RunPlan, output: Path, console: Console, begin: Callable[[], object] = lambda: None
+) -> FinishedRuns | None:
     """Run what is not finished, or no longer what is asked for, and write results and samples below `output`.
 
     Nothing is deleted: where the model, a task or a package has changed, older results stay beside the new ones. The model is
@@ -83,6 +87,7 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
         plan: what is to be there in the end.
         output: folder of the results; made when missing.
         console: where progress is shown.
+        begin: called when all that is refused before the weights are loaded is checked, and they are about to be.
 
     Returns:
         All runs; None in all but the main process.
@@ -94,10 +99,10 @@ def run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns |
     """
     plan.check_folder(output)
     with only_writer(output, records=[PLANNED_RUNS_FILE, GROUPS_FILE]):
-        return _run_missing(plan, output, console)
+        return _run_missing(plan, output, console, begin)
 
 
-def _run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns | None:
+def _run_missing(plan: RunPlan, output: Path, console: Console, begin: Callable[[], object]) -> FinishedRuns | None:
     processes = shared_processes()
     if processes.is_main_process:
         for leftover in output.glob(f"{UNFINISHED}*"):
@@ -110,7 +115,9 @@ def _run_missing(plan: RunPlan, output: Path, console: Console) -> FinishedRuns 
     if identities is None:
         asked = ((plan.loaded.tasks[run.task], run.prompts) for run in plan.runs)
         check_enough_documents(asked, _sharing(plan.runs[0], processes))
-        lm = load_model(plan, ACTLM)
+        checked = checked_model(plan)
+        begin()
+        lm = checked.with_weights()
         lm.known_what_ran = now = same_for_all(what_ran(lm))
         identities = [identity_of(run, descriptions[run.task], now) for run in plan.runs]
     missing = [(run, identity) for run, identity in zip(plan.runs, identities, strict=True) if not recorded.holds(identity)]
@@ -152,12 +159,12 @@ def _finished_without_the_model(
     return identities
 
 
-def load_model(plan: RunPlan, kind: type[Model]) -> Model:
-    """Make the model, in one of its kinds, and check that the heads of every run fit it. Raises what `ACTLM` raises."""
+def checked_model(plan: RunPlan) -> LMWithoutWeights:
+    """Make the model without its weights, and check that the heads of every run fit it. Raises what `ACTLM` raises."""
     first = plan.runs[0]
     model = replace(first.model, model_args=first.model_args)
     needs_chat_template = first.prompts.apply_chat_template
-    lm = kind(needs_chat_template=needs_chat_template, **{"batch_size": model.batch_size, **model.lm_arguments()})
+    lm = LMWithoutWeights(needs_chat_template=needs_chat_template, **{"batch_size": model.batch_size, **model.lm_arguments()})
     for run in plan.runs:
         lm.profile_of(run.arguments)
     return lm

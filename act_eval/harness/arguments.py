@@ -174,6 +174,12 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
     """
     arguments = ACTArguments.from_model_args(model_args)
     arguments.check()
+    check_not_the_baseline(arguments)
+    return arguments, baseline_of(arguments)
+
+
+def check_not_the_baseline(arguments: ACTArguments) -> None:
+    """Raise InputError where arguments calibrate no head, or leave those that they calibrate as they are."""
     if arguments.profile == "none":
         raise InputError("act_profile=none is the baseline itself: name the heads that ACT calibrates.")
     if arguments.changes_nothing:
@@ -186,7 +192,6 @@ def act_and_baseline(model_args: Mapping[str, Any]) -> tuple[ACTArguments, ACTAr
             f"the head profile {arguments.profile} names no head, so it is the baseline itself: choose another profile, or "
             "search on more documents if it is of a search that found evidence for none."
         )
-    return arguments, baseline_of(arguments)
 
 
 def baseline_of(arguments: ACTArguments) -> ACTArguments:

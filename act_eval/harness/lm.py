@@ -128,9 +128,13 @@ class ACTLM(CheckedHFLM):
         if self.cache_hook.dbdict is not None:
             self.set_cache_hook(self.cache_hook)
 
-    def know_prompts_of(self, other: ACTLM) -> None:
-        """Answer what another model of the same settings encoded, where it found the part that the method is about."""
+    def know_what_is_known_to(self, other: ACTLM) -> None:
+        """Answer what a model of the same arguments encoded, in which it found the part that the method is about.
+
+        The profiles that it looked up are not looked up again.
+        """
         self._parts = other._parts
+        self._profiles = other._profiles
 
     def profile_of(self, arguments: ACTArguments) -> HeadProfile:
         """The heads that some ACT settings calibrate.

@@ -42,7 +42,7 @@ class LMWithoutWeights(ACTLM):
         arguments, named = self._made_of
         with _without_saying_it_again():
             lm = ACTLM(*arguments, **named)
-        lm.know_prompts_of(self)
+        lm.know_what_is_known_to(self)
         return lm
 
     def _create_model(self, pretrained: str, *args: Any, **kwargs: Any) -> None:

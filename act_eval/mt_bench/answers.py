@@ -25,7 +25,7 @@ from act_eval.harness.identity import settings_text
 from act_eval.harness.processes import is_first_process, only_writer, same_for_all, shared_processes, speaking_console
 from act_eval.harness.settings import ModelSettings
 from act_eval.harness.what_ran import digest_of, package_versions, what_ran
-from act_eval.model_arguments import without_secrets
+from act_eval.model_arguments import without_placement
 from act_eval.mt_bench.folder import RECORDS, ComparisonFolder, Variant, file_name
 from act_eval.mt_bench.generation import ChatLM, Message, Sampling, conversation_tokens, generate
 from act_eval.mt_bench.journal import Append, open_journal
@@ -82,11 +82,11 @@ class AnswerSettings:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What all answers of a folder have in common; no access token."""
+        """What all answers of a folder have in common; not where the model runs, and no access token."""
         template = self.chat_template.read_text(encoding="utf-8") if self.chat_template else None
         return {
             "model": self.model_name,
-            "model_args": {key: str(value) for key, value in without_secrets(self.model.without_act).items()},
+            "model_args": {key: str(value) for key, value in without_placement(self.model.without_act).items()},
             "temperatures": self.temperatures,
             "max_new_tokens": self.max_new_tokens,
             "seed": self.seed,

@@ -20,6 +20,7 @@ from typing import Any
 from act_eval.differences import differences, in_words
 from act_eval.errors import InputError
 from act_eval.files import atomic_file, make_folder
+from act_eval.model_arguments import without_placement
 from act_eval.mt_bench.journal import read_journal
 from act_eval.mt_bench.questions import TURNS, Question, load_questions
 
@@ -73,15 +74,15 @@ class ComparisonFolder:
         """Begin a comparison here, or go on with the one that is there.
 
         Raises:
-            InputError: the folder cannot be written, or holds answers to other questions or with other settings.
+            InputError: the folder cannot be written, or holds answers to other questions or with other settings, or files of
+                these names that are not ours; raised before anything is written.
         """
         make_folder(self.path)
-        text = "".join(f"{question.to_json()}\n" for question in questions)
         begun = any(file.stat().st_size for file in self.path.glob("model_answer/*.jsonl"))
-        if begun and self._questions.read_text(encoding="utf-8") != text:
-            raise InputError(f"{self.path} holds answers to other questions: choose another folder.")
+        are_there = self._holds(questions, begun)
         _agree(self.path / "settings.json", settings, "answers" if begun else None)
-        _write(self._questions, text)
+        if not are_there:
+            _write(self._questions, _in_lines(questions))
 
     def questions(self) -> list[Question]:
         """The questions of the comparison. Raises InputError where they cannot be read."""
@@ -171,9 +172,33 @@ class ComparisonFolder:
     def _has_judgements(self, judge: str) -> bool:
         return any(self.judgements(judge, kind) for kind in ("single", "pair"))
 
+    def _holds(self, questions: Sequence[Question], begun: bool) -> bool:
+        """Whether the file of questions is there, with these; False where it may be written, which others' files may not."""
+        there = None
+        if self._questions.exists():
+            try:
+                there = self.questions()
+            except InputError:
+                raise _not_ours(self._questions) from None
+        if there == list(questions):
+            return True
+        if begun:
+            raise InputError(f"{self.path} holds answers to other questions: choose another folder.")
+        if there is not None and self._questions.read_text(encoding="utf-8") != _in_lines(there):
+            raise _not_ours(self._questions)
+        return False
+
     @property
     def _questions(self) -> Path:
         return self.path / "question.jsonl"
+
+
+def _in_lines(questions: Sequence[Question]) -> str:
+    return "".join(f"{question.to_json()}\n" for question in questions)
+
+
+def _not_ours(file: Path) -> InputError:
+    return InputError(f"{file} was not written by act-eval mt-bench: choose another folder, or move the file.")
 
 
 def _agree(file: Path, content: Mapping[str, Any], what: str | None) -> None:
@@ -185,13 +210,17 @@ def _agree(file: Path, content: Mapping[str, Any], what: str | None) -> None:
         what: it binds, in the plural; None where there is nothing yet.
 
     Raises:
-        InputError: something differs.
+        InputError: something differs, or the file is not ours.
     """
     content = json.loads(json.dumps(content))
     if what is None:
+        if file.exists() and _read(file).keys() != content.keys():
+            raise _not_ours(file)
         _write(file, json.dumps(content, indent=2) + "\n")
         return
     earlier = _read(file)
+    if isinstance(earlier.get("model_args"), dict):  # of earlier versions, which wrote down where the model runs
+        earlier["model_args"] = without_placement(earlier["model_args"])
     for key in sorted({*content, *earlier}):
         if content.get(key) != earlier.get(key):
             raise InputError(

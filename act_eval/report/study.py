@@ -169,7 +169,7 @@ def _statistics(pairing: Pairing, record: StudyRecord) -> _Statistics:
         if len(there) < len(tasks) or not there:
             continue  # an average of what is there so far would not be that of the study
         if len(there) == 1:
-            found[name] = found[there[0]] | power_of_interval(alike[alike["task"] == there[0]])
+            found[name] = {**found[there[0]], **power_of_interval(alike[alike["task"] == there[0]])}
         else:
             (row,) = macro_averages(pairing.with_values(alike), {name: TaskGroup(tuple(there))}).to_dict("records")
             found[name] = row

@@ -48,6 +48,7 @@ def run_search(
     output: Path,
     console: Console | None = None,
     afterwards: Callable[[PlannedSearch], float] | None = None,
+    begin: Callable[[], object] = lambda: None,
 ) -> SearchResult:
     """Search, or go on with a search, and write what it finds to a folder.
 
@@ -60,6 +61,7 @@ def run_search(
         console: where it is said what the search costs, before it starts, after its first batch how long it takes, and how far
             each stage is; stderr by default.
         afterwards: says how many layer passes come after the search, and belong to the same work; none by default.
+        begin: called when all that is refused before the weights are loaded is checked, and they are about to be.
 
     Raises:
         InputError: a setting or a task is wrong, a dataset cannot be had, a document cannot be scored, or another command
@@ -68,7 +70,7 @@ def run_search(
     """
     planned = plan_search(settings)
     with only_writer(output, records=[IDENTITY_FILE]):
-        return _run_search(settings, planned, output, speaking_console(console), afterwards)
+        return _run_search(settings, planned, output, speaking_console(console), afterwards, begin)
 
 
 def _run_search(
@@ -77,7 +79,9 @@ def _run_search(
     output: Path,
     console: Console,
     afterwards: Callable[[PlannedSearch], float] | None,
+    begin: Callable[[], object],
 ) -> SearchResult:
+    begin()
     lm = planned.lm.with_weights()
     processes = shared_processes()
     ran = same_for_all(what_ran(lm))

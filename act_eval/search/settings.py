@@ -31,7 +31,9 @@ class SearchSettings:
         budget: of screened mode: cost of its exact part as a share of that of a full pass for each head.
         selection: "validated": of the head sets whose gain over no heads is supported by the second half of the documents, the
             smallest that cannot be told from the best, and no head where there is no such set (see `evidence`);
-            "improving": every head that alone raises the accuracy; "top-k": the `k` heads with the greatest margin change.
+            "improving": every head that alone raises the accuracy; "top-k": of the heads that were scored on all documents the
+            `k` that alone do most for the objective, also where that is nothing or harm; in mode "estimated" the `k` with the
+            greatest estimates beside others, of those that have one above 0. There may be fewer than `k`.
         k: for "top-k".
         objective: what heads are to do: raise the "margin", or the "corrected-margin", from which label priors are subtracted,
             as they then are from the search's accuracies; raise the "accuracy", which takes exact scores of single heads; or,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from act_eval.errors import InputError, SettingError
-from act_eval.harness.arguments import ACTArguments
+from act_eval.harness.arguments import ACTArguments, check_not_the_baseline
 from act_eval.harness.settings import ModelSettings, PromptSettings
 from act_eval.head_scores import HEADS_FILE
 from act_eval.layer_lists import check_layer_list
@@ -29,7 +29,7 @@ class SinksSettings:
         search: folder of a search whose accuracy changes per head are shown, or None.
 
     Raises:
-        InputError: a setting is out of range.
+        InputError: a setting is out of range, or nothing is calibrated, so that there would be no maps after ACT.
     """
 
     model: ModelSettings
@@ -62,10 +62,7 @@ class SinksSettings:
                 f"act_method={calibration.method.name} looks for no sinks, so there are none to show: choose another."
             )
         self.model.whole_batch_size()
-        if calibration.changes_nothing:
-            raise InputError(
-                f"{arguments.without_effect} changes nothing, so that there would be no map after ACT: choose other values."
-            )
+        check_not_the_baseline(arguments)
 
     @property
     def lm_arguments(self) -> dict[str, Any]:

@@ -108,7 +108,9 @@ class ComparedMethods:
     runs: FinishedRuns
 
 
-def compare_methods(settings: MethodComparison, output: Path, console: Console) -> ComparedMethods | None:
+def compare_methods(
+    settings: MethodComparison, output: Path, console: Console, begin: Callable[[], object] = lambda: None
+) -> ComparedMethods | None:
     """Search for the heads of each method, then evaluate all of them and the baseline.
 
     All searches are made on the same training documents, in the same mode and with the same budget. What was asked for stands
@@ -119,6 +121,7 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
         output: folder; made when missing. `search/METHOD/` holds the search of a method, and the results are those of
             `act_eval.compare`.
         console: where progress is shown.
+        begin: see `run_search`; called before each search.
 
     Returns:
         What was compared; None in all but the main process.
@@ -143,7 +146,7 @@ def compare_methods(settings: MethodComparison, output: Path, console: Console) 
             folder = settings.search_folder(method, output)
             if processes.is_main_process:
                 print_line(console, f"{method}: search for heads.")
-            result = run_search(study.search(searched_tasks), folder, console)
+            result = run_search(study.search(searched_tasks), folder, console, begin=begin)
             if result.profile.size:
                 arguments[method] = ACTArguments.with_profile(study.model.model_args, str(folder / PROFILE_FILE))
             searched[method] = _searched(result, arguments.get(method))

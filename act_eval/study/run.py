@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from act_eval.study_record import METHODS_FILE, STUDY_FILE, StudyRecord, read_st
 _LATER_SETTINGS = ("min_queries", "span", "span_missing")  # than version 0.2.0
 
 
-def run_study(settings: StudySettings, output: Path, console: Console) -> FinishedRuns | None:
+def run_study(
+    settings: StudySettings, output: Path, console: Console, begin: Callable[[], object] = lambda: None
+) -> FinishedRuns | None:
     """Search for heads on training documents, then evaluate baseline, heads found and controls on evaluation documents.
 
     What the primary comparison is stands in `study.json` before anything is evaluated. A study that was stopped goes on where
@@ -37,6 +39,7 @@ def run_study(settings: StudySettings, output: Path, console: Console) -> Finish
         output: folder of the study; made when missing. `search/` holds the search, `controls/` the profiles of random heads,
             and the results are those of `act_eval.compare`.
         console: where progress is shown.
+        begin: see `run_search`.
 
     Returns:
         All runs; None in all but the main process.
@@ -48,10 +51,12 @@ def run_study(settings: StudySettings, output: Path, console: Console) -> Finish
     """
     planned = plan_study(settings)
     with only_writer(output, records=[STUDY_FILE]):
-        return _run_study(settings, planned, output, console)
+        return _run_study(settings, planned, output, console, begin)
 
 
-def _run_study(settings: StudySettings, planned: PlannedStudy, output: Path, console: Console) -> FinishedRuns | None:
+def _run_study(
+    settings: StudySettings, planned: PlannedStudy, output: Path, console: Console, begin: Callable[[], object]
+) -> FinishedRuns | None:
     record = planned.record
     processes = shared_processes()
     with processes.main_process_first():
@@ -67,6 +72,7 @@ def _run_study(settings: StudySettings, planned: PlannedStudy, output: Path, con
         output / SEARCH_FOLDER,
         console,
         lambda search: planned.evaluation_layer_passes(search, variants),
+        begin,
     )
     record = replace(record, search=_outcome(result))
     if processes.is_main_process:

@@ -245,6 +245,12 @@ def test_decode_rows_without_sinks_are_an_error():
         calibrate(random_map(1, 5, 0), beta=0.4)
 
 
+def test_sinks_of_a_prefill_are_its_own():
+    sinks = torch.tensor([False, True, False, False])
+    with pytest.raises(ValueError, match=r"a square map finds its own: leave sinks out\."):
+        calibrate(random_map(4, 4, 0), beta=0.4, sinks=sinks)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_dtype_is_kept(dtype):
     attention = random_map(9, 9, 1)

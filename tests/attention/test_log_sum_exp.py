@@ -22,6 +22,13 @@ BATCH, HEADS, KEY_HEADS, N, DIM = 2, 4, 2, 70, 24
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-4, torch.float16: 1e-4}
 
 
+@pytest.fixture(autouse=True)
+def kernel_of_cpus(monkeypatch):
+    """Notes of the kernel that runs here what is noted of those of devices."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    monkeypatch.setattr(log_sum_exp, "_KERNELS", {*log_sum_exp._KERNELS, kernel})
+
+
 def make_states(dtype, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shapes = (HEADS, KEY_HEADS, KEY_HEADS)
@@ -134,8 +141,7 @@ class TestTriton:
         mask = torch.ones_like(ids)
         mask[1, : 6 if padded else 0] = 0
         expected = logits_of(gqa_model, ids, act, attention_mask=mask)
-        monkeypatch.setattr(log_sum_exp, "_DEVICES", {"cpu"})
-        monkeypatch.setattr(log_sum_exp, "_LEAST_SCORES", 0)
+        monkeypatch.setattr("act_eval.attention.layer.can_be_noted", lambda *_: True)
         monkeypatch.setattr("act_eval.attention.layer.choose_kernels", lambda *_: triton_kernels)
         monkeypatch.setattr("act_eval.attention.layer.LayerCalibration.always_runs_base", True)
         result = logits_of(gqa_model, ids, act, attention_mask=mask)
@@ -150,3 +156,4 @@ def test_where_it_is_worth_while(monkeypatch):
     assert log_sum_exp.can_be_noted(query, "sdpa")
     assert not log_sum_exp.can_be_noted(query, "flash_attention_2")
     assert not log_sum_exp.can_be_noted(query[:, :, :512], "sdpa")
+    assert not log_sum_exp.can_be_noted(query.float(), "sdpa")

@@ -294,6 +294,20 @@ def test_a_limit_can_be_raised(chat_model, questions, answered, tmp_path):
     assert turns(tmp_path) == turns(answered)
 
 
+def test_where_the_model_runs_may_change(chat_model, questions, answered, tmp_path, monkeypatch):
+    """Also in a folder of an earlier version, which wrote down some of that."""
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
+    model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS}
+    write_answers(settings(chat_model, model_args={**model_args, "low_cpu_mem_usage": True}), questions, None, answered)
+    older = Path(shutil.copytree(answered, tmp_path / "older"))
+    recorded = json.loads((older / "settings.json").read_text())
+    recorded["model_args"]["device_map"] = "auto"
+    (older / "settings.json").write_text(json.dumps(recorded))
+    write_answers(settings(chat_model, model_args={**model_args, "parallelize": False}), questions, None, older)
+    with pytest.raises(InputError, match="answers with another model_args"):
+        write_answers(settings(chat_model, model_args={**model_args, "dtype": "bfloat16"}), questions, None, older)
+
+
 def test_several_settings_share_a_baseline(chat_model, questions, tmp_path):
     model_args = {"pretrained": str(chat_model), **ACT_ARGUMENTS}
     for beta in (0.0, 0.5):
@@ -372,6 +386,42 @@ def test_bad_input_before_the_model_is_loaded(chat_model, questions, answered, m
 def test_other_questions_go_to_another_folder(chat_model, questions, answered):
     with pytest.raises(InputError, match="answers to other questions"):
         write_answers(settings(chat_model), questions[1:], None, answered)
+
+
+FOREIGN = {
+    "settings.json": [b'{"editor.tabSize": 4}', b"", b"[]", b"\xff"],
+    "question.jsonl": [
+        b'{"question_id": 1, "category": "x", "turns": ["one", "two"], "author": "me"}\n',
+        b'{"question": "mine"}\n',
+        b"\xff",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, contents in FOREIGN.items() for content in contents])
+def test_files_of_others_are_not_written_over(chat_model, questions, tmp_path, monkeypatch, name, content):
+    monkeypatch.setattr(ACTLM, "__init__", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} (was not written by|is not readable).*: choose another folder") as refused:
+        write_answers(settings(chat_model), questions, None, tmp_path)
+    assert "\n" not in str(refused.value)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name != ".lock"} == {name: content}
+
+
+def test_fastchats_own_file_of_the_same_questions_stays(questions, tmp_path):
+    """Which it writes with other escapes, and may hold more."""
+    records = ({**json.loads(question.to_json()), "author": "\N{LATIN SMALL LETTER E WITH ACUTE}"} for question in questions)
+    (tmp_path / "question.jsonl").write_text(text := "".join(f"{json.dumps(record)}\n" for record in records))
+    ComparisonFolder(tmp_path).start(questions, settings("no-such-model").identity)
+    assert (tmp_path / "question.jsonl").read_text() == text
+
+
+def test_files_of_a_run_that_came_to_nothing_are_written_over(questions, tmp_path):
+    """Also those of other settings and questions, as long as nothing was answered."""
+    for asked, changes in ((questions[1:], {"seed": 1}), (questions, {})):
+        ComparisonFolder(tmp_path).start(asked, settings("no-such-model", **changes).identity)
+    assert ComparisonFolder(tmp_path).questions() == questions
+    assert json.loads((tmp_path / "settings.json").read_text())["seed"] == AnswerSettings(ALL_HEADS).seed
 
 
 def test_an_access_token_is_never_written(chat_model, questions, tmp_path):

@@ -433,6 +433,23 @@ def test_other_arguments_go_to_another_folder(folder):
         assert len(server.requests) == sent
 
 
+@pytest.mark.parametrize("text", ["{bad", "max_tokens"])
+def test_arguments_that_cannot_be_read(folder, text):
+    arguments = ["mt-bench", "judge", str(folder.path), "--judge-model", JUDGE, "--judge-args", text]
+    refused = CliRunner().invoke(cli.app, arguments).exception
+    assert isinstance(refused, InputError)
+    assert str(refused) == "--judge-args cannot be read: write it as a=1,b=2, or as JSON."
+
+
+def test_a_file_of_others_is_not_written_over(folder):
+    file = folder.path / "model_judgment" / "org_the-judge.json"
+    file.parent.mkdir()
+    file.write_text('{"author": "me"}')
+    with JudgeServer() as server, pytest.raises(InputError, match=r"org_the-judge\.json was not written by act-eval mt-bench"):
+        judge_answers(settings(server), ("single",), folder)
+    assert file.read_text() == '{"author": "me"}'
+
+
 def test_arguments_that_the_judge_refuses_can_be_changed(folder):
     with JudgeServer(lambda *_: (400, b'{"error": {"message": "unsupported max_tokens"}}')) as server:
         with pytest.raises(JudgeError, match=r"24 of 24 judgements are missing: the judge refuses the request .*max_tokens"):

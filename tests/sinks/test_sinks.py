@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -438,6 +439,9 @@ class TestCommand:
             (["--search", "nowhere"], "holds no heads.csv"),
             (["--model-args", "act_beta=1"], "act_beta=1 changes nothing"),
             (["--model-args", "act_sink_share=0"], "act_sink_share=0 changes nothing"),
+            (["--model-args", "act_head_share=0"], "act_head_share=0 changes nothing"),
+            (["--model-args", "act_profile=none"], "act_profile=none is the baseline itself"),
+            (["--model-args", "act_profile=no-heads.json"], "no-heads.json names no head"),
             (["--model-args", "act_gamma=1"], "the method act takes beta, not gamma"),
             (["--model-args", "act_nothing=1"], "no argument 'act_nothing'"),
             (["--model-args", "act_method=temperature"], "act_method=temperature looks for no sinks"),
@@ -445,7 +449,9 @@ class TestCommand:
     )
     def test_bad_input_is_refused_before_the_model_is_loaded(self, options, message, tmp_path, monkeypatch):
         monkeypatch.setattr(LMWithoutWeights, "with_weights", None)
-        result = sinks("--tasks", "demo_sentiment", *options, output=tmp_path)
+        monkeypatch.chdir(tmp_path)
+        HeadProfile({}).save(Path("no-heads.json"))
+        result = sinks("--tasks", "demo_sentiment", *options, output=tmp_path / "output")
         assert isinstance(result.exception, InputError)
         assert message in str(result.exception)
 
