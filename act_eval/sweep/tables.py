@@ -18,8 +18,8 @@ from act_eval.tables import TextTable, interval, number
 
 NOTE = (
     "Differences are paired by document, with 95% intervals that leave room for changes that were not seen. A star marks a "
-    "task that differs from the baseline (Holm p below 0.05 over the tasks of a point, or an interval without zero). Nothing "
-    "is corrected for the number of points: of many, some differ by chance."
+    "task that differs from the baseline (Holm p below 0.05 over all paired rows of a point, whatever their metric, or an "
+    "interval without zero). Nothing is corrected for the number of points: of many, some differ by chance."
 )
 _INTERVAL, _SAME = "95% interval", "= baseline"
 

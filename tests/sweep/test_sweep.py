@@ -24,7 +24,7 @@ from act_eval.report.statistics import ALL_TASKS
 from act_eval.sweep.grid import Axis, Point, points
 from act_eval.sweep.plots import plot_axis
 from act_eval.sweep.results import SweepResults, read_results
-from act_eval.sweep.tables import axis_table, describe, lines, main_metric, totals, varied
+from act_eval.sweep.tables import NOTE, axis_table, describe, lines, main_metric, totals, varied
 from act_eval.sweep.write import write_sweep
 
 pytestmark = pytest.mark.tier("unit")
@@ -494,6 +494,14 @@ def test_tasks_without_paired_differences_are_not_said_to_be_averaged(tmp_path):
     assert describe(one, ("acc", "none")) == "acc, d"
     assert set(totals(one.table)["task"]) == {"d"}
     assert axis_table(one, one.axes[0], ("acc", "none")).texts["delta"].tolist() == ["+0.100", "+0.100"]
+
+
+def test_the_note_says_over_which_rows_stars_are_corrected(tmp_path):
+    two_metrics = [{"metrics": ["acc", "f1"], "f1": number % 2} for number in range(100)]
+    results = results_of(tmp_path, ({"task": "a", "contents": two_metrics}, right(50), right(60), right(65)))
+    rows = results.table[results.table["metric"] == "acc"]
+    assert (rows["p_holm"] == 2 * rows["p"]).all(), "one task, two metrics"
+    assert "Holm p below 0.05 over all paired rows of a point, whatever their metric" in NOTE
 
 
 def test_long_numbers_have_exponents():
