@@ -45,6 +45,14 @@ _ROUNDING = 1e-9  # of sums in another order
 
 _Metric = tuple[str, str]  # metric and filter
 
+Patterns = Mapping[str, str | Sequence[str]]
+"""By a column, a pattern that its values match, or several, of which they match one, see `matches`."""
+
+
+def matches(text: str, patterns: str | Sequence[str]) -> bool:
+    """Whether a text matches a shell-style pattern such as `mmlu_*`, or one of several; case matters."""
+    return any(fnmatchcase(text, pattern) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -82,18 +90,19 @@ class Pairing:
         left_out = self.left_out.iloc[:0] if left_out is None else left_out
         return replace(self, values=values, unpaired=self.unpaired.iloc[:0], noise=self.noise.iloc[:0], left_out=left_out)
 
-    def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
+    def select(self, metrics: Sequence[str] = (), patterns: Patterns | None = None) -> Pairing:
         """Only some metrics (all by default), and rows whose columns match patterns; documents of tasks that have such rows.
 
         Args:
             metrics: names of metrics.
-            patterns: by a column of `PAIR_COLUMNS`, a shell-style pattern such as `mmlu_*`; case matters.
+            patterns: by a column of `PAIR_COLUMNS`, see `matches`.
 
         Raises:
             SettingError: there is no such metric or column.
             ReportError: nothing is left.
         """
-        for column in patterns or {}:
+        patterns = patterns or {}
+        for column in patterns:
             if column not in PAIR_COLUMNS:
                 raise SettingError("filter", f"{column}=...: there is no such column; choose one of {', '.join(PAIR_COLUMNS)}.")
         parts = {"values": self.values, "unpaired": self.unpaired, "noise": self.noise}
@@ -104,11 +113,11 @@ class Pairing:
         for name, table in parts.items():
             kept = table["metric"].isin(metrics or there)
             not_there = ("settings", "num_heads") if name == "noise" else ()
-            parts[name] = table[kept & _matching(table, patterns or {}, not_there)]
+            parts[name] = table[kept & _matching(table, patterns, not_there)]
         if parts["values"].empty and parts["unpaired"].empty:
-            raise ReportError(f"nothing is left of the results with filter {dict(patterns or {})} and metric {list(metrics)}.")
+            raise ReportError(f"nothing is left of the results with filter {dict(patterns)} and metric {list(metrics)}.")
         tasks = {*parts["values"]["task"], *parts["unpaired"]["task"]}
-        of_documents = _matching(self.documents, patterns or {}, ("filter", "metric"))
+        of_documents = _matching(self.documents, patterns, ("filter", "metric"))
         documents = self.documents[self.documents["task"].isin(tasks) & of_documents]
         others = self.values[~self.values.index.isin(parts["values"].index)]
         left_out = pd.concat([self.left_out, others]) if len(self.left_out) else others
@@ -348,13 +357,13 @@ def _unpaired(
     return merged.assign(n=calibrated["documents"], **of_the_run)[list(UNPAIRED_COLUMNS)]
 
 
-def _matching(table: pd.DataFrame, patterns: Mapping[str, str], without: Collection[str] = ()) -> pd.Series:
-    """Which rows match shell-style patterns of their columns, but for columns that the patterns do not hold for."""
+def _matching(table: pd.DataFrame, patterns: Patterns, without: Collection[str] = ()) -> pd.Series:
+    """Which rows match the patterns of their columns, but for columns that the patterns do not hold for."""
     kept = pd.Series(True, index=table.index)
     for column, pattern in patterns.items():
         if column not in without:
-            matches = {value: fnmatchcase(_text(value), pattern) for value in table[column].unique()}
-            kept &= table[column].map(matches).astype(bool)
+            of_values = {value: matches(_text(value), pattern) for value in table[column].unique()}
+            kept &= table[column].map(of_values).astype(bool)
     return kept
 
 
