@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from act_eval.differences import without_addresses
+from act_eval.model_arguments import ATTENTION, by_name
 
 WHAT_RAN = "what_ran"  # of the config of a results file of act-hf
+BACKEND = "attention backend"  # what difference calls it
 
 # Entries of every results file of lm-eval that has them; the first are in its config:
 _OF_THE_MODEL = ("model_num_parameters", "model_dtype", "model_sha", "model_revision", "peft_sha", "delta_sha", "versions")
@@ -37,7 +39,8 @@ class Conditions:
 
     Attributes:
         what_ran: what `act-hf` recorded of model and versions; None in files of other models and in older ones.
-        recorded: what lm-eval itself records of model, tokenizer, prompts and versions, as far as it is known.
+        recorded: the attention backend, and what lm-eval itself records of model, tokenizer, prompts and versions, as far as
+            it is known.
         task: the config of the task.
         seeds: those that answers depend on, besides that of the few-shot sampler: none where answers are not drawn.
     """
@@ -46,6 +49,11 @@ class Conditions:
     recorded: Mapping[str, str]
     task: Mapping[str, str]
     seeds: Mapping[str, str]
+
+    @property
+    def backend(self) -> str | None:
+        """The attention backend that the model ran with, below ACT where that was on; None where it is not known."""
+        return self.recorded.get(BACKEND)
 
 
 def conditions(results: Mapping[str, Any], task: str) -> Conditions:
@@ -100,15 +108,21 @@ def _in_order(left: Mapping[str, str], right: Mapping[str, str], names: Collecti
 
 
 def _recorded(results: Mapping[str, Any], task: str) -> Iterator[tuple[str, str]]:
-    """What lm-eval records, without what is not known, and without what does not matter to this task."""
+    """The attention backend, and what lm-eval records, without what is not known or does not matter to this task."""
     config = results["config"]
-    named = [(name, config.get(name)) for name in _OF_THE_MODEL]
+    named = [(BACKEND, _backend(config)), *((name, config.get(name)) for name in _OF_THE_MODEL)]
     named += [(name, results.get(name)) for name in (*_VERSIONS, *_OF_THE_TOKENIZER)]
     if results.get("chat_template_sha") and results.get("n-shot", {}).get(task):
         named.append(("fewshot_as_multiturn", bool(results.get("fewshot_as_multiturn"))))
     yield from _fields(_known(named))
     # lm-eval writes these as null where there is none:
     yield from _fields({name: results[name] or "none" for name in _OF_PROMPTS if name in results})
+
+
+def _backend(config: Mapping[str, Any]) -> Any:
+    """The attention backend, as `act-hf` recorded it, or as it was asked for; None where none was."""
+    act = config.get("act") or {}
+    return act.get(ATTENTION) or act.get("base") or by_name(config.get("model_args")).get("attn_implementation")
 
 
 def _known(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:

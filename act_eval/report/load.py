@@ -18,7 +18,7 @@ from rich.console import Console
 
 from act_eval.errors import InputError
 from act_eval.files import files_below
-from act_eval.model_arguments import results_without_secrets, without_placement
+from act_eval.model_arguments import by_name, results_without_secrets, without_placement
 from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, each_once, missing_runs, read_planned_runs
 from act_eval.progress import stage_progress
 from act_eval.report import older_files
@@ -416,7 +416,7 @@ def _name_of_the_model(results: Mapping[str, Any]) -> str:
     """
     config = results["config"]
     name = str(results.get("model_name") or "")
-    in_arguments = map(str, _model_arguments(config.get("model_args")).values())
+    in_arguments = map(str, by_name(config.get("model_args")).values())
     is_made_up = _RANDOM_NAME.fullmatch(name) is not None and name not in in_arguments
     if name and not is_made_up and len(name.splitlines()) == 1:
         return name
@@ -424,16 +424,9 @@ def _name_of_the_model(results: Mapping[str, Any]) -> str:
     return str(recorded.get("name") or config.get("model") or _UNNAMED)
 
 
-def _model_arguments(model_args: Any) -> dict[str, Any]:
-    """`--model_args`, which lm-eval writes as a text or a table."""
-    if isinstance(model_args, str):
-        return dict(part.partition("=")[::2] for part in model_args.split(",") if part)
-    return dict(model_args or {})
-
-
 def _of_the_answers(model_args: Any) -> dict[str, Any]:
     """Those of `--model_args` that answers depend on, besides ACT's, sorted."""
-    kept = without_placement(_model_arguments(model_args))
+    kept = without_placement(by_name(model_args))
     return {name: kept[name] for name in sorted(kept) if not name.startswith("act_")}
 
 
