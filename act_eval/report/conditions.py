@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from act_eval.differences import without_addresses
+from act_eval.generation_arguments import draws_replies
 from act_eval.model_arguments import ATTENTION, by_name
 
 WHAT_RAN = "what_ran"  # of the config of a results file of act-hf
@@ -69,7 +70,7 @@ def conditions(results: Mapping[str, Any], task: str) -> Conditions:
         None if what_ran is None else dict(_fields(what_ran)),
         dict(_recorded(results, task)),
         dict(_fields(_of_the_answers(results["configs"][task], has_examples=bool(results.get("n-shot", {}).get(task))))),
-        dict(_fields(_known((name, config.get(name)) for name in _SEEDS))) if _draws(results["configs"][task]) else {},
+        dict(_fields(_known((name, config.get(name)) for name in _SEEDS))) if answers_are_drawn(results, task) else {},
     )
 
 
@@ -129,10 +130,9 @@ def _known(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in named if value not in (None, "")}
 
 
-def _draws(task_config: Mapping[str, Any]) -> bool:
-    """Whether answers of a task are drawn at random."""
-    generation = task_config.get("generation_kwargs") or {}
-    return bool(generation.get("do_sample") or generation.get("temperature"))
+def answers_are_drawn(results: Mapping[str, Any], task: str) -> bool:
+    """Whether answers of a task of a results file are drawn at random."""
+    return draws_replies(results["configs"][task].get("generation_kwargs") or {})
 
 
 def _of_the_answers(config: Mapping[str, Any], has_examples: bool) -> dict[str, Any]:

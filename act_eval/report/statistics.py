@@ -117,7 +117,7 @@ _FAMILY = ["model", "settings"]
 def compare(pairing: Pairing) -> pd.DataFrame:
     """Compare calibrated runs with their baselines.
 
-    Runs that differ in the seed of the few-shot sampler alone are averaged per document.
+    Runs that differ in the seed alone, of few-shot examples or of replies that are drawn, are averaged per document.
 
     Args:
         pairing: what `pairing.pair` returned.

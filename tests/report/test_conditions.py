@@ -9,6 +9,7 @@ from helpers.runs import ACT, BASELINE, write_run
 from act_eval.report.build import make_report
 from act_eval.report.load import ReportError, load
 from act_eval.report.pairing import pair
+from act_eval.report.statistics import compare
 from act_eval.report.tables import overview
 
 pytestmark = pytest.mark.tier("unit")
@@ -194,12 +195,29 @@ class TestWithoutIt:
         with pytest.raises(ReportError, match=r"different versions.torch \(2.6.0; 2.13.0\)"):
             pairing_of(tmp_path, baseline, act)
 
-    @pytest.mark.parametrize(("sampling", "matters"), [({"do_sample": True}, True), ({"temperature": 0.7}, True), ({}, False)])
-    def test_seeds_matter_where_answers_are_drawn(self, tmp_path, sampling, matters):
+    @pytest.mark.parametrize(
+        ("sampling", "matters"),
+        [
+            ({"do_sample": True}, True),
+            ({"temperature": 0.7}, True),
+            ({"do_sample": False, "temperature": 0.7}, False),
+            ({"temperature": 0.0}, False),
+            ({}, False),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("shots", "name", "reason"),
+        [
+            (0, "torch_seed", r"the first to differ is seed, here 1\)"),
+            (0, "numpy_seed", r"different numpy_seed \(0; 1\)"),
+            (2, "torch_seed", r"different torch_seed \(0; 1\)"),
+        ],
+    )
+    def test_seeds_matter_where_answers_are_drawn(self, tmp_path, sampling, matters, shots, name, reason):
         task = {"generation_kwargs": {"until": ["\n"], **sampling}}
-        sides = [{"config": {"torch_seed": seed}, "task_config": task} for seed in (0, 1)]
+        sides = [{"config": {name: seed}, "task_config": task, "shots": shots} for seed in (0, 1)]
         if matters:
-            with pytest.raises(ReportError, match=r"different torch_seed \(0; 1\)"):
+            with pytest.raises(ReportError, match=reason):
                 pairing_of(tmp_path, *sides)
         else:
             assert len(pairing_of(tmp_path, *sides).values) == 100
@@ -327,14 +345,16 @@ class TestRunsAgain:
                 write_run(tmp_path, values, heads=heads, task=task, what_ran=what_ran)
         assert set(pair(load([tmp_path])).values["task"]) == {"first", "second"}
 
-    def test_seeds_of_drawn_answers_are_averaged(self, tmp_path):
+    @pytest.mark.parametrize("shots", [0, 2])
+    def test_seeds_of_drawn_answers_are_averaged(self, tmp_path, shots):
         task = {"generation_kwargs": {"do_sample": True}}
         for seed in (0, 1):
             for heads, values in ((0, BASELINE), (32, ACT)):
-                write_run(tmp_path, values, heads=heads, shots=2, seed=seed, config={"torch_seed": seed}, task_config=task)
+                write_run(tmp_path, values, heads=heads, shots=shots, seed=seed, config={"torch_seed": seed}, task_config=task)
         pairing = pair(load([tmp_path]))
         assert sorted(pairing.values["seed"].unique()) == [0, 1]
         assert pairing.notes == ()
+        assert compare(pairing)["seeds"].tolist() == [2]
 
 
 class TestNames:
