@@ -1,4 +1,4 @@
-"""Model arguments that answers do not depend on: those that say where a model runs, and those that are secret."""
+"""Model arguments in results files, and those that answers do not depend on: where a model runs, and what is secret."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ SECRETS = frozenset(
     )
 )
 """Arguments of lm-eval's models, or of what loads them, that may hold a password or an access token."""
+
+
+ATTENTION = "attention"
+"""Of the settings of ACT in the config of a results file: the attention backend that ran below ACT, or without it."""
+
+
+def by_name(model_args: Any) -> dict[str, Any]:
+    """`--model_args`, which lm-eval writes as a text or a table."""
+    if isinstance(model_args, str):
+        return dict(part.partition("=")[::2] for part in model_args.split(",") if part)
+    return dict(model_args or {})
 
 
 def without_placement(model_args: Mapping[str, Any]) -> dict[str, Any]:

@@ -164,8 +164,8 @@ def stage_progress(
 
 
 def print_line(console: Console, line: str) -> None:
-    """Print a line as it is, without wrapping."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it is, without wrapping: what looks like rich's markup or emoji codes is text too."""
+    console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def time_left(seconds: float | None) -> str:

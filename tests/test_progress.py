@@ -64,6 +64,18 @@ def test_long_names_leave_the_lines_whole():
     assert any("120 of 872 documents, 35.2 a second" in line for line in lines)
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_names_that_look_like_markup_are_shown_as_they_are(is_terminal):
+    console = Console(file=io.StringIO(), width=100, force_terminal=is_terminal, color_system=None)
+    clock = Clock()
+    with ProgressDisplay(console, clock) as display:
+        clock.now += 100
+        display.show(Row("[/bold] tasks", 0.5, "[i]:cat:[/i] left"))
+        display.print("[red]a:bug:b[/x]")
+    for text in ("[/bold] tasks", "[i]:cat:[/i] left", "[red]a:bug:b[/x]"):
+        assert text in shown_on(console)
+
+
 class TestStage:
     def lines(self, steps, total=100.0):
         """What a log gets when each step takes a minute: (amount, whether an earlier run did it)."""

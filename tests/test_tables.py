@@ -137,6 +137,17 @@ def test_names_in_brackets_are_no_style():
     ]
 
 
+def test_headers_and_what_stands_below_a_table_in_brackets_are_no_style():
+    rows = [{"[b]task": "one", "[/x]": "[i]a[/i] :cat:", "n": str(number)} for number in range(2)]
+    table = TextTable("", pd.DataFrame(rows), ["[b]task"]).to_terminal(elsewhere="[u]file", notes=["[/y] note :cat:"])
+    wide = printed(table, 80)
+    assert wide[0].split() == ["[b]task", "[/x]", "n"]
+    assert "[/y] note :cat:" in wide
+    narrow = " ".join(printed(table, 8))
+    assert "in all rows: [/x] [i]a[/i] :cat:" in narrow
+    assert "n: in [u]file, or in a wider terminal" in narrow
+
+
 @given(NAMES.filter(lambda name: len(name) > 1), st.data())
 def test_a_name_that_is_wider_than_the_terminal_goes_on_below(name, data):
     width = data.draw(st.integers(1, len(name) - 1), "width")

@@ -27,7 +27,8 @@ def report(
         list[str] | None,
         option(
             CONTENT,
-            "Only rows where a column matches a pattern: task=mmlu_*, filter=strict-match. Repeat.",
+            "Only rows where a column matches a pattern: task=mmlu_*, filter=strict-match. Repeat for more columns, or for "
+            "other patterns of one.",
             "--filter",
             default="all",
         ),
@@ -45,7 +46,9 @@ def report(
     from act_eval.report.build import ReportOptions, make_report
     from act_eval.report.machine_readable import to_json
 
-    patterns = dict(_column_pattern(text) for text in filters or [])
+    patterns: dict[str, list[str]] = {}
+    for column, pattern in map(_column_pattern, filters or []):
+        patterns.setdefault(column, []).append(pattern)
     options = ReportOptions(names(metric), patterns, group_by)  # type: ignore[arg-type]
     if json:
         for name, value in (("output", output), ("style", style)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from act_eval.launch import is_first_launched
+from act_eval.progress import print_line
 
 console = Console(quiet=not is_first_launched())
 
@@ -39,7 +40,7 @@ def quiet(verbose: bool = False) -> None:
 def say(lines: Iterable[str]) -> None:
     """Print lines as they are, without wrapping."""
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        print_line(console, line)
 
 
 def say_written(paths: Iterable[Path]) -> None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from act_eval.errors import InputError, SettingError
+from act_eval.generation_arguments import draws_replies
 from act_eval.harness.arguments import ACTArguments, act_and_baseline
-from act_eval.harness.asked_tasks import check_samples, load_asked_tasks
+from act_eval.harness.asked_tasks import AskedTasks, check_samples, load_asked_tasks
+from act_eval.harness.processes import is_first_process
 from act_eval.harness.settings import ModelSettings, PromptSettings, check_evaluation_batch_size
 from act_eval.harness.task_identity import describe_task
 from act_eval.harness.tasks import LoadedTasks, explained_dataset_errors
 from act_eval.harness.what_ran import in_json
 from act_eval.model_arguments import without_placement
 from act_eval.study_record import METHODS_FILE, STUDY_COMMAND, STUDY_FILE
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,11 @@ class ComparisonSettings:
     Args:
         model: which model; the baseline gets the same arguments without calibration.
         prompts: what it is asked; the seed there is not used.
-        seeds: each is a run of its own with this seed.
+        seeds: each is a run of its own with this seed, of the tasks that a seed can change something in, see
+            `seeds_by_task`; of the others the first one counts.
 
     Raises:
-        InputError: the limit, the batch size or a seed cannot work, or there are several seeds, but no few-shot examples that
-            they could draw.
+        InputError: the limit, the batch size or a seed cannot work, or a seed is given twice.
     """
 
     model: ModelSettings
@@ -44,10 +50,9 @@ class ComparisonSettings:
         check_evaluation_batch_size(self.model.batch_size)
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise SettingError("seeds", f"{','.join(map(str, self.seeds))}: all must be at least 0 and below 2**32.")
-        if self.prompts.num_fewshot == 0 and len(self.seeds) > 1:
-            raise InputError(
-                "several seeds give the same prompts without few-shot examples: set num_fewshot above 0, or give one seed."
-            )
+        twice = next((seed for number, seed in enumerate(self.seeds) if seed in self.seeds[:number]), None)
+        if twice is not None:
+            raise SettingError("seeds", f"names {twice} twice: give each seed once.")
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,8 @@ def plan_comparison(settings: ComparisonSettings) -> RunPlan:
 def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]) -> RunPlan:
     """Say what is to be run: every variant with every seed on every task, those of groups and tags one by one.
 
+    A task in which seeds change nothing is run with the first one, and is named in a line.
+
     The variants of a task run one after the other, so that a comparison that is running has something to compare.
 
     Args:
@@ -141,17 +148,53 @@ def plan_runs(settings: ComparisonSettings, variants: Mapping[str, ACTArguments]
         variants: by name, the settings of ACT, one of them for the baseline.
 
     Raises:
-        InputError: see `load_asked_tasks`; or documents of a task are asked for that it does not have.
+        InputError: see `load_asked_tasks` and `seeds_by_task`; or documents of a task are asked for that it does not have.
     """
     asked = load_asked_tasks(replace(settings.prompts, seed=settings.seeds[0]), settings.model)
+    seeds = seeds_by_task(asked, settings.seeds)
+    once = [name for name, of_task in seeds.items() if len(of_task) < len(settings.seeds)]
+    if once and is_first_process():
+        names = ", ".join(once)
+        logger.warning(
+            "Neither few-shot examples nor replies are drawn, so seed %s alone is run: %s.", settings.seeds[0], names
+        )
     prompts = {name: _prompts_of(name, task, asked.prompts) for name, task in asked.loaded.tasks.items()}
     runs = tuple(
         Run(variant, arguments, settings.model, replace(of_task, seed=seed))
         for seed in settings.seeds
-        for of_task in prompts.values()
+        for name, of_task in prompts.items()
+        if seed in seeds[name]
         for variant, arguments in variants.items()
     )
     return RunPlan(runs, asked.loaded, asked.manager)
+
+
+def seeds_by_task(asked: AskedTasks, seeds: Sequence[int]) -> dict[str, Sequence[int]]:
+    """By task the seeds that it is run with: all of them, or the first one where neither examples nor replies are drawn.
+
+    Raises:
+        InputError: there are several seeds, and no task in which they change anything.
+    """
+    by_task = {
+        name: seeds if _draws(task, asked.prompts.of_task(name)) else seeds[:1] for name, task in asked.loaded.tasks.items()
+    }
+    if all(len(of_task) < len(seeds) for of_task in by_task.values()):
+        raise InputError(
+            "several seeds give the same prompts without few-shot examples, and the same replies unless these are sampled: set "
+            "num_fewshot above 0, or give one seed."
+        )
+    return by_task
+
+
+def _draws(task: Task, prompts: PromptSettings) -> bool:
+    """Whether few-shot examples or replies of a task are drawn at random; `prompts` are those of this task."""
+    shots = task.config.num_fewshot
+    if shots != 0 and prompts.num_fewshot is not None:  # lm-eval does not change a 0 of a task's config
+        shots = prompts.num_fewshot
+    if shots and type(getattr(task, "sampler", None)) is not FirstNSampler:
+        return True
+    generation = {**(task.config.generation_kwargs or {}), **prompts.gen_kwargs}
+    return task.OUTPUT_TYPE == "generate_until" and draws_replies(generation)
 
 
 def _prompts_of(name: str, task: Task, prompts: PromptSettings) -> PromptSettings:

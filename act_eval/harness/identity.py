@@ -55,6 +55,8 @@ def _recorded_heads(profile: HeadProfile) -> dict[str, list[int]]:
 def settings_text(act: ACT, profile: HeadProfile, profile_name: str) -> str:
     """Describe the ACT settings of a run in one line, such as `all (32 heads), beta 0.4, alpha 5`, or `baseline`.
 
+    An attention backend is named where one was asked for (`base eager`).
+
     A profile file, here or on the hub, is named by the last two parts of its path and by its content's hash, since files
     change; a long list of heads by its beginning and its hash.
     """
@@ -67,4 +69,5 @@ def settings_text(act: ACT, profile: HeadProfile, profile_name: str) -> str:
         name = f"{'/'.join(Path(name).parts[-2:])} {digest}"
     elif len(name) > _LONGEST_PROFILE:
         name = f"{name[: _LONGEST_PROFILE - 3]}... {digest}"
-    return ", ".join([f"{name} ({profile.size} heads)", *filter(None, [act.calibration.text])])
+    base = "" if act.base is None else f"base {act.base}"
+    return ", ".join([f"{name} ({profile.size} heads)", *filter(None, [act.calibration.text, base])])

@@ -50,6 +50,7 @@ from act_eval.harness.response_cache import keep_apart
 from act_eval.harness.scoring import Answer, Context, Scorer, Tokens, group_by_context, tokens_of_requests, tokens_of_windows
 from act_eval.harness.what_ran import kept_arguments, tokenizer_fingerprint, weights_fingerprint, what_ran
 from act_eval.hub_files import is_hub_name
+from act_eval.model_arguments import ATTENTION
 from act_eval.profiles import HeadProfile, ProfileError
 
 logger = logging.getLogger(__name__)
@@ -458,9 +459,10 @@ class ACTLM(CheckedHFLM):
         Whoever evaluates a model several times, and knows that it stays as it is, may set `known_what_ran` to what `what_ran`
         says of it: its weights are then not read again, here and for a response cache.
         """
+        own_base = base_name(pretrained_model(self.model).config)
         return {
             **super().get_model_info(),
-            "act": recorded_act(self.act, self.profile, self.profile_name),
+            "act": {**recorded_act(self.act, self.profile, self.profile_name), ATTENTION: self.act.base or own_base},
             "what_ran": {"name": self.model_name, **self._what_ran()},
             "checkpoint_files": self.checkpoint_files,
         }

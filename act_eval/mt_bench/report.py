@@ -12,6 +12,7 @@ from rich.console import Console
 from act_eval.files import make_folder, remove_unwritten, write_texts
 from act_eval.mt_bench.plots import PLOTS, write_plots
 from act_eval.mt_bench.scores import ALL, BOTH, Scores
+from act_eval.progress import print_line
 from act_eval.report.statistics import differs
 from act_eval.tables import BOOKTABS_NOTE, TextTable, csv_text, interval, p_value
 
@@ -52,7 +53,7 @@ def print_scores(scores: Scores, console: Console) -> None:
         texts, elsewhere = table.texts[shown], "single.csv" if "ACT" in table.texts else "pair.csv"
         console.print(replace(table, texts=texts).to_terminal(leave_out=["n", "p"], elsewhere=elsewhere, styles=styles))
     for note in scores.notes:
-        console.print(note, soft_wrap=True, highlight=False)
+        print_line(console, note)
 
 
 def write_scores(scores: Scores, output: Path) -> list[Path]:

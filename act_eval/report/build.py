@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +14,7 @@ from act_eval.report.flips import Flips, find_flips
 from act_eval.report.label_priors import LabelPriors, correct_label_priors
 from act_eval.report.load import ReportError, Results, load
 from act_eval.report.methods import MethodFindings, method_findings
-from act_eval.report.pairing import pair
+from act_eval.report.pairing import Patterns, matches, pair
 from act_eval.report.replies import REPLY_COLUMNS, compare_replies
 from act_eval.report.statistics import ALL_TASKS, by_subject, compare, macro_averages
 from act_eval.report.study import StudyFindings, study_findings
@@ -33,7 +32,8 @@ class ReportOptions:
 
     Args:
         metrics: names of metrics; all by default.
-        patterns: by a column of the comparison, a shell-style pattern that its values must match (`{"task": "mmlu_*"}`).
+        patterns: by a column of the comparison, a shell-style pattern that its values must match (`{"task": "mmlu_*"}`), or
+            several, of which they must match one.
         group_by: what is averaged: the tasks of each lm-eval group and all tasks (`group`), of each tag and all tasks (`tag`),
             all tasks alone (`all`), or nothing (`none`).
         most_flips: how many documents that changed are kept, shared evenly by the rows of the comparison.
@@ -43,7 +43,7 @@ class ReportOptions:
     """
 
     metrics: tuple[str, ...] = ()
-    patterns: Mapping[str, str] = field(default_factory=dict)
+    patterns: Patterns = field(default_factory=dict)
     group_by: GroupBy = "group"
     most_flips: int = 1000
 
@@ -171,7 +171,7 @@ def make_report(
     if unfinished is not None:
         unfinished = replace(unfinished, waiting=pairing.waiting)
         pattern = options.patterns.get("task", "*")
-        tasks |= {run.task for run in unfinished.missing if fnmatchcase(run.task, pattern)}
+        tasks |= {run.task for run in unfinished.missing if matches(run.task, pattern)}
     comparison = compare(pairing)
     groups = _groups(results, tasks, options.group_by)
     priors = correct_label_priors(pairing, results.answers, groups)

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from act_eval.differences import without_addresses
+from act_eval.generation_arguments import draws_replies
+from act_eval.model_arguments import ATTENTION, by_name
 
 WHAT_RAN = "what_ran"  # of the config of a results file of act-hf
+BACKEND = "attention backend"  # what difference calls it
 
 # Entries of every results file of lm-eval that has them; the first are in its config:
 _OF_THE_MODEL = ("model_num_parameters", "model_dtype", "model_sha", "model_revision", "peft_sha", "delta_sha", "versions")
@@ -37,7 +40,8 @@ class Conditions:
 
     Attributes:
         what_ran: what `act-hf` recorded of model and versions; None in files of other models and in older ones.
-        recorded: what lm-eval itself records of model, tokenizer, prompts and versions, as far as it is known.
+        recorded: the attention backend, and what lm-eval itself records of model, tokenizer, prompts and versions, as far as
+            it is known.
         task: the config of the task.
         seeds: those that answers depend on, besides that of the few-shot sampler: none where answers are not drawn.
     """
@@ -46,6 +50,11 @@ class Conditions:
     recorded: Mapping[str, str]
     task: Mapping[str, str]
     seeds: Mapping[str, str]
+
+    @property
+    def backend(self) -> str | None:
+        """The attention backend that the model ran with, below ACT where that was on; None where it is not known."""
+        return self.recorded.get(BACKEND)
 
 
 def conditions(results: Mapping[str, Any], task: str) -> Conditions:
@@ -61,7 +70,7 @@ def conditions(results: Mapping[str, Any], task: str) -> Conditions:
         None if what_ran is None else dict(_fields(what_ran)),
         dict(_recorded(results, task)),
         dict(_fields(_of_the_answers(results["configs"][task], has_examples=bool(results.get("n-shot", {}).get(task))))),
-        dict(_fields(_known((name, config.get(name)) for name in _SEEDS))) if _draws(results["configs"][task]) else {},
+        dict(_fields(_known((name, config.get(name)) for name in _SEEDS))) if answers_are_drawn(results, task) else {},
     )
 
 
@@ -100,9 +109,9 @@ def _in_order(left: Mapping[str, str], right: Mapping[str, str], names: Collecti
 
 
 def _recorded(results: Mapping[str, Any], task: str) -> Iterator[tuple[str, str]]:
-    """What lm-eval records, without what is not known, and without what does not matter to this task."""
+    """The attention backend, and what lm-eval records, without what is not known or does not matter to this task."""
     config = results["config"]
-    named = [(name, config.get(name)) for name in _OF_THE_MODEL]
+    named = [(BACKEND, _backend(config)), *((name, config.get(name)) for name in _OF_THE_MODEL)]
     named += [(name, results.get(name)) for name in (*_VERSIONS, *_OF_THE_TOKENIZER)]
     if results.get("chat_template_sha") and results.get("n-shot", {}).get(task):
         named.append(("fewshot_as_multiturn", bool(results.get("fewshot_as_multiturn"))))
@@ -111,14 +120,19 @@ def _recorded(results: Mapping[str, Any], task: str) -> Iterator[tuple[str, str]
     yield from _fields({name: results[name] or "none" for name in _OF_PROMPTS if name in results})
 
 
+def _backend(config: Mapping[str, Any]) -> Any:
+    """The attention backend, as `act-hf` recorded it, or as it was asked for; None where none was."""
+    act = config.get("act") or {}
+    return act.get(ATTENTION) or act.get("base") or by_name(config.get("model_args")).get("attn_implementation")
+
+
 def _known(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in named if value not in (None, "")}
 
 
-def _draws(task_config: Mapping[str, Any]) -> bool:
-    """Whether answers of a task are drawn at random."""
-    generation = task_config.get("generation_kwargs") or {}
-    return bool(generation.get("do_sample") or generation.get("temperature"))
+def answers_are_drawn(results: Mapping[str, Any], task: str) -> bool:
+    """Whether answers of a task of a results file are drawn at random."""
+    return draws_replies(results["configs"][task].get("generation_kwargs") or {})
 
 
 def _of_the_answers(config: Mapping[str, Any], has_examples: bool) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from act_eval.errors import InputError
 from act_eval.files import files_below
-from act_eval.model_arguments import results_without_secrets, without_placement
+from act_eval.model_arguments import by_name, results_without_secrets, without_placement
 from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, each_once, missing_runs, read_planned_runs
 from act_eval.progress import stage_progress
 from act_eval.report import older_files
 from act_eval.report.aggregation import NANMEAN, aggregation_of, aggregations, has_weights, known
 from act_eval.report.answers import Answers, AnswersReader
-from act_eval.report.conditions import WHAT_RAN, Conditions, conditions
+from act_eval.report.conditions import WHAT_RAN, Conditions, answers_are_drawn, conditions
 from act_eval.report.loaded_studies import LoadedStudy, RecordedStudies, RunsOfFile, names_in, with_names
 from act_eval.report.settings_text import describe_settings, is_baseline
 from act_eval.report.unfinished import Unfinished
@@ -92,10 +92,10 @@ class Results:
             as `org/model (dtype=float16)`; `model_args` those that answers depend on, without ACT's; `settings` the ACT
             settings in one line, in which variants of a study are called by what they stand for;
             `is_baseline` whether nothing was calibrated; `predict_only` whether lm-eval was told to compute no scores;
-            `seed` that of the few-shot sampler, missing without few-shot examples, where it decides nothing; `documents`
-            how many were evaluated; `cluster_field` which field of the documents says what belongs together, the first of
-            `CLUSTER_FIELDS` that they have (MMLU's subject, SQuAD's title), or None; `arguments` the whole `config` of the
-            results file, without access tokens.
+            `seed` that of the few-shot sampler, or, without few-shot examples, of replies that are drawn, and missing where it
+            decides nothing; `documents` how many were evaluated; `cluster_field` which field of the documents says what belongs
+            together, the first of `CLUSTER_FIELDS` that they have (MMLU's subject, SQuAD's title), or None; `arguments` the
+            whole `config` of the results file, without access tokens.
         samples: a row for each run, document and metric (`SAMPLE_COLUMNS`). `run` is the index of `runs`; hashes are 64 bits of
             lm-eval's; `line` is where the sample stands in its file, from 1; `cluster` the value of the cluster field, missing
             without one. `aggregation` is the function of `aggregation.aggregate` that is taken to make the metric's score of
@@ -401,12 +401,20 @@ def _runs(file: Path, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "task": task,
             "version": str(results.get("versions", {}).get(task, "")),
             "num_fewshot": num_fewshot,
-            "seed": config.get("fewshot_seed") if num_fewshot else None,
+            "seed": _seed(results, task),
             "limit": config.get("limit"),
             "documents": results.get("n-samples", {}).get(task, {}).get("effective"),
             "cluster_field": None,
             "arguments": config,
         }
+
+
+def _seed(results: Mapping[str, Any], task: str) -> int | None:
+    """The seed that decides what a task's answers are: of its few-shot examples, or else of replies that are drawn."""
+    config = results["config"]
+    if results.get("n-shot", {}).get(task):
+        return config.get("fewshot_seed")
+    return config.get("torch_seed") if answers_are_drawn(results, task) else None
 
 
 def _name_of_the_model(results: Mapping[str, Any]) -> str:
@@ -416,7 +424,7 @@ def _name_of_the_model(results: Mapping[str, Any]) -> str:
     """
     config = results["config"]
     name = str(results.get("model_name") or "")
-    in_arguments = map(str, _model_arguments(config.get("model_args")).values())
+    in_arguments = map(str, by_name(config.get("model_args")).values())
     is_made_up = _RANDOM_NAME.fullmatch(name) is not None and name not in in_arguments
     if name and not is_made_up and len(name.splitlines()) == 1:
         return name
@@ -424,16 +432,9 @@ def _name_of_the_model(results: Mapping[str, Any]) -> str:
     return str(recorded.get("name") or config.get("model") or _UNNAMED)
 
 
-def _model_arguments(model_args: Any) -> dict[str, Any]:
-    """`--model_args`, which lm-eval writes as a text or a table."""
-    if isinstance(model_args, str):
-        return dict(part.partition("=")[::2] for part in model_args.split(",") if part)
-    return dict(model_args or {})
-
-
 def _of_the_answers(model_args: Any) -> dict[str, Any]:
     """Those of `--model_args` that answers depend on, besides ACT's, sorted."""
-    kept = without_placement(_model_arguments(model_args))
+    kept = without_placement(by_name(model_args))
     return {name: kept[name] for name in sorted(kept) if not name.startswith("act_")}
 
 

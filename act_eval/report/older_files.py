@@ -1,6 +1,7 @@
 """ACT's settings in results files of before they held a text: the parameters of the method lie among the other settings.
 
-This module knows the settings of that time, to which none is added: what came later is in files that say it in words.
+This module knows the settings of that time, to which none is added: what came later is in files that say it in words. The first
+of these files did not name the attention backend in words.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def current_form(act: Mapping[str, Any]) -> dict[str, Any]:
         act: from a results file, older or not; an older one has all that is `REQUIRED`.
     """
     if "text" in act:
-        return dict(act)
+        return {**act, "text": _with_base(str(act["text"]), act)}
     parameters = {name: value for name, value in act.items() if name not in (*REQUIRED, *_OPTIONAL)}
     settings = {name: value for name, value in act.items() if name not in parameters}
     return {
@@ -33,6 +34,13 @@ def current_form(act: Mapping[str, Any]) -> dict[str, Any]:
         **settings,
         "text": _text(settings, parameters),
     }
+
+
+def _with_base(text: str, act: Mapping[str, Any]) -> str:
+    """A text that names the attention backend where one was asked for."""
+    base = act.get("base")
+    words = "" if base is None else f", base {base}"
+    return text if text.endswith(words) else f"{text}{words}"
 
 
 def _text(act: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
@@ -55,4 +63,4 @@ def _text(act: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     parts += [f"{100 * act['sink_share']:{_DIGITS}}% of sinks"] if act.get("sink_share", 1) != 1 else []
     parts += [act["keep"]] if act["keep"] != "first-sink" else []
     parts += [f"decode {act['decode']}"] if act["decode"] != "prefill" else []
-    return ", ".join(parts)
+    return _with_base(", ".join(parts), act)

@@ -20,6 +20,7 @@ PAIR_COLUMNS = ("model", "settings", "num_heads", "task", "num_fewshot", "limit"
 VALUE_COLUMNS = (
     *PAIR_COLUMNS,
     "doc_id",
+    "baseline_backend",
     "cluster_field",
     "cluster",
     "aggregation",
@@ -31,19 +32,28 @@ VALUE_COLUMNS = (
     "line_baseline",
     "line_calibrated",
 )
-UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "n", "baseline", "calibrated")
+UNPAIRED_COLUMNS = (*PAIR_COLUMNS, "baseline_backend", "n", "baseline", "calibrated")
 _OF_METRICS = ("filter", "metric", "aggregation", "weight", "baseline", "calibrated")
 DOCUMENT_COLUMNS = tuple(column for column in VALUE_COLUMNS if column not in _OF_METRICS)
 
 _SAME = ["model", "task", "num_fewshot", "limit", "seed"]
 _REPEATED = [*_SAME, "model_args", "settings", "is_baseline"]  # what runs have in common of which the newest counts
 _AVERAGED = [column for column in _REPEATED if column != "seed"]  # what runs have in common that are averaged
+_BACKEND = "backend"  # of runs: the attention backend where others like it have another one
 _SAMPLE = ["filter", "metric", "doc_id"]
 _HASHES = {"doc_hash": "documents", "prompt_hash": "prompts", "target_hash": "targets"}
 _DOCUMENTS_SHOWN = 5
 _ROUNDING = 1e-9  # of sums in another order
 
 _Metric = tuple[str, str]  # metric and filter
+
+Patterns = Mapping[str, str | Sequence[str]]
+"""By a column, a pattern that its values match, or several, of which they match one, see `matches`."""
+
+
+def matches(text: str, patterns: str | Sequence[str]) -> bool:
+    """Whether a text matches a shell-style pattern such as `mmlu_*`, or one of several; case matters."""
+    return any(fnmatchcase(text, pattern) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class Pairing:
     Attributes:
         values: a row for each document, seed, filter and metric that both runs of a pair scored (`VALUE_COLUMNS`): the values
             of baseline and calibrated run, the run and line that each comes from, and the function (`aggregation`, see
-            `aggregation.aggregate`) that makes a score of values and `weight`.
+            `aggregation.aggregate`) that makes a score of values and `weight`. `baseline_backend` is the attention backend of
+            the baseline where there are baselines that differ in it alone, and empty elsewhere.
         unpaired: a row for each metric that cannot be paired, since one of the runs has no samples or they do not hold a number
             for each document, with the scores that lm-eval computed (`UNPAIRED_COLUMNS`).
         noise: like `values`, for the two newest runs of a baseline, where there are two: how much runs differ that should
@@ -82,18 +93,19 @@ class Pairing:
         left_out = self.left_out.iloc[:0] if left_out is None else left_out
         return replace(self, values=values, unpaired=self.unpaired.iloc[:0], noise=self.noise.iloc[:0], left_out=left_out)
 
-    def select(self, metrics: Sequence[str] = (), patterns: Mapping[str, str] | None = None) -> Pairing:
+    def select(self, metrics: Sequence[str] = (), patterns: Patterns | None = None) -> Pairing:
         """Only some metrics (all by default), and rows whose columns match patterns; documents of tasks that have such rows.
 
         Args:
             metrics: names of metrics.
-            patterns: by a column of `PAIR_COLUMNS`, a shell-style pattern such as `mmlu_*`; case matters.
+            patterns: by a column of `PAIR_COLUMNS`, see `matches`.
 
         Raises:
             SettingError: there is no such metric or column.
             ReportError: nothing is left.
         """
-        for column in patterns or {}:
+        patterns = patterns or {}
+        for column in patterns:
             if column not in PAIR_COLUMNS:
                 raise SettingError("filter", f"{column}=...: there is no such column; choose one of {', '.join(PAIR_COLUMNS)}.")
         parts = {"values": self.values, "unpaired": self.unpaired, "noise": self.noise}
@@ -104,11 +116,11 @@ class Pairing:
         for name, table in parts.items():
             kept = table["metric"].isin(metrics or there)
             not_there = ("settings", "num_heads") if name == "noise" else ()
-            parts[name] = table[kept & _matching(table, patterns or {}, not_there)]
+            parts[name] = table[kept & _matching(table, patterns, not_there)]
         if parts["values"].empty and parts["unpaired"].empty:
-            raise ReportError(f"nothing is left of the results with filter {dict(patterns or {})} and metric {list(metrics)}.")
+            raise ReportError(f"nothing is left of the results with filter {dict(patterns)} and metric {list(metrics)}.")
         tasks = {*parts["values"]["task"], *parts["unpaired"]["task"]}
-        of_documents = _matching(self.documents, patterns or {}, ("filter", "metric"))
+        of_documents = _matching(self.documents, patterns, ("filter", "metric"))
         documents = self.documents[self.documents["task"].isin(tasks) & of_documents]
         others = self.values[~self.values.index.isin(parts["values"].index)]
         left_out = pd.concat([self.left_out, others]) if len(self.left_out) else others
@@ -120,8 +132,8 @@ def pair(results: Results) -> Pairing:
     """Find the baseline of each calibrated run: same model and model arguments, task, few-shot count, seed and limit.
 
     Of runs that have these and their settings in common, the newest complete one counts; older and incomplete ones are noted.
-    What they ran with must agree, see `conditions.difference`. Documents are matched by id, and the hashes of document, prompt
-    and target must agree.
+    Of baselines on several attention backends each counts, for calibrated runs on its own. What they ran with must agree, see
+    `conditions.difference`. Documents are matched by id, and the hashes of document, prompt and target must agree.
 
     Raises:
         ReportError: nothing can be compared; says why.
@@ -137,11 +149,12 @@ def pair(results: Results) -> Pairing:
         raise ReportError(notes[0] if len(notes) == 1 else "nothing can be compared:\n" + "\n".join(notes))
     runs = runs.assign(scored=[samples[run]["doc_id"].nunique() if run in samples else 0 for run in runs.index])
     runs["complete"] = (runs["scored"] > 0) & (runs["scored"] == runs["documents"].fillna(runs["scored"]))
-    repeated = [same.sort_values(["complete", "date"]) for _, same in runs.groupby(_REPEATED, dropna=False)]
+    conditions = dict(zip(results.runs.index, results.conditions, strict=True))
+    runs = _with_backends(runs, conditions)
+    repeated = [same.sort_values(["complete", "date"]) for _, same in runs.groupby([*_REPEATED, _BACKEND], dropna=False)]
     notes += [_left_out(run, same.iloc[-1]) for same in repeated for _, run in same.iloc[:-1].iterrows()]
     newest = pd.DataFrame([same.iloc[-1] for same in repeated]).convert_dtypes(convert_floating=False)
     baselines = newest[newest["is_baseline"]]
-    conditions = dict(zip(results.runs.index, results.conditions, strict=True))
     used: set[Any] = set()
     values, unpaired, unpaired_notes, documents = [], [], [], []
     newest_of_all_seeds: dict[Any, pd.Series] = {}
@@ -151,7 +164,7 @@ def pair(results: Results) -> Pairing:
     for _, calibrated in newest[~newest["is_baseline"]].sort_values("date", ascending=False, kind="stable").iterrows():
         try:
             try:
-                baseline = _baseline_of(calibrated, baselines)
+                baseline = _baseline_of(calibrated, baselines, conditions[calibrated.name].backend)
             except ReportError:
                 if unfinished is None or not unfinished.lacks(calibrated["task"]):
                     raise
@@ -207,8 +220,19 @@ def pair(results: Results) -> Pairing:
     )
 
 
-def _baseline_of(calibrated: pd.Series, baselines: pd.DataFrame) -> pd.Series:
-    """The baseline of a calibrated run, among the newest ones. Raises ReportError where there is none."""
+def _with_backends(runs: pd.DataFrame, conditions: Mapping[Any, Conditions]) -> pd.DataFrame:
+    """Runs with the attention backend, where it is known, of those baselines that differ in it from others like them."""
+    backends = pd.Series([conditions[run].backend or "" for run in runs.index], index=runs.index, dtype=object)
+    known = backends.where(runs["is_baseline"] & (backends != ""))
+    differ = known.groupby([runs[column] for column in _REPEATED], dropna=False).transform("nunique") > 1
+    return runs.assign(**{_BACKEND: backends.where(differ, "")})
+
+
+def _baseline_of(calibrated: pd.Series, baselines: pd.DataFrame, backend: str | None) -> pd.Series:
+    """The baseline of a calibrated run, on the same attention backend if there is one, among the newest ones.
+
+    Raises ReportError where there is none.
+    """
     same, name = baselines, _name(calibrated)
     for column in _SAME:
         value = calibrated[column]
@@ -224,7 +248,8 @@ def _baseline_of(calibrated: pd.Series, baselines: pd.DataFrame) -> pd.Series:
             f"{name}: the model arguments of baseline and ACT differ ({same.iloc[-1]['model_args'] or 'none'}; "
             f"{calibrated['model_args'] or 'none'}): run both in the same way."
         )
-    return equal.iloc[-1]
+    order = equal[_BACKEND].map({backend: 2, "": 1}).fillna(0)
+    return equal.assign(order=order).sort_values(["order", "date"], kind="stable").drop(columns="order").iloc[-1]
 
 
 def _check_same(one: pd.Series, other: pd.Series, conditions: Mapping[Any, Conditions], both: str) -> None:
@@ -293,6 +318,7 @@ def _paired(
     of_both = {"cluster": "cluster", "aggregation": "aggregation", "weight": "weight", "value": "calibrated"}
     named = {**{f"{column}_calibrated": kept for column, kept in of_both.items()}, "value_baseline": "baseline"}
     of_the_run = {column: calibrated[column] for column in (*PAIR_COLUMNS, "cluster_field") if column not in merged}
+    of_the_run["baseline_backend"] = baseline[_BACKEND]
     merged = merged.rename(columns=named).assign(**of_the_run)
     kept = [metric in pairable for metric in zip(merged["metric"], merged["filter"], strict=True)]
     return merged.loc[kept, list(VALUE_COLUMNS)], merged.drop_duplicates("doc_id")[list(DOCUMENT_COLUMNS)], has_scores
@@ -345,16 +371,17 @@ def _unpaired(
     if not np.isfinite(merged[["baseline", "calibrated"]].to_numpy(float)).all():
         raise ReportError(f"{name}: a score in {baseline['file']} or {calibrated['file']} is not a number: run both again.")
     of_the_run = {column: calibrated[column] for column in PAIR_COLUMNS if column not in merged}
+    of_the_run["baseline_backend"] = baseline[_BACKEND]
     return merged.assign(n=calibrated["documents"], **of_the_run)[list(UNPAIRED_COLUMNS)]
 
 
-def _matching(table: pd.DataFrame, patterns: Mapping[str, str], without: Collection[str] = ()) -> pd.Series:
-    """Which rows match shell-style patterns of their columns, but for columns that the patterns do not hold for."""
+def _matching(table: pd.DataFrame, patterns: Patterns, without: Collection[str] = ()) -> pd.Series:
+    """Which rows match the patterns of their columns, but for columns that the patterns do not hold for."""
     kept = pd.Series(True, index=table.index)
     for column, pattern in patterns.items():
         if column not in without:
-            matches = {value: fnmatchcase(_text(value), pattern) for value in table[column].unique()}
-            kept &= table[column].map(matches).astype(bool)
+            of_values = {value: matches(_text(value), pattern) for value in table[column].unique()}
+            kept &= table[column].map(of_values).astype(bool)
     return kept
 
 
@@ -368,7 +395,8 @@ def _documents(ids: pd.Series) -> str:
 def _name(run: pd.Series) -> str:
     """What notes call a run."""
     shots = "" if pd.isna(run["num_fewshot"]) or not run["num_fewshot"] else f", {run['num_fewshot']} shots"
-    return f"{run['task']}{shots} ({run['model']}, {run['settings']})"
+    base = f", base {run[_BACKEND]}" if run.get(_BACKEND) else ""
+    return f"{run['task']}{shots} ({run['model']}, {run['settings']}{base})"
 
 
 def _left_out(run: pd.Series, newest: pd.Series) -> str:

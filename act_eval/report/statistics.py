@@ -118,7 +118,7 @@ _FAMILY = ["model", "settings"]
 def compare(pairing: Pairing) -> pd.DataFrame:
     """Compare calibrated runs with their baselines.
 
-    Runs that differ in the seed of the few-shot sampler alone are averaged per document.
+    Runs that differ in the seed alone, of few-shot examples or of replies that are drawn, are averaged per document.
 
     Args:
         pairing: what `pairing.pair` returned.
@@ -139,8 +139,8 @@ def compare(pairing: Pairing) -> pd.DataFrame:
         `noise` is the absolute difference of two baseline runs, where there are two, and `noise_changed` the number of
         documents whose score differs between them. `higher_is_better` is what lm-eval says of the metric. Where `paired` is
         False, a run has no samples, or they hold no number for each document, and all but scores and difference is missing.
-        `baseline_id` is the same in rows that are compared with the same runs of the baseline, those of the same tasks and
-        seeds.
+        `baseline_id` is the same in rows that are compared with the same runs of the baseline, those of the same tasks,
+        seeds and attention backend.
 
     Raises:
         ReportError: a row has several pairs of one document and seed, which are of different runs.
@@ -177,8 +177,9 @@ def _corrected(rows: Sequence[Mapping[str, Any]], left_out: pd.DataFrame) -> lis
 
 
 def _baseline_id(values: pd.DataFrame) -> str:
-    """Eight hexadecimal digits of the tasks and seeds of values."""
-    of_runs = sorted(map(str, values[["task", "seed"]].drop_duplicates().itertuples(index=False, name=None)))
+    """Eight hexadecimal digits of the tasks and seeds of values, and of attention backends where baselines differ in them."""
+    runs = values[["task", "seed", "baseline_backend"]].drop_duplicates().itertuples(index=False, name=None)
+    of_runs = sorted(str((task, seed, *filter(None, [backend]))) for task, seed, backend in runs)
     return hashlib.sha256("\n".join(of_runs).encode()).hexdigest()[:8]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
-from act_eval.compare.plan import RunPlan, plan_runs
+from act_eval.compare.plan import RunPlan, plan_runs, seeds_by_task
 from act_eval.errors import SettingError
 from act_eval.files import make_folder, write_texts
 from act_eval.harness.arguments import ACTArguments, baseline_of
@@ -87,9 +87,11 @@ def plan_study(settings: StudySettings) -> PlannedStudy:
     """Say what a study is about, before anything is searched or evaluated.
 
     Raises:
-        InputError: a task cannot be loaded, or has no score that counts; or none of them can be searched on.
+        InputError: a task cannot be loaded, or has no score that counts; none of them can be searched on; or there are several
+            seeds, and they change nothing.
     """
     asked = load_asked_tasks(replace(settings.comparison().prompts, seed=settings.seeds[0]), settings.model)
+    seeds_by_task(asked, settings.seeds)
     also = tuple(dict.fromkeys(task for name in settings.also for task in asked.tasks_of(name)))
     tasks = {name: task for name, task in asked.loaded.tasks.items() if name not in also}
     if not tasks:

@@ -27,7 +27,8 @@ class StudySettings:
         search_limit: training documents of each.
         layers, mode, objective, selection, k: of the search, see `SearchSettings`.
         random_draws: how many sets of random heads are compared as a control.
-        seeds: of the few-shot sampler, each in runs of its own; the first one also draws training documents and random heads.
+        seeds: of few-shot examples and sampled replies, each in runs of its own; the first one also draws training documents
+            and random heads.
 
     Raises:
         InputError: a setting is out of range, see `SearchSettings` and `ComparisonSettings`.

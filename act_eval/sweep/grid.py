@@ -14,6 +14,7 @@ from act_eval.harness.arguments import ACTArguments, unknown_arguments
 from act_eval.short_names import cut_names
 from act_eval.value_checks import is_number
 
+NONE = "none"  # what None is called, which lm-eval makes of this word
 _LONGEST_VALUE = 30  # in figures and on a terminal
 
 
@@ -23,7 +24,7 @@ class Axis:
 
     Args:
         name: the argument, without `act_`: method, beta, alpha, sink_share, ...
-        values: what it takes.
+        values: what it takes; None is kept as `none`, since a method that knows nothing of the argument has no value.
 
     Raises:
         InputError: there is no value, one is given twice, or the argument cannot vary.
@@ -33,6 +34,7 @@ class Axis:
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(NONE if value is None else value for value in self.values))
         if not self.name or not self.values:
             raise SettingError("vary", "needs a name and its values: write it as beta=0,0.2,0.4.")
         if self.name == "base":
@@ -80,7 +82,7 @@ class Point:
 
 def label(axis: str, value: Any) -> str:
     """A value of an axis in words: names say themselves what they are, anything else needs that of its axis."""
-    return value if isinstance(value, str) else f"{axis} {value}"
+    return value if isinstance(value, str) and value != NONE else f"{axis} {value}"
 
 
 def points(model_args: Mapping[str, Any], axes: Sequence[Axis]) -> list[Point]:
@@ -112,7 +114,8 @@ def points(model_args: Mapping[str, Any], axes: Sequence[Axis]) -> list[Point]:
     for combination in combinations:
         unknown = unknown_arguments(str(combination.get("method", "act")), methods)
         known = {name: value for name, value in combination.items() if name not in unknown}
-        arguments = ACTArguments.from_model_args({f"act_{name}": value for name, value in known.items()})
+        given = {f"act_{name}": None if name in names and value == NONE else value for name, value in known.items()}
+        arguments = ACTArguments.from_model_args(given)
         values = {name: known[name] for name in names if name in known}
         found.setdefault(tuple(values.items()), Point(values, arguments))
     if all(point.arguments.changes_nothing for point in found.values()):

@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from act_eval.errors import SettingError
+from act_eval.progress import print_line
 from act_eval.report.statistics import ALL_TASKS, differs
 from act_eval.sweep.grid import Axis
 from act_eval.sweep.results import SweepResults
@@ -17,8 +18,8 @@ from act_eval.tables import TextTable, interval, number
 
 NOTE = (
     "Differences are paired by document, with 95% intervals that leave room for changes that were not seen. A star marks a "
-    "task that differs from the baseline (Holm p below 0.05 over the tasks of a point, or an interval without zero). Nothing "
-    "is corrected for the number of points: of many, some differ by chance."
+    "task that differs from the baseline (Holm p below 0.05 over all paired rows of a point, whatever their metric, or an "
+    "interval without zero). Nothing is corrected for the number of points: of many, some differ by chance."
 )
 _INTERVAL, _SAME = "95% interval", "= baseline"
 
@@ -147,4 +148,4 @@ def print_tables(results: SweepResults, metric: tuple[str, str], console: Consol
         table = _with_short_values(axis_table(results, axis, metric), results.axes)
         tasks = [header for header in map(str, table.texts) if header in set(results.table["task"])]
         console.print(table.to_terminal(leave_out=tasks[::-1], elsewhere="sweep.csv"))
-    console.print(NOTE, soft_wrap=True, highlight=False)
+    print_line(console, NOTE)

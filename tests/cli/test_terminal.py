@@ -31,3 +31,10 @@ def test_files_that_were_written_have_a_line_for_each_folder(said):
 def test_where_nothing_was_written_nothing_is_said(said):
     terminal.say_written([])
     assert said.getvalue() == ""
+
+
+@pytest.mark.parametrize("name", ["rep[x]", "rep[/x]", "[bold]", "a:cat:b", "[link=x]y[/link]"])
+def test_names_that_look_like_markup_are_said_as_they_are(said, name):
+    terminal.say([f"{name}: it is done."])
+    terminal.say_written([Path(name, "report.html")])
+    assert said.getvalue().splitlines() == [f"{name}: it is done.", f"wrote to {name}: report.html"]

@@ -355,6 +355,8 @@ def test_a_changed_profile_file_is_another_cell(tmp_path):
         (["--model-args", "act_profile= NONE"], "baseline itself"),
         (["--seeds", "1,x"], "--seeds '1,x' is not a list of whole numbers"),
         (["--seeds", "1,2", "--num-fewshot", "0"], "several seeds give the same prompts"),
+        (["--seeds", "1,2"], "several seeds give the same prompts"),
+        (["--seeds", "1234,1234", "--num-fewshot", "1"], "--seeds names 1234 twice: give each seed once"),
     ],
 )
 @pytest.mark.usefixtures("without_lm_evals_tasks")

@@ -30,6 +30,7 @@ others = st.fixed_dictionaries(
         "keep": st.sampled_from(["first-sink", "first-token"]),
         "decode": st.sampled_from(["prefill", "row"]),
         "sink_share": st.floats(0.01, 1),
+        "base": st.sampled_from(["eager", "sdpa"]),
     },
 )
 

@@ -59,20 +59,21 @@ def write_run(
     recorded=None,
     score=None,
     contents=None,
+    act=None,
 ):
     """A results file and its samples, as lm-eval writes them; `stock` by `--model hf`, with `samples` of them (all).
 
     `values` are what the samples hold, and `score` what lm-eval made of them, by default the mean of numbers.
     `older` files hold ACT's settings as `act_settings` says. `what_ran` is what act-hf records of model and versions; `config`,
     `task_config` and `recorded` are further entries of the file's config, of the task's config and of the file itself;
-    `contents` those of each sample.
+    `contents` those of each sample, and `act` other settings of ACT.
     """
     date = next(dates)
     score = float(np.mean(values)) if score is None else score
     folder.mkdir(parents=True, exist_ok=True)
     of_the_run = {"model": "hf" if stock else "act-hf", "model_args": model_args, "limit": limit, "fewshot_seed": seed}
     if not stock:
-        of_the_run["act"] = act_settings(heads, beta, older)
+        of_the_run["act"] = {**act_settings(heads, beta, older), **(act or {})}
     if what_ran is not None:
         of_the_run["what_ran"] = what_ran
     results = {

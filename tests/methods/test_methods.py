@@ -515,6 +515,18 @@ def test_settings_of_shares():
     assert describe_settings(nothing) == "baseline"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "backend"),
+    [({}, "sdpa"), ({"attn_implementation": "eager"}, "eager"), ({"act_base": "eager"}, "eager")],
+)
+def test_results_say_on_which_attention_backend_a_model_ran(arguments, backend):
+    for profile in ("all", "none"):
+        act = ACTLM(act_profile=profile, device="cpu", **arguments).get_model_info()["act"]
+        assert act["attention"] == backend
+        text = "all (32 heads), beta 0.4, threshold 0.1" + (", base eager" if "act_base" in arguments else "")
+        assert describe_settings(act) == ("baseline" if profile == "none" else text)
+
+
 def test_results_of_before_there_were_available_methods():
     act = {"beta": 0.4, "threshold": 0.1, "alpha": None, "keep": "first-sink", "decode": "prefill", "base": None}
     act |= {"profile": "all", "profile_hash": "0", "num_heads": 32, "heads": {}}

@@ -29,8 +29,16 @@ from act_eval.mt_bench.journal import open_journal, read_journal
 from act_eval.mt_bench.judge import judge_answers, requests_of
 from act_eval.mt_bench.judge_client import ATTEMPTS, JudgeError
 from act_eval.mt_bench.questions import load_questions
-from act_eval.mt_bench.report import write_scores
-from act_eval.mt_bench.scores import PAIR_COLUMNS, SINGLE_COLUMNS, make_scores, pair_scores, single_scores, verdict
+from act_eval.mt_bench.report import print_scores, write_scores
+from act_eval.mt_bench.scores import (
+    PAIR_COLUMNS,
+    SINGLE_COLUMNS,
+    Scores,
+    make_scores,
+    pair_scores,
+    single_scores,
+    verdict,
+)
 from act_eval.mt_bench.settings import JudgeSettings
 from act_eval.report.statistics import differs, paired_statistics
 
@@ -654,6 +662,13 @@ def test_a_report_of_pairs_alone(folder, tmp_path):
         (tmp_path / "out" / name).touch()
     write_scores(scores, tmp_path / "out")
     assert {file.name for file in (tmp_path / "out").iterdir()} == names | {"notes.csv"}, "those of an earlier report are gone"
+
+
+def test_notes_that_look_like_markup_are_shown_as_they_are():
+    nothing = pd.DataFrame(columns=list(SINGLE_COLUMNS)), pd.DataFrame(columns=list(PAIR_COLUMNS))
+    console = terminal()
+    print_scores(Scores("judge", *nothing, ("my[model] (all): [/x] a:cat:b",)), console)
+    assert shown_on(console) == "my[model] (all): [/x] a:cat:b\n"
 
 
 def test_incomplete_answers_are_noted_and_do_not_count(folder):

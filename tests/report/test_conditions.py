@@ -9,6 +9,8 @@ from helpers.runs import ACT, BASELINE, write_run
 from act_eval.report.build import make_report
 from act_eval.report.load import ReportError, load
 from act_eval.report.pairing import pair
+from act_eval.report.statistics import compare
+from act_eval.report.tables import overview
 
 pytestmark = pytest.mark.tier("unit")
 
@@ -48,6 +50,63 @@ def pairing_of(folder, baseline=(), act=()):
     write_run(folder, BASELINE, **dict(baseline))
     write_run(folder, ACT, heads=32, **dict(act))
     return pair(load([folder]))
+
+
+class TestAttentionBackend:
+    EAGER, SDPA = {"base": "eager"}, {"base": "sdpa"}
+
+    @pytest.mark.parametrize(
+        ("baseline", "act"),
+        [
+            ({"act": EAGER}, {"act": SDPA}),
+            ({"act": {"attention": "eager"}}, {"act": SDPA}),
+            ({"act": {"attention": "eager"}}, {"act": {"base": "sdpa", "attention": "sdpa"}}),
+            (
+                {"stock": True, "model_args": {"pretrained": "some/model", "attn_implementation": "eager"}},
+                {"act": SDPA, "model_args": "pretrained=some/model,attn_implementation=eager"},
+            ),
+        ],
+    )
+    def test_another_one_is_refused(self, tmp_path, baseline, act):
+        reason = r"baseline and ACT ran with different attention backend \(eager; sdpa\): run both again"
+        with pytest.raises(ReportError, match=reason):
+            pairing_of(tmp_path, baseline, act)
+
+    @pytest.mark.parametrize(
+        ("baseline", "act"),
+        [
+            ({"act": EAGER}, {"act": EAGER}),
+            ({"act": {"attention": "eager"}}, {"act": EAGER}),
+            ({"stock": True}, {"act": EAGER}),
+            ({}, {"act": EAGER}),
+        ],
+    )
+    def test_the_same_one_or_one_that_is_not_known_is_paired(self, tmp_path, baseline, act):
+        assert len(pairing_of(tmp_path, baseline, act).values) == len(ACT)
+
+    def test_each_has_settings_and_a_baseline_of_its_own(self, tmp_path):
+        """In whatever order they ran; beside a baseline that does not say on which it ran."""
+        write_run(tmp_path, [0.0] * 100, stock=True)
+        right = {"eager": (50, 60), "sdpa": (30, 70)}
+        for side, heads in ((0, 0), (1, 32)):
+            for base, scores in right.items():
+                write_run(tmp_path, [1.0] * scores[side] + [0.0] * (100 - scores[side]), heads=heads, act={"base": base})
+        report = make_report([tmp_path])
+        table = report.comparison.set_index("settings")
+        for base, (baseline, act) in right.items():
+            row = table.loc[f"all (32 heads), beta 0.4, threshold 0.1, base {base}"]
+            assert (row["baseline"], row["act"]) == (baseline / 100, act / 100)
+        assert len(table) == table["baseline_id"].nunique() == 2
+        assert report.notes == ("demo (some/model, baseline): no calibrated run goes with it.",)
+        assert [row["settings"] for row in overview(report).texts.to_dict("records")].count("baseline") == 2
+
+    def test_seeds_are_averaged_on_one_alone(self, tmp_path):
+        for seed in (1, 2):
+            for heads, base in ((0, "eager"), (32, "eager"), (0, "sdpa"), (32, "sdpa")):
+                write_run(tmp_path, ACT if heads else BASELINE, heads=heads, act={"base": base}, shots=1, seed=seed)
+        report = make_report([tmp_path])
+        assert report.comparison["seeds"].tolist() == [2, 2]
+        assert not report.notes
 
 
 class TestWhatRan:
@@ -136,12 +195,29 @@ class TestWithoutIt:
         with pytest.raises(ReportError, match=r"different versions.torch \(2.6.0; 2.13.0\)"):
             pairing_of(tmp_path, baseline, act)
 
-    @pytest.mark.parametrize(("sampling", "matters"), [({"do_sample": True}, True), ({"temperature": 0.7}, True), ({}, False)])
-    def test_seeds_matter_where_answers_are_drawn(self, tmp_path, sampling, matters):
+    @pytest.mark.parametrize(
+        ("sampling", "matters"),
+        [
+            ({"do_sample": True}, True),
+            ({"temperature": 0.7}, True),
+            ({"do_sample": False, "temperature": 0.7}, False),
+            ({"temperature": 0.0}, False),
+            ({}, False),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("shots", "name", "reason"),
+        [
+            (0, "torch_seed", r"the first to differ is seed, here 1\)"),
+            (0, "numpy_seed", r"different numpy_seed \(0; 1\)"),
+            (2, "torch_seed", r"different torch_seed \(0; 1\)"),
+        ],
+    )
+    def test_seeds_matter_where_answers_are_drawn(self, tmp_path, sampling, matters, shots, name, reason):
         task = {"generation_kwargs": {"until": ["\n"], **sampling}}
-        sides = [{"config": {"torch_seed": seed}, "task_config": task} for seed in (0, 1)]
+        sides = [{"config": {name: seed}, "task_config": task, "shots": shots} for seed in (0, 1)]
         if matters:
-            with pytest.raises(ReportError, match=r"different torch_seed \(0; 1\)"):
+            with pytest.raises(ReportError, match=reason):
                 pairing_of(tmp_path, *sides)
         else:
             assert len(pairing_of(tmp_path, *sides).values) == 100
@@ -269,14 +345,16 @@ class TestRunsAgain:
                 write_run(tmp_path, values, heads=heads, task=task, what_ran=what_ran)
         assert set(pair(load([tmp_path])).values["task"]) == {"first", "second"}
 
-    def test_seeds_of_drawn_answers_are_averaged(self, tmp_path):
+    @pytest.mark.parametrize("shots", [0, 2])
+    def test_seeds_of_drawn_answers_are_averaged(self, tmp_path, shots):
         task = {"generation_kwargs": {"do_sample": True}}
         for seed in (0, 1):
             for heads, values in ((0, BASELINE), (32, ACT)):
-                write_run(tmp_path, values, heads=heads, shots=2, seed=seed, config={"torch_seed": seed}, task_config=task)
+                write_run(tmp_path, values, heads=heads, shots=shots, seed=seed, config={"torch_seed": seed}, task_config=task)
         pairing = pair(load([tmp_path]))
         assert sorted(pairing.values["seed"].unique()) == [0, 1]
         assert pairing.notes == ()
+        assert compare(pairing)["seeds"].tolist() == [2]
 
 
 class TestNames:

@@ -474,7 +474,7 @@ class TestSettings:
             ({"method": "remove", "beta": None}, "all (32 heads), remove, threshold 0.1"),
             ({"method": "temperature", "beta": None, "theta": 2, "threshold": None}, "all (32 heads), temperature, theta 2"),
             ({"sink_share": 0.4, "keep": "first-token"}, "all (32 heads), beta 0.4, threshold 0.1, 40% of sinks, first-token"),
-            ({"decode": "row", "base": "sdpa"}, "all (32 heads), beta 0.4, threshold 0.1, decode row"),
+            ({"decode": "row", "base": "sdpa"}, "all (32 heads), beta 0.4, threshold 0.1, decode row, base sdpa"),
             ({"profile": "a/b/c.json"}, "b/c.json 01234567 (32 heads), beta 0.4, threshold 0.1"),
             ({"profile": "1:1+2+3+4+5+6+7+8"}, "1:1+2+3+4+5+6+7+8 (32 heads), beta 0.4, threshold 0.1"),
             (
@@ -499,6 +499,12 @@ class TestSettings:
         assert describe_settings(act) == "whatever came later"
         assert describe_settings({**act, "changes_nothing": True}) == describe_settings({**act, "num_heads": 0}) == "baseline"
         assert describe_settings(None) == "baseline"
+
+    def test_an_attention_backend_is_named_also_where_the_words_do_not(self):
+        act = {"text": "all (3 heads), beta 0.4", "num_heads": 3, "changes_nothing": False, "base": "eager"}
+        assert describe_settings(act) == describe_settings(current_form(act)) == "all (3 heads), beta 0.4, base eager"
+        assert describe_settings({**act, "base": None}) == act["text"]
+        assert describe_settings({**act, "num_heads": 0}) == "baseline"
 
 
 @pytest.mark.tier("slow")

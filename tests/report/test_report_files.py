@@ -464,6 +464,8 @@ class TestOptions:
         assert report.comparison["task"].tolist() == ["demo_choice", "demo_sentiment", "demo_topic"]
         assert report.comparison["p_holm"].tolist() == [1, 1, 1]
         assert report.comparison["noise"].notna().sum() == 2
+        several = make_report([RESULTS], ReportOptions(patterns={"task": ("demo_t*", "demo_choice"), "settings": "all*"}))
+        assert several.comparison["task"].drop_duplicates().tolist() == ["demo_choice", "demo_topic"]
         with pytest.raises(SettingError, match=r"^filter colour=...: there is no such column"):
             make_report([RESULTS], ReportOptions(patterns={"colour": "red"}))
         with pytest.raises(ReportError, match="nothing is left"):
@@ -514,6 +516,13 @@ class TestJson:
         content = json.loads(capsys.readouterr().out)
         assert {row["task"] for row in content["comparison"]} == {"demo_choice", "demo_sentiment", "demo_topic"}
         assert sorted(RESULTS.iterdir()) == before
+
+    def test_several_filters_of_a_column(self, capsys, monkeypatch):
+        filters = ["--filter", "task=demo_t*", "--filter", "metric=acc", "--filter", "task=demo_choice"]
+        monkeypatch.setattr("sys.argv", ["act-eval", "report", str(RESULTS), "--json", *filters])
+        main()
+        comparison = json.loads(capsys.readouterr().out)["comparison"]
+        assert {(row["task"], row["metric"]) for row in comparison} == {("demo_choice", "acc"), ("demo_topic", "acc")}
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -94,6 +94,8 @@ def test_averages_do_not_look_complete(folder):
     assert (row["group"], row["tasks"], row["of_tasks"]) == ("all tasks", 2, 8)
     (row,) = make_report([folder], ReportOptions(group_by="all", patterns={"task": "task_[0-4]"})).groups.to_dict("records")
     assert (row["tasks"], row["of_tasks"]) == (2, 5)
+    some = ReportOptions(group_by="all", patterns={"task": ("task_[0-3]", "task_4")})
+    assert make_report([folder], some).groups["of_tasks"].tolist() == [5]
 
 
 def test_nothing_is_said_where_all_is_finished(tmp_path):

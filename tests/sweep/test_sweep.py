@@ -24,7 +24,7 @@ from act_eval.report.statistics import ALL_TASKS
 from act_eval.sweep.grid import Axis, Point, points
 from act_eval.sweep.plots import plot_axis
 from act_eval.sweep.results import SweepResults, read_results
-from act_eval.sweep.tables import axis_table, describe, lines, main_metric, totals, varied
+from act_eval.sweep.tables import NOTE, axis_table, describe, lines, main_metric, totals, varied
 from act_eval.sweep.write import write_sweep
 
 pytestmark = pytest.mark.tier("unit")
@@ -104,6 +104,16 @@ class TestGrid:
         assert Axis.parse("profile=2:8+13;5:1,all").values == ("2:8+13;5:1", "all")
         assert Axis("beta", (0, 0.4)).is_numeric
         assert not Axis("method", ("act", "boost")).is_numeric
+        assert Axis.parse("alpha=none,3") == Axis("alpha", (None, 3)) == Axis("alpha", ("none", 3))
+        assert not Axis("alpha", (None, 3)).is_numeric
+
+    def test_none_is_a_value(self):
+        grid = points({"act_profile": "all"}, axes(alpha=(None, 3), method=("act", "temperature"), theta=(2,)))
+        assert [dict(point.values) for point in grid] == [
+            {"alpha": "none", "method": "act"}, {"method": "temperature", "theta": 2}, {"alpha": 3, "method": "act"}
+        ]  # fmt: skip
+        assert [point.arguments.settings.get("alpha") for point in grid] == [None, None, 3]
+        assert grid[0].label == "alpha none, act"
 
     @pytest.mark.parametrize(
         ("model_args", "vary", "culprit"),
@@ -139,6 +149,7 @@ class TestGrid:
             (["beta="], "needs a name and its values"),
             (["=1,2"], "needs a name and its values"),
             (["beta=0,0.4,0"], "the value 0 twice"),
+            (["alpha=none,3,None"], "the value none twice"),
             (["base=sdpa,eager"], "base"),
             (["beta=0,1", "beta=0.5"], "vary beta is given twice"),
         ],
@@ -258,6 +269,24 @@ class TestRun:
         assert set(table["settings"]) == {"baseline", settings, f"{settings}, 50% of sinks"}
 
     @pytest.mark.usefixtures("without_plots")
+    def test_none_among_the_values(self, tmp_path):
+        """As the baseline itself, like a share of 0, and as a setting of its own."""
+        options = ["--tasks", "demo_topic", "--limit", "8", "--batch-size", "8", "--device", "cpu"]
+        vary = ["--vary", "profile=none,all,2:1", "--vary", "alpha=none,3"]
+        result = sweep(tmp_path, vary=vary, options=options, model_args=[])
+        assert result.exit_code == 0
+        assert len(cells(tmp_path)) == 2 * 2 + 1
+        table = pd.read_csv(tmp_path / "sweep.csv").set_index(["profile", "alpha"])
+        assert set(table.index) == {(profile, alpha) for profile in ("none", "all", "2:1") for alpha in ("none", "3")}
+        assert set(table.loc["none", "settings"]) == {"baseline"}
+        assert table.loc[("all", "none"), "settings"] == "all (32 heads), beta 0.4, threshold 0.1"
+        for name in ("profile", "alpha"):
+            lines_of_table = (tmp_path / f"by_{name}.md").read_text().splitlines()
+            assert sum(line.startswith("|") for line in lines_of_table) == 2 + 6
+            assert sum("= baseline" in line and " none " in line for line in lines_of_table) == 2
+        assert result.output.count("= baseline") == 4
+
+    @pytest.mark.usefixtures("without_plots")
     def test_shares_of_heads(self, tmp_path):
         assert sweep(tmp_path, vary=["--vary", "head_share=0,0.25,0.26,1"], options=[*OPTIONS, "--limit", "8"]).exit_code == 0
         table = pd.read_csv(tmp_path / "sweep.csv")
@@ -339,6 +368,7 @@ GRIDS = {
     "one axis of names": axes(method=("act", "remove", "boost", "temperature")),
     "beta and method": axes(beta=(0, 0.2, 0.4, 0.6, 0.8, 1), method=("act", "to-first-token", "remove", "temperature")),
     "four axes": axes(threshold=(0.05, 0.2), sink_share=(0, 1), method=("act", "remove"), keep=("first-sink", "first-token")),
+    "none among the values": axes(alpha=(None, 3, 5), profile=(None, "all"), min_queries=(1, 2)),
     "long names": axes(profile=("2:8+13;5:1;7:1+2+3+4+5+6+7+8+9", "1:1+2+3+4+5+6+7+8", "all"), beta=(0.1, 0.3)),
 }
 MANY_PANELS = {
@@ -499,6 +529,14 @@ def test_tasks_without_paired_differences_are_not_said_to_be_averaged(tmp_path):
     assert describe(one, ("acc", "none")) == "acc, d"
     assert set(totals(one.table)["task"]) == {"d"}
     assert axis_table(one, one.axes[0], ("acc", "none")).texts["delta"].tolist() == ["+0.100", "+0.100"]
+
+
+def test_the_note_says_over_which_rows_stars_are_corrected(tmp_path):
+    two_metrics = [{"metrics": ["acc", "f1"], "f1": number % 2} for number in range(100)]
+    results = results_of(tmp_path, ({"task": "a", "contents": two_metrics}, right(50), right(60), right(65)))
+    rows = results.table[results.table["metric"] == "acc"]
+    assert (rows["p_holm"] == 2 * rows["p"]).all(), "one task, two metrics"
+    assert "Holm p below 0.05 over all paired rows of a point, whatever their metric" in NOTE
 
 
 def test_long_numbers_have_exponents():
