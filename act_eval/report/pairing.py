@@ -53,7 +53,12 @@ Patterns = Mapping[str, str | Sequence[str]]
 
 def matches(text: str, patterns: str | Sequence[str]) -> bool:
     """Whether a text matches a shell-style pattern such as `mmlu_*`, or one of several; case matters."""
-    return any(fnmatchcase(text, pattern) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+    return any(fnmatchcase(text, pattern) for pattern in as_several(patterns))
+
+
+def as_several(patterns: str | Sequence[str]) -> Sequence[str]:
+    """One pattern or several, as several."""
+    return [patterns] if isinstance(patterns, str) else patterns
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,10 @@ class Pairing:
             not_there = ("settings", "num_heads") if name == "noise" else ()
             parts[name] = table[kept & _matching(table, patterns, not_there)]
         if parts["values"].empty and parts["unpaired"].empty:
-            raise ReportError(f"nothing is left of the results with filter {dict(patterns)} and metric {list(metrics)}.")
+            names = sorted({*map(str, self.values["task"]), *map(str, self.unpaired["task"])})
+            asked = [f"{column}={pattern}" for column, several in patterns.items() for pattern in as_several(several)]
+            asked += [f"metric {metric}" for metric in metrics]
+            raise ReportError(f"no result is left by {', '.join(asked)}: choose others; the tasks are {', '.join(names)}.")
         tasks = {*parts["values"]["task"], *parts["unpaired"]["task"]}
         of_documents = _matching(self.documents, patterns, ("filter", "metric"))
         documents = self.documents[self.documents["task"].isin(tasks) & of_documents]
@@ -401,7 +409,8 @@ def _name(run: pd.Series) -> str:
 
 def _left_out(run: pd.Series, newest: pd.Series) -> str:
     """Why a run does not count beside the one that does."""
-    reason = f"there is a newer one of {newest['date']}" if run["complete"] or not newest["complete"] else _what_is_missing(run)
+    newer = "it is there twice" if newest["date"] == run["date"] else f"there is a newer one of {newest['date']}"
+    reason = newer if run["complete"] or not newest["complete"] else _what_is_missing(run)
     return f"{_name(run)}: the run of {run['date']} was left out, for {reason}."
 
 

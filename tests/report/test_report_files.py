@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -468,8 +469,15 @@ class TestOptions:
         assert several.comparison["task"].drop_duplicates().tolist() == ["demo_choice", "demo_topic"]
         with pytest.raises(SettingError, match=r"^filter colour=...: there is no such column"):
             make_report([RESULTS], ReportOptions(patterns={"colour": "red"}))
-        with pytest.raises(ReportError, match="nothing is left"):
-            make_report([RESULTS], ReportOptions(patterns={"task": "x*"}))
+        with pytest.raises(ReportError, match=r"^no result is left by task=x\*, task=y: .* tasks are act_mmlu, .*demo_choice, "):
+            make_report([RESULTS], ReportOptions(patterns={"task": ("x*", "y")}))
+
+    def test_a_copy_of_a_run_is_no_newer_one(self, tmp_path):
+        for name in ("one", "other"):
+            shutil.copytree(RESULTS, tmp_path / name)
+        notes = make_report([tmp_path]).notes
+        assert any(note.endswith("was left out, for it is there twice.") for note in notes)
+        assert not any("newer one" in note for note in notes if note not in make_report([RESULTS]).notes)
 
     def test_group_by(self):
         groups = {
