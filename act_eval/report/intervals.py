@@ -98,6 +98,11 @@ class PairedDocuments:
         return self.are_shares and bool(np.isin(np.concatenate([self.baseline, self.calibrated]), (0, 1)).all())
 
     @property
+    def largest_of_a_document(self) -> float | None:
+        """How far the value of a document can change at most, and so the mean; None where that is not known."""
+        return 1.0 if self.are_shares else self.largest_change
+
+    @property
     def interval_kind(self) -> IntervalKind:
         """What the interval of these documents is."""
         return "posterior" if self.are_outcomes else "bootstrap"
@@ -122,7 +127,7 @@ class PairedDocuments:
         return np.column_stack([np.full(2, baseline * unit), calibrated * unit, np.full(2, unit)])
 
     def _size_of_unseen(self, changes: np.ndarray) -> float:
-        largest = 1.0 if self.are_shares else self.largest_change
+        largest = self.largest_of_a_document
         if largest is None:
             largest = np.abs(changes).max() or np.abs(self.baseline).max() / self.weights.mean()
         deviations = (changes - changes.mean())[changes != 0]
@@ -153,7 +158,8 @@ class DrawnDifferences:
         freedom = max(1, len(documents) - 1)
         squares = np.random.default_rng((*self.seed, 2)).chisquare(freedom, size=DRAWS)
         deltas = documents.delta + (deltas - documents.delta) * np.sqrt((freedom + 1) / squares)
-        return deltas.clip(-1, 1) if documents.are_shares else deltas
+        most = documents.largest_of_a_document
+        return deltas if most is None else deltas.clip(-most, most)
 
     def weighed_deltas(self, unseen: float = UNSEEN) -> np.ndarray:
         """The differences of scores of the documents as they are weighed at random, float `[draws]`; see `deltas`."""

@@ -249,7 +249,7 @@ def _what_differs(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:
     """The runs of one results file, or None where they are not wanted."""
-    with _explaining(lambda: f"{file} is not a results file of lm-eval"):
+    with _explaining(lambda: f"{file} is not a results file of lm-eval", "delete it"):
         results = _read_json(file)
         if not is_wanted(results):
             return None
@@ -316,14 +316,14 @@ def _united_groups(parts: Sequence[Mapping[str, TaskGroup]]) -> dict[str, TaskGr
 
 
 @contextmanager
-def _explaining(what: Callable[[], str]) -> Iterator[None]:
-    """Turn whatever malformed content leads to into a ReportError that begins with what is malformed."""
+def _explaining(what: Callable[[], str], remedy: str) -> Iterator[None]:
+    """Turn whatever malformed content leads to into a ReportError that begins with what is malformed, and says the remedy."""
     try:
         yield
     except ReportError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ReportError(f"{what()} ({_one_line(error)}): delete its results file, and run it again.") from error
+        raise ReportError(f"{what()} ({_one_line(error)}): {remedy}, and run that evaluation again.") from error
 
 
 def _one_line(error: Exception) -> str:
@@ -460,7 +460,8 @@ def _read_samples(file: Path, run: int, named: Mapping[str, str]) -> tuple[str |
     cluster_field: str | None = None
     identities: list[tuple[int, str, str, str]] = []
     number = 0
-    with _explaining(lambda: f"line {number} of {file} is not a sample of lm-eval"), file.open(encoding="utf-8") as content:
+    malformed = _explaining(lambda: f"line {number} of {file} is not a sample of lm-eval", "delete its results file")
+    with malformed, file.open(encoding="utf-8") as content:
         for number, line in enumerate(content, start=1):
             sample = json.loads(line)
             answers.add(number, sample)
