@@ -182,12 +182,12 @@ class TestCoverage:
             covered += row["low"] <= 0.1 * 0.5 * (0.2 + largest) / 2 <= row["high"]
         assert 0.92 <= covered / 300 <= 0.99
 
-    @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 20, 56, 200])
+    @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 20, 200])
     def test_normal_changes_of_few_documents(self, n, monkeypatch):
-        """Of 1,000 samples: weighing so few documents spreads less than their mean does, and of two covers half as often."""
+        """Of 500 samples: weighing so few documents spreads less than their mean does, and of two covers half as often."""
         monkeypatch.setattr(intervals, "DRAWS", 1000)
         rng = np.random.default_rng(2)
-        rows = [paired_statistics(np.full(n, 5.0), 5 + rng.normal(0, 1, n)) for _ in range(1000)]
+        rows = [paired_statistics(np.full(n, 5.0), 5 + rng.normal(0, 1, n)) for _ in range(500)]
         coverage = np.mean([row["low"] <= 0 <= row["high"] for row in rows])
         assert coverage >= 0.92
         assert coverage <= MOST or n < 5
@@ -199,7 +199,7 @@ class TestCoverage:
         monkeypatch.setattr(intervals, "DRAWS", 1000)
         rng = np.random.default_rng(3)
         covered = []
-        for _ in range(500):
+        for _ in range(300):
             before = np.where(rng.random(n) < 0.4, 0, rng.random(n))
             row = paired_statistics(before, np.where(rng.random(n) < 0.5, rng.random(n), before))
             covered.append(row["low"] <= 0.1 <= row["high"])
