@@ -199,7 +199,7 @@ class TestCoverage:
         monkeypatch.setattr(intervals, "DRAWS", 1000)
         rng = np.random.default_rng(3)
         covered = []
-        for _ in range(300):
+        for _ in range(500):
             before = np.where(rng.random(n) < 0.4, 0, rng.random(n))
             row = paired_statistics(before, np.where(rng.random(n) < 0.5, rng.random(n), before))
             covered.append(row["low"] <= 0.1 <= row["high"])
