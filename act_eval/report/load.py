@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from act_eval.errors import InputError
+from act_eval.errors import InputError, explained
 from act_eval.files import files_below
 from act_eval.model_arguments import by_name, results_without_secrets, without_placement
 from act_eval.planned_runs import PLANNED_RUNS_FILE, PlannedRun, asked_of, each_once, missing_runs, read_planned_runs
@@ -249,7 +249,7 @@ def _what_differs(sets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 def _load_file(file: Path, is_wanted: Callable[[Mapping[str, Any]], bool]) -> Results | None:
     """The runs of one results file, or None where they are not wanted."""
-    with _explaining(lambda: f"{file} is not a results file of lm-eval", "delete it"):
+    with _explained(lambda: f"{file} is not a results file of lm-eval", "delete it"):
         results = _read_json(file)
         if not is_wanted(results):
             return None
@@ -315,15 +315,13 @@ def _united_groups(parts: Sequence[Mapping[str, TaskGroup]]) -> dict[str, TaskGr
     return {name: TaskGroup(tasks[name], weighted[name]) for name in tasks}
 
 
-@contextmanager
-def _explaining(what: Callable[[], str], remedy: str) -> Iterator[None]:
+def _explained(what: Callable[[], str], remedy: str) -> AbstractContextManager[None]:
     """Turn whatever malformed content leads to into a ReportError that begins with what is malformed, and says the remedy."""
-    try:
-        yield
-    except ReportError:
-        raise
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ReportError(f"{what()} ({_one_line(error)}): {remedy}, and run that evaluation again.") from error
+
+    def explain(error: Exception) -> ReportError:
+        return ReportError(f"{what()} ({_one_line(error)}): {remedy}, and run that evaluation again.")
+
+    return explained(explain, OSError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 def _one_line(error: Exception) -> str:
@@ -460,7 +458,7 @@ def _read_samples(file: Path, run: int, named: Mapping[str, str]) -> tuple[str |
     cluster_field: str | None = None
     identities: list[tuple[int, str, str, str]] = []
     number = 0
-    malformed = _explaining(lambda: f"line {number} of {file} is not a sample of lm-eval", "delete its results file")
+    malformed = _explained(lambda: f"line {number} of {file} is not a sample of lm-eval", "delete its results file")
     with malformed, file.open(encoding="utf-8") as content:
         for number, line in enumerate(content, start=1):
             sample = json.loads(line)

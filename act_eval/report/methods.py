@@ -59,7 +59,6 @@ class MethodFindings:
         best: its name; None where the data cannot tell.
         correction: what correcting label priors alone changes in the baseline, in the rows that count; None where no task has
             label priors, or no method has heads.
-        with_priors: how many tasks have label priors.
     """
 
     record: MethodsRecord
@@ -68,7 +67,6 @@ class MethodFindings:
     table: pd.DataFrame
     best: str | None
     correction: Difference | None = None
-    with_priors: int = 0
 
     def holds(self, model: str, settings: str) -> bool:
         """Whether some settings of a model are among those that are compared."""
@@ -104,10 +102,11 @@ class MethodFindings:
         """What correcting label priors gains alone, and what methods that are better add to that; none without label priors."""
         if self.correction is None:
             return ()
-        tasks = len(self.record.tasks)
-        have = "has" if self.with_priors == 1 else "have"
-        are_some = self.with_priors < tasks
-        over = f", on average over all {tasks} tasks, of which {self.with_priors} {have} them," if are_some else ""
+        tasks, corrected = self.record.tasks, set(self.table.dropna(subset="corrected_delta")["task"])
+        with_priors = len(corrected.intersection(tasks))
+        have = "has" if with_priors == 1 else "have"
+        are_some = with_priors < len(tasks)
+        over = f", on average over all {len(tasks)} tasks, of which {with_priors} {have} them," if are_some else ""
         alone = f"Correcting label priors alone changes the baseline{over} by {self.correction.text}"
         better = _better(self.counting).to_dict("records")
         if not better:
@@ -200,8 +199,7 @@ def compare_documents(
     best = best_method(table[counts], {method: [of_method[task] for task in tasks] for method, of_method in values.items()})
     table["best"] = counts & (table["method"] == best)
     correction = _correction(values, after, tasks)
-    with_priors = max(map(len, after.values()), default=0)
-    return MethodFindings(record, comparison.model, comparison.settings, table, best, correction, with_priors)
+    return MethodFindings(record, comparison.model, comparison.settings, table, best, correction)
 
 
 def _correction(

@@ -256,8 +256,8 @@ def _baseline_of(calibrated: pd.Series, baselines: pd.DataFrame, backend: str | 
             f"{name}: the model arguments of baseline and ACT differ ({same.iloc[-1]['model_args'] or 'none'}; "
             f"{calibrated['model_args'] or 'none'}): run both in the same way."
         )
-    order = equal[_BACKEND].map({backend: 2, "": 1}).fillna(0)
-    return equal.assign(order=order).sort_values(["order", "date"], kind="stable").drop(columns="order").iloc[-1]
+    own, unknown = (equal[equal[_BACKEND] == known] for known in (backend or "", ""))
+    return next(found for found in (own, unknown, equal) if len(found)).sort_values("date", kind="stable").iloc[-1]
 
 
 def _check_same(one: pd.Series, other: pd.Series, conditions: Mapping[Any, Conditions], both: str) -> None:
